@@ -1,0 +1,54 @@
+# Everything a person or a CI machine does with this project. `make help` lists the targets.
+# Needed beforehand: git, make and Python 3.11, 3.12 or 3.13. No environment has to be active.
+VENV := .venv
+BIN  := $(CURDIR)/$(VENV)/bin
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+            "$$p" -c '$(SUITABLE)' 2>/dev/null && echo "$$p" && break; done)
+
+# The stamp's name holds what the installation depends on, so a second run installs nothing.
+KEY := $(shell (pwd; cat setup.py settings.ini .github/constraints.txt) | git hash-object --stdin)
+STAMP := $(VENV)/.installed-$(KEY)
+
+# Nothing from the caller's environment may reach the kernels: only what is installed in $(VENV) counts.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV MPLBACKEND JUPYTER_PATH
+export PATH := $(BIN):$(PATH)
+export PYTHONNOUSERSITE := 1
+export JUPYTER_PREFER_ENV_PATH := 1
+export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+.PHONY: help run test lab bench readme export clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## */: /' | awk -F': ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+run: $(STAMP)  ## execute the notebooks on drawn faces, then recognise the expressions in real photos
+	@$(BIN)/python .ci/demo.py
+
+test: $(STAMP)  ## every check, cheapest first; ends with "N passed, N failed"
+	@$(BIN)/python .ci/check.py
+
+lab: $(STAMP)  ## open JupyterLab on the notebooks
+	@cd nbs && $(BIN)/python -m jupyterlab
+
+bench: $(STAMP)  ## measure start, memory and latency; writes models/bench.json
+	@$(BIN)/python .ci/bench.py
+
+export: $(STAMP)  ## write fer_nb/*.py and README.md from the notebooks
+	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python .ci/readme.py
+
+readme: $(STAMP)  ## write README.md from nbs/index.ipynb
+	@$(BIN)/python .ci/readme.py
+
+clean:  ## remove what the other targets wrote, but not the environment
+	rm -rf _runs _proc build dist *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(STAMP): setup.py settings.ini .github/constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with the venv module was found (on Debian: apt install python3-venv)." >&2; exit 1; }
+	@echo "Installing the pinned dependencies into $(VENV) with $(PYTHON) (once; some minutes)"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -c .github/constraints.txt -e '.[dev]'
+	@rm -f $(VENV)/.installed-* && touch $@
