@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import yaml
 
 import hygiene
-from notebooks import NBS, execute_all, numbered, photos
+from notebooks import FER_NB, NBS, execute_all, numbered, photos
 
 OUT, LIB, README = Path("_runs/test"), Path("fer_nb"), Path("README.md")
 
@@ -53,14 +54,15 @@ def said(done: subprocess.CompletedProcess, expected: int = 0) -> str:
     return "" if done.returncode == expected else f"exit code {done.returncode}\n{(done.stdout + done.stderr)[-3000:]}"
 
 
-def tree() -> Path:
-    "A copy of the working tree (what git tracks or would add) in a new folder: the tree itself is never changed."
+@contextmanager
+def tree():
+    "A copy of the working tree (what git tracks or would add) for a while: the tree itself is never changed."
     names = sh("git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
-    copy = Path(tempfile.mkdtemp(prefix="fer_nb-"))
-    for name in filter(os.path.isfile, names):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(name, copy / name)
-    return copy
+    with tempfile.TemporaryDirectory(prefix="fer_nb-") as copy:
+        for name in filter(os.path.isfile, names):
+            (Path(copy) / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, Path(copy) / name)
+        yield Path(copy)
 
 
 def notebook_hygiene(add):
@@ -71,20 +73,22 @@ def notebook_hygiene(add):
 
 def in_sync(add):
     "modules, README.md and cleaned notebooks are exactly what the notebooks produce, and are in git"
-    copy, tracked = tree(), sh("git", "ls-files").stdout.splitlines()
-    for module in (copy / LIB).glob("*.py"):
-        if module.name != "__init__.py": module.unlink()
-    for command in ("nbdev_export",), ("nbdev_clean",), (sys.executable, ".ci/readme.py"):
-        if problem := said(sh(*command, cwd=copy)): add(" ".join(command), problem)
-    made = {p.relative_to(base) for base in (copy, Path()) for p in [*(base / LIB).glob("*.py"), *(base / NBS).glob("*.ipynb")]}
-    for path in sorted({*made, README}):
-        here, there = (base / path for base in (Path(), copy))
-        if not there.exists(): problem = "no notebook produces it"
-        elif not here.exists(): problem = "missing: run `make export`"
-        elif here.read_bytes() != there.read_bytes(): problem = "differs from what the notebooks give: run `make export`"
-        else: problem = "" if path.as_posix() in tracked else "not in git: `git add` it"
-        add(path.as_posix(), problem)
-    shutil.rmtree(copy)
+    tracked = sh("git", "ls-files").stdout.splitlines()
+    with tree() as copy:
+        for module in (copy / LIB).glob("*.py"):
+            if module.name != "__init__.py": module.unlink()
+        for command in ("nbdev_export",), ("nbdev_clean",), (sys.executable, ".ci/readme.py"):
+            if problem := said(sh(*command, cwd=copy)): add(" ".join(command[-1:]), problem)
+        made = {p.relative_to(base) for base in (copy, Path()) for p in [*(base / LIB).glob("*.py"), *(base / NBS).glob("*.ipynb")]}
+        for path in sorted({*made, README}): add(path.as_posix(), stale(path, copy, tracked))
+
+
+def stale(path: Path, copy: Path, tracked: list) -> str:
+    "How a generated file differs from the one produced in the copy."
+    if not (copy / path).exists(): return "no notebook produces it"
+    if not path.exists(): return "missing: run `make export`"
+    if path.read_bytes() != (copy / path).read_bytes(): return "differs from what the notebooks give: run `make export`"
+    return "" if path.as_posix() in tracked else "not in git: `git add` it"
 
 
 def notebook_tests(add):
@@ -143,17 +147,16 @@ def other_parameters(add):
 
 def wheel(add):
     "the built wheel in an environment of its own, core dependencies only, used from another directory"
-    copy = tree()
-    add("builds", problem := said(sh(sys.executable, "-m", "build", "--wheel", "--outdir", copy / "dist", copy)))
-    if problem: return
-    python, away = copy / "env/bin/python", copy / "elsewhere"
-    away.mkdir()
-    sh(sys.executable, "-m", "venv", copy / "env")
-    add("installs, unpinned", problem := said(sh(python, "-m", "pip", "install", *(copy / "dist").glob("*.whl"))))
-    if problem: return
-    add("pip check", said(sh(python, "-m", "pip", "check")))
-    for name, problem in away_from_home(python, away): add(name, problem)
-    shutil.rmtree(copy)
+    with tree() as copy:
+        python, away = copy / "env/bin/python", copy / "elsewhere"
+        away.mkdir()
+        add("builds", problem := said(sh(sys.executable, "-m", "build", "--wheel", "--outdir", copy / "dist", copy)))
+        if problem: return
+        sh(sys.executable, "-m", "venv", copy / "env")
+        add("installs, unpinned", problem := said(sh(python, "-m", "pip", "install", *(copy / "dist").glob("*.whl"))))
+        if problem: return
+        add("pip check", said(sh(python, "-m", "pip", "check")))
+        for name, problem in away_from_home(python, away): add(name, problem)
 
 
 ABSENT = "tensorflow keras jax torch matplotlib pandas IPython ipykernel notebook jupyterlab nbdev".split()
@@ -196,7 +199,7 @@ def figures(add):
     for card in sorted(Path("models").glob("*.json")):
         if "test" not in (known := json.loads(card.read_text())) and "figures" not in known: continue
         start = time.time()
-        done = sh(sys.executable, "-m", "fer_nb.cli", "evaluate", "--model", card.stem, "--data", os.environ["FER_NB_DATA"], "--check", card)
+        done = sh(FER_NB, "evaluate", "--model", card.stem, "--data", os.environ["FER_NB_DATA"], "--check", card)
         add(card.stem, said(done), time.time() - start)
 
 

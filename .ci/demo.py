@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from notebooks import execute_all, numbered, photos
+from notebooks import FER_NB, execute_all, numbered, photos
 
 OUT = Path("_runs/demo")
 
@@ -23,7 +23,7 @@ def notebooks() -> int:
 def predict() -> int:
     "Recognise the faces in the photos with the installed command; its exit code."
     print("\nRecognising the expression of every face in real photos", flush=True)
-    command = [sys.executable, "-m", "fer_nb.cli", "predict", *photos(),
+    command = [FER_NB, "predict", *photos(),
                "--csv", OUT / "faces.csv", "--annotate", OUT / "annotated"]
     return subprocess.run(command).returncode
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 NBS, JOBS, LIMIT = Path("nbs"), int(os.environ.get("JOBS", 2)), 900  # LIMIT: seconds for one notebook
+FER_NB = Path(sys.executable).with_name("fer_nb")  # the installed command
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
