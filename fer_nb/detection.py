@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'YUNET_SHA256', 'CROP', 'WHOLE', 'ImageError', 'Header', 'read_header', 'to_rgb', 'Photo', 'image_name',
-           'open_image', 'read_image', 'Detection', 'Detector', 'HaarDetector', 'YuNetDetector', 'load_detector',
-           'overlap', 'matches', 'crop_rule', 'crop_face', 'frame_relation']
+           'open_image', 'read_image', 'Tools', 'Detection', 'Detector', 'HaarDetector', 'YuNetDetector',
+           'load_detector', 'overlap', 'matches', 'crop_rule', 'crop_face', 'frame_relation']
 
 # %% ../nbs/06_detection.ipynb #06-004
-import hashlib, os, re, stat, struct, threading
-from dataclasses import dataclass, field
+import hashlib, os, re, stat, struct
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -263,24 +265,33 @@ def read_image(
     return open_image(source, max_pixels, bgr).rgb
 
 # %% ../nbs/06_detection.ipynb #06-045
+class Tools:
+    "Things that one thread at a time may use: lent out, taken back, and made where all are out."
+    def __init__(self,
+        make # function without arguments that makes a new one
+    ): self.make, self.home = make, deque()
+    def __getstate__(self): return self.make  # what is at home cannot be sent to another process
+    def __setstate__(self, make): self.__init__(make)
+
+    @contextmanager
+    def lend(self):
+        try: tool = self.home.pop()
+        except IndexError: tool = self.make()
+        try: yield tool
+        finally: self.home.append(tool)
+
+# %% ../nbs/06_detection.ipynb #06-047
 @dataclass
 class Detection:
     "One face in an image."
     box: tuple             # (x, y, width, height) in pixels; may reach over the border of the image
     score: float           # 0..1, comparable only within one detector
-    landmarks: tuple|None = None # five (x, y): the eye and then, after the other eye and the nose, the mouth corner; left in the image comes first
+    landmarks: tuple|None = None # five (x, y): two eyes, nose, two corners of the mouth; of each pair the one further left in the image first
 
 class Detector:
-    "What all detectors share: a bounded working size, boxes in the pixels of the input, one tool per thread."
+    "What all detectors share: a bounded working size, and boxes in the pixels of the input."
     name = ""
-    def __init__(self, size): self.size, self._own = size, threading.local()
-    def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k != "_own"}
-    def __setstate__(self, state): self.__dict__.update(state, _own=threading.local())
-
-    @property
-    def tool(self):
-        if not hasattr(self._own, "tool"): self._own.tool = self._make()
-        return self._own.tool
+    def __init__(self, size): self.size, self.tools = size, Tools(self._make)
 
     def detect(self,
         rgb: np.ndarray, # uint8 (H, W, 3)
@@ -294,7 +305,7 @@ class Detector:
                            tuple((x*zoom[0], y*zoom[1]) for x, y in d.landmarks)) for d in found]
         return sorted(found, key=lambda d: (-d.box[2]*d.box[3], d.box))
 
-# %% ../nbs/06_detection.ipynb #06-047
+# %% ../nbs/06_detection.ipynb #06-049
 class HaarDetector(Detector):
     "The frontal-face cascade that comes with OpenCV."
     name = "haar"
@@ -310,10 +321,11 @@ class HaarDetector(Detector):
 
     def _find(self, rgb):
         least = max(20, round(self.min_face*max(rgb.shape)))
-        boxes, counts = self.tool.detectMultiScale2(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), 1.1, self.windows - 1, 0, (least, least))
+        gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        with self.tools.lend() as cascade: boxes, counts = cascade.detectMultiScale2(gray, 1.1, self.windows - 1, 0, (least, least))
         return [Detection(tuple(map(int, box)), n/(n + 4)) for box, n in zip(boxes, map(float, np.ravel(counts)))]
 
-# %% ../nbs/06_detection.ipynb #06-049
+# %% ../nbs/06_detection.ipynb #06-051
 #: The sha256 of `face_detection_yunet_2023mar.onnx` of the OpenCV Zoo, the file this project was tested with.
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
@@ -337,11 +349,12 @@ class YuNetDetector(Detector):
     def _make(self): return cv2.FaceDetectorYN.create("onnx", self.model, np.empty(0, np.uint8), (320, 320), self.min_score, .3, 5000)
 
     def _find(self, rgb):
-        self.tool.setInputSize(rgb.shape[1::-1])
-        rows = self.tool.detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
+        with self.tools.lend() as net:
+            net.setInputSize(rgb.shape[1::-1])
+            rows = net.detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
         return [Detection(tuple(row[:4]), row[14], tuple(zip(row[4:14:2], row[5:14:2]))) for row in ([] if rows is None else rows.tolist())]
 
-# %% ../nbs/06_detection.ipynb #06-050
+# %% ../nbs/06_detection.ipynb #06-052
 def load_detector(
     kind: str="auto" # "haar", "yunet" (its file named by FER_NB_YUNET), a path to YuNet's file, or "auto": YuNet if FER_NB_YUNET is set, else Haar
 ) -> Detector:
@@ -352,7 +365,7 @@ def load_detector(
     if kind == "yunet" and not named: raise ValueError("YuNet needs its file: set FER_NB_YUNET to it, or give its path as the detector")
     return YuNetDetector(named if kind in ("auto", "yunet") else kind)
 
-# %% ../nbs/06_detection.ipynb #06-057
+# %% ../nbs/06_detection.ipynb #06-059
 def overlap(
     a: tuple, # (x, y, width, height)
     b: tuple, # (x, y, width, height)
@@ -377,7 +390,7 @@ def matches(
         answer.append(best)
     return answer
 
-# %% ../nbs/06_detection.ipynb #06-062
+# %% ../nbs/06_detection.ipynb #06-064
 #: How the box of each detector becomes a crop that is framed like a FER2013 image.
 CROP = {"haar": dict(margin=.03, vertical=0., square=True, align=False),
         "yunet": dict(margin=.30, vertical=0., square=True, align=False)}
@@ -394,7 +407,7 @@ def crop_rule(
         raise ValueError(f"not a crop rule: {rule}")
     return rule
 
-# %% ../nbs/06_detection.ipynb #06-065
+# %% ../nbs/06_detection.ipynb #06-067
 def _tilt(landmarks):
     "The angle of the line through the eyes, in degrees; positive = the eye on the right is lower."
     (x0, y0), (x1, y1) = landmarks[:2]
@@ -424,7 +437,7 @@ def crop_face(
     crop = cv2.warpAffine(patch, move, out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if min(out) > size else cv2.INTER_LINEAR)
 
-# %% ../nbs/06_detection.ipynb #06-072
+# %% ../nbs/06_detection.ipynb #06-074
 def frame_relation(
     detector: Detector, # the detector whose rule is wanted
     images,             # uint8 (N, 48, 48): faces framed as the crop shall be
