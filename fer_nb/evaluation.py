@@ -10,7 +10,7 @@ __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval',
            'results_table', 'class_table', 'engine_table', 'model_card', 'write_card']
 
 # %% ../nbs/04_evaluation.ipynb #04-005
-import io, json
+import io, json, textwrap
 from pathlib import Path
 
 import numpy as np
@@ -272,7 +272,7 @@ def _canvas(
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(figsize=size, dpi=75, layout="constrained", **grid)
     plt.close(fig)
-    fig.suptitle(f"{title}\n{note}" if note else title, fontsize=9)
+    fig.suptitle("\n".join([title, *textwrap.wrap(note, int(13*size[0]))]), fontsize=9)
     return fig, axes
 
 def _colour(
