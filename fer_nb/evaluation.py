@@ -11,6 +11,7 @@ __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval',
 
 # %% ../nbs/04_evaluation.ipynb #04-005
 import io, json, textwrap
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -258,7 +259,7 @@ def caption(
 ) -> str: # one line
     "What a figure was measured on."
     rows = f"{record['rows']} rows" if record.get("rows") else None
-    mode = f"{record['mode']} crop".replace("crop crop", "crop").replace("-crop", "") if record.get("mode") else None
+    mode = record.get("mode") and record["mode"].removesuffix("-crop") + " crop"
     known = [record.get("name"), record.get("split"), rows, record.get("protocol"), mode, record.get("engine")]
     return ", ".join([str(o) for o in known if o] + [f"n = {record['n']:,}"])
 
@@ -296,6 +297,7 @@ def plot_confusion(
     sns.heatmap(share, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, cbar=False, linewidths=.5, ax=ax,
                 annot_kws=dict(fontsize=8), xticklabels=record["classes"], yticklabels=names)
     ax.set(xlabel="predicted", ylabel="label (n)")
+    ax.tick_params(axis="x", rotation=30)
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #04-068
@@ -327,13 +329,13 @@ def _curves(
 ): # matplotlib Figure
     "One curve for each class that has the score."
     labels, p = _checked_probabilities(labels, probabilities, len(record["classes"]))
-    fig, ax = _canvas(about.pop("title"), caption(record), (5, 4))
+    fig, ax = _canvas(about.pop("title"), caption(record), (6, 4))
     for i, (c, colour) in enumerate(zip(record["classes"], _colour(record["classes"]))):
         if (value := record["per_class"][c][score]) is not None:
             ax.plot(*curve(labels == i, p[:, i])[:2], c=colour, lw=1.4, label=f"{c} {value:.3f}")
     ax.set(xlim=(-.01, 1.01), ylim=(-.01, 1.01), **about)
     title = {"roc_auc": "area under the curve", "average_precision": "average precision"}[score]
-    if record[score] is not None: ax.legend(title=f"{title}\n(mean {record[score]:.3f})", fontsize=7, title_fontsize=7)
+    if record[score] is not None: ax.legend(title=f"{title}\n(mean {record[score]:.3f})", fontsize=7, title_fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
 def plot_roc(
@@ -670,6 +672,13 @@ def _what(
     facts = [{"fact": k.replace("_", " "), "value": _shown(v)} for k, v in metadata.items() if k not in _PROSE]
     return [f"# Model card: {metadata['name']}", text, _markdown_table(facts)]
 
+def _counted(
+    figures: dict, # as for `model_card`
+) -> dict: # {} where nothing was counted
+    "What `describe` found, as a dictionary."
+    data = figures.get("data") or {}
+    return asdict(data) if is_dataclass(data) else data
+
 # %% ../nbs/04_evaluation.ipynb #04-115
 def _protocol(
     metadata: dict, # as for `model_card`
@@ -679,7 +688,8 @@ def _protocol(
     looks = figures.get("looks", metadata.get("looks"))
     log = "Every look at the test rows:\n\n" + _markdown_table([o if isinstance(o, dict) else {"look": o} for o in looks]) if looks else \
           "No log of the looks at the test rows was given." if looks is None else "The test rows have not been looked at."
-    return ["## Data and protocol", "\n".join([
+    counts = [{"split": k, **n, "all": sum(n.values())} for k, n in _counted(figures).get("counts", {}).items()]
+    return ["## Data and protocol", _markdown_table(counts), "\n".join([
         f"- Training data: {_shown(metadata['data'])}", f"- Pretraining: {_shown(metadata.get('pretraining', 'not stated'))}",
         f"- Selection (epochs, recipe, seed, temperature): {_shown(metadata.get('selection', 'not stated'))}"]), log]
 
@@ -703,6 +713,10 @@ def _results(
     return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
 
 # %% ../nbs/04_evaluation.ipynb #04-116
+_FACTS = dict(official="all rows of the official splits are there", blank="blank images", groups="groups of identical images",
+              copies="images that repeat an earlier one", conflicting="groups of identical images with different labels",
+              leaked="images that stand in the training rows, too", ferplus="faces counted by the FER+ rules", skipped="files left out")
+
 def _noise(
     figures: dict, # as for `model_card`
     record: dict, # the headline
@@ -714,7 +728,8 @@ def _noise(
     for split, rows in figures.get("vote_agreement", {}).items():
         parts += [f"The FER+ taggers name the labelled expression on {_percent(o['agreement'])} % of the {o['n']:,} {split} rows that the "
                   f"{o['protocol']} rule counts ({', '.join(f'{c} {_percent(v, 0)}' for c, v in o['per_class'].items())})." for o in rows]
-    facts = [{"counted in the data": k.replace("_", " "), "value": _shown(v)} for k, v in (figures.get("data") or {}).items()]
+    facts = [{"counted in the data": _FACTS.get(k, k), "value": _shown(len(v) if isinstance(v, list) else v)}
+             for k, v in _counted(figures).items() if k not in ("edition", "counts")]
     return ["## Label noise and the leak between training and test rows", *(parts or ["Not counted."]), _markdown_table(facts)]
 
 # %% ../nbs/04_evaluation.ipynb #04-118
@@ -745,7 +760,7 @@ weights learned from such images may be used for every purpose is not settled la
 # %% ../nbs/04_evaluation.ipynb #04-119
 def model_card(
     metadata: dict, # of the model file: name, classes, data, licence; and what else is known (selection, pretraining, looks, command, ...)
-    figures: dict, # from `evaluate_model` or `join_reports`; also seeds [accuracy], looks, exports [dict], data (from `describe`) where known
+    figures: dict, # from `evaluate_model` or `join_reports`; also seeds [accuracy], looks, exports [dict], data (from `describe`), where known
 ) -> str: # Markdown
     "The model card. Every result comes from `figures`. Raises `ValueError` where name, classes, data, licence or results are missing."
     if missing := [k for k in ("name", "classes", "data", "licence") if not metadata.get(k)]: raise ValueError(f"the metadata lack {', '.join(missing)}")
