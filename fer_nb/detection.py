@@ -129,6 +129,7 @@ def read_header(
 def _to_bytes(a):
     "An array of any sensible number type -> uint8."
     if a.dtype == np.uint8: return a
+    a = np.ascontiguousarray(a, a.dtype.newbyteorder("="))
     if a.dtype == bool: return a.astype(np.uint8)*255
     if a.dtype == np.uint16: return cv2.convertScaleAbs(a, alpha=1/257).reshape(a.shape)
     if a.dtype.kind not in "iuf": raise ImageError(f"its values have type {a.dtype}, not numbers")
@@ -155,8 +156,9 @@ def to_rgb(
         raise ImageError(f"its shape {a.shape} is not (height, width) or (height, width, 1, 3 or 4)")
     a = _to_bytes(a)
     if a.shape[2] == 4: a = _on_white(a)
-    if a.shape[2] == 1: a = np.repeat(a, 3, axis=2)
-    return np.ascontiguousarray(a[..., ::-1] if bgr else a)
+    if a.shape[2] == 1: return cv2.cvtColor(np.ascontiguousarray(a), cv2.COLOR_GRAY2RGB)
+    a = np.ascontiguousarray(a)
+    return cv2.cvtColor(a, cv2.COLOR_BGR2RGB) if bgr else a
 
 # %% ../nbs/06_detection.ipynb #06-026
 def _upright(a, turn):
