@@ -72,9 +72,9 @@ def framed(body, # function from feature map to feature map
     return keras.Model(inputs, heads(x, ferplus), name=name)
 
 # %% ../nbs/02_model.ipynb #02-012
-STUDENTS = {'s': (32, 64, 112, 160), 'm': (48, 96, 192, 288), 'l': (64, 128, 256, 384)}
+STUDENTS = {'xs': (16, 32, 64, 96), 's': (32, 64, 112, 160), 'm': (48, 96, 192, 288), 'l': (64, 128, 256, 384)}
 
-def student(size:str='s', # `s`, `m` or `l`
+def student(size:str='s', # `xs` (for lessons and tests), `s`, `m` or `l`
             ferplus:bool=False, # second head for the FER+ votes?
             dropout:float=0.2): # share of pooled features dropped while training
     "The small network that ships: stem, pooling and four residual blocks. Raises ValueError for an unknown size."
@@ -139,7 +139,7 @@ def teacher(name:str, # a key of `TEACHERS`
     return framed(build(stages, **spec), f'teacher_{name}', ferplus=ferplus, dropout=dropout, standardise=standardise)
 
 # %% ../nbs/02_model.ipynb #02-024
-def build(name:str, # `student_s`, `student_m`, `student_l`, `baseline`, or `teacher_` and a key of `TEACHERS`
+def build(name:str, # `student_` and a key of `STUDENTS`, `baseline`, or `teacher_` and a key of `TEACHERS`
           ferplus:bool=False): # second head for the FER+ votes?
     "The network called `name`, with fresh weights. Raises ValueError for an unknown name."
     kind, _, which = name.partition('_')
