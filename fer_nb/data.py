@@ -431,14 +431,14 @@ def _open(path):
     with path.open("rb") as f: head = f.read(6)
     return next((o for magic, o in _OPENERS.items() if head.startswith(magic)), open)(path, "rb")
 
-def _lines(stream, name):
+def _lines(stream, name, most=MAX_BYTES):
     "Lines of text from a binary stream, with a bound on each and on their sum."
     total = 0
     try:
         while line := stream.readline(_MAX_LINE):
             total += len(line)
             if len(line) == _MAX_LINE: raise ValueError(f"{name}: a line is longer than {_MAX_LINE} bytes; not a FER2013 table")
-            if total > MAX_BYTES: raise ValueError(f"{name}: unpacks to more than {MAX_BYTES >> 20} MB")
+            if total > most: raise ValueError(f"{name}: unpacks to more than {most} bytes")
             yield line.decode("utf-8", "replace")
     except _DAMAGED as e: raise ValueError(f"{name}: damaged or cut off: {e}") from e
 
@@ -450,6 +450,7 @@ def _columns(
 ) -> list: # the index of each wanted column
     "Find columns by name, ignoring case, spaces and order."
     found = [o.strip('\ufeff "').lower() for o in header]
+    if not all(o.isprintable() for o in found): raise ValueError(f"{name}: not a text table")
     if missing := [o for o in wanted if o.lower() not in found]:
         raise ValueError(f"{name}: no column {', '.join(missing)}; its columns are {', '.join(found)[:200] or '(none)'}")
     return [found.index(o.lower()) for o in wanted]
@@ -562,6 +563,10 @@ def _square(
 
 # %% ../nbs/01_data.ipynb #01-068
 MAX_ARCHIVE = 1 << 31   #: most bytes that all files of a zip may have together; only one is in memory at a time
+
+def _is_zip(path):
+    "Whether a file is, or at least begins like, a zip."
+    with path.open("rb") as f: return f.read(4) == b"PK\3\4" or zipfile.is_zipfile(f)
 
 @contextmanager
 def _zip(path):
@@ -705,7 +710,7 @@ _TABLES = ("fer2013.csv", "icml_face_data.csv")
 
 def _read_file(path):
     "Any edition that is one file: a table, plain, compressed or in a zip or tar, or a zip of class folders."
-    if zipfile.is_zipfile(path):
+    if _is_zip(path):
         with _zip(path) as z:
             if table := _table_in(z.namelist()):
                 with z.open(table) as f: return _read_csv(f, f"{path}/{table}")
@@ -719,16 +724,16 @@ def _read_file(path):
             return _read_csv(t.extractfile(table), f"{path}/{table}")
     except _DAMAGED as e: raise ValueError(f"{path}: damaged or cut off: {e}") from e
 
-def _table_in(names):
-    "The FER2013 table among the files of an archive or folder, packed or not, or None."
-    packed = {PurePosixPath(o).name.lower(): o for o in reversed(sorted(names))}
-    return next((packed[o + end] for o in _TABLES for end in ("", ".xz", ".gz", ".bz2", ".zip") if o + end in packed), None)
+def _table_in(names, ends=("",)):
+    "The FER2013 table among the files of an archive or folder, or None."
+    found = {PurePosixPath(o).name.lower(): o for o in reversed(sorted(names))}
+    return next((found[o + end] for o in _TABLES for end in ends if o + end in found), None)
 
 def _find_fer2013(folder):
     "The FER2013 file in a folder or in its subfolder `fer2013`, or None."
     for place in (folder, folder / "fer2013"):
         here = [o.name for o in place.iterdir() if o.is_file()] if place.is_dir() else []
-        known = [_table_in(here), *(o for o in ("fer2013.tar.gz", "fer2013.zip", "archive.zip") if o in here)]
+        known = [_table_in(here, ("", ".xz", ".gz", ".bz2", ".zip")), *(o for o in ("fer2013.tar.gz", "fer2013.zip", "archive.zip") if o in here)]
         if found := next((o for o in known if o), None): return place / found
 
 # %% ../nbs/01_data.ipynb #01-085
@@ -823,7 +828,7 @@ def load(
     if str(source) in ("", "sample"): return sample_faces(**options)
     path = _existing(source)
     if path.is_dir(): path = _find_fer2013(path) or path
-    if not path.is_dir() and not zipfile.is_zipfile(path): fs = load_fer2013(path, **options)
+    if not path.is_dir() and not _is_zip(path): fs = load_fer2013(path, **options)
     else:
         with _tree(path) as (names, _): jaffe = any(_JAFFE_NAME.fullmatch(PurePosixPath(o).name) for o in names)
         fs = (load_jaffe if jaffe else load_folder)(path, **options)
