@@ -271,7 +271,7 @@ def _canvas(
 ) -> tuple: # Figure, axes
     "An empty figure with its title."
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(figsize=size, dpi=75, layout="constrained", **grid)
+    fig, axes = plt.subplots(figsize=size, dpi=60, layout="constrained", **grid)
     plt.close(fig)
     fig.suptitle("\n".join([title, *textwrap.wrap(note, int(13*size[0]))]), fontsize=9)
     return fig, axes
@@ -293,9 +293,9 @@ def plot_confusion(
     share = 100*counts/counts.sum(axis=1, keepdims=True).clip(1)
     text = np.array([[f"{s:.0f}\n({n})" if n else "" for s, n in zip(*row)] for row in zip(share, counts)])
     names = [f"{c} ({n})" for c, n in zip(record["classes"], counts.sum(axis=1))]
-    fig, ax = _canvas("Confusion matrix: % of each row (count)", caption(record), (6, 4.6))
+    fig, ax = _canvas("Confusion matrix: % of each row (count)", caption(record), (5.4, 4.2))
     sns.heatmap(share, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, cbar=False, linewidths=.5, ax=ax,
-                annot_kws=dict(fontsize=8), xticklabels=record["classes"], yticklabels=names)
+                annot_kws=dict(fontsize=7), xticklabels=record["classes"], yticklabels=names)
     ax.set(xlabel="predicted", ylabel="label (n)")
     ax.tick_params(axis="x", rotation=30)
     return fig
@@ -329,7 +329,7 @@ def _curves(
 ): # matplotlib Figure
     "One curve for each class that has the score."
     labels, p = _checked_probabilities(labels, probabilities, len(record["classes"]))
-    fig, ax = _canvas(about.pop("title"), caption(record), (6, 4))
+    fig, ax = _canvas(about.pop("title"), caption(record), (5.4, 3.4))
     for i, (c, colour) in enumerate(zip(record["classes"], _colour(record["classes"]))):
         if (value := record["per_class"][c][score]) is not None:
             ax.plot(*curve(labels == i, p[:, i])[:2], c=colour, lw=1.4, label=f"{c} {value:.3f}")
@@ -376,7 +376,7 @@ def plot_reliability(
     ends = np.array([accuracy_interval(round(o["accuracy"]*o["n"]), o["n"]) for o in rows]).T
     left, width = [o["low"] for o in rows], [o["high"] - o["low"] for o in rows]
     grid = dict(nrows=2, sharex=True, height_ratios=[3, 1])
-    fig, (top, low) = _canvas(f"Reliability: ECE {record['ece']:.3f}", caption(record), (4.6, 4.6), **grid)
+    fig, (top, low) = _canvas(f"Reliability: ECE {record['ece']:.3f}", caption(record), (4.4, 4), **grid)
     top.bar(left, acc, width, align="edge", color="tab:blue", alpha=.5, ec="w")
     top.errorbar(x, acc, yerr=np.abs(ends - acc), fmt="o", c="tab:blue", ms=3, lw=1, label="accuracy, 95 % interval")
     top.plot([0, 1], [0, 1], ":", c="k", lw=1, label="calibrated")
@@ -405,7 +405,7 @@ def plot_history(
     "Loss, accuracy and learning rate by epoch, whichever are there."
     table = _history(history)
     panels = [o for o in (["loss", "val_loss"], ["accuracy", "val_accuracy"], ["learning_rate"]) if set(o) & set(table)]
-    fig, axes = _canvas("Learning curves", note, (3.2*len(panels), 2.8), ncols=len(panels), squeeze=False)
+    fig, axes = _canvas("Learning curves", note, (2.9*len(panels), 2.5), ncols=len(panels), squeeze=False)
     for ax, names in zip(axes[0], panels):
         for c in [o for o in names if o in table]:
             style = dict(ls="--" if c.startswith("val") else "-", marker="." if len(table) < 30 else None)
