@@ -31,6 +31,9 @@ def of_output(output: dict):
 def of_cell(cell: dict):
     "What is wrong with one code cell."
     text = source(cell)
+    if "parameters" in cell["metadata"].get("tags", []):
+        for line in text.splitlines():
+            if line.count("=") != 1: yield f"papermill reads no parameter in {line!r} (its comment may hold no =)"
     if re.search(r"^[%!]\w", text, re.M): yield "a magic"
     if re.search(r"^#\|\s*export", text, re.M):
         if len(text.splitlines()) > LINES: yield f"an exported cell over {LINES} lines"
