@@ -872,7 +872,8 @@ def describe(
     faces: FaceSet, # from any source
 ) -> Description:
     "Count splits, classes, blank images, identical images inside and across splits, conflicting labels and FER+ votes."
-    splits = list(dict.fromkeys(faces.split.tolist()))
+    order = [*ROLES, *ROLES.values()]
+    splits = sorted(set(faces.split.tolist()), key=lambda o: (order.index(o) if o in order else len(order), o))
     parts = {o: faces[faces.split == o] for o in splits}
     counts = {o: dict(zip(faces.classes, np.bincount(p.labels, minlength=len(faces.classes)).tolist())) for o, p in parts.items()}
     groups = image_groups(faces.images)
