@@ -23,6 +23,7 @@ def render() -> str:
     nb = nbformat.read(INDEX, as_version=4)
     nb.cells = [c for c in nb.cells if not re.match(r"#\|\s*hide\b", c.source)]
     for cell in nb.cells: cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+    nb.metadata.setdefault("language_info", {"name": "python"})  # the language of the code blocks
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources["outputs"]: sys.exit(f"{INDEX}: save pictures to a file and link to it; a README cannot hold them")
     text = LINK.sub(from_root, re.sub(r"\n{3,}", "\n\n", text)).strip()
