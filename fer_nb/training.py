@@ -6,7 +6,8 @@
 __all__ = ['Recipe', 'read_recipe', 'warps', 'relight', 'degrade', 'blot', 'augment', 'vote_shares', 'epoch_order', 'batches',
            'mix', 'cross_entropy', 'trainer', 'losses', 'learning_rate', 'optimizer', 'hold_out', 'partition',
            'average_weights', 'estimate_bn', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'score',
-           'score_averaged', 'write_history', 'diary', 'watchers', 'prepare', 'check_resume', 'finish', 'fit', 'train']
+           'score_averaged', 'write_history', 'diary', 'watchers', 'prepare', 'curves', 'check_resume', 'finish', 'fit',
+           'train']
 
 # %% ../nbs/03_training.ipynb #03-004
 import json, os, time
@@ -411,6 +412,20 @@ def prepare(recipe:Recipe, train:FaceSet):
     return trained
 
 # %% ../nbs/03_training.ipynb #03-048
+def curves(history): # rows of `history.csv`: list of dicts, or a DataFrame
+    "Loss, accuracy and learning rate over the epochs; a matplotlib Figure."
+    from matplotlib.figure import Figure
+    rows = history if isinstance(history, list) else history.to_dict('records')
+    get = lambda k: [float(h[k]) for h in rows]
+    fig = Figure(figsize=(9, 2.6), dpi=80, layout='constrained')
+    for ax, keys, name in zip(fig.subplots(1, 3), (('loss', 'val_loss'), ('accuracy', 'val_accuracy'), ('learning_rate',)), ('loss', 'accuracy', 'learning rate')):
+        for k, colour in zip(keys, ('#7570b3', '#d95f02')): ax.plot(get('epoch'), get(k), color=colour, label='validation' if 'val' in k else 'training')
+        ax.set(xlabel='epoch', ylabel=name)
+        ax.grid(alpha=.3)
+        if len(keys) > 1: ax.legend(frameon=False)
+    return fig
+
+# %% ../nbs/03_training.ipynb #03-050
 def check_resume(path:Path, recipe:Recipe) -> list: # history so far
     "The history in a checkpoint of this recipe; empty where there is none. Raises ValueError for another recipe."
     if not path.exists(): return []
@@ -419,7 +434,7 @@ def check_resume(path:Path, recipe:Recipe) -> list: # history so far
     if other: raise ValueError(f'{path}: is from another recipe ({", ".join(f"{k} = {v}" for k, v in other.items())}); give another folder')
     return state['history']
 
-def finish(trained, recipe, train, out):
+def finish(trained, recipe, train, history, out):
     "The averaged network in 32-bit floats with fresh batch-norm statistics, written to `model.keras`."
     if (best := out / 'best.npz').exists(): load_checkpoint(best, trained)
     average_weights(trained)
@@ -427,16 +442,17 @@ def finish(trained, recipe, train, out):
     final.set_weights(trained.network.get_weights())
     estimate_bn(final, train.images)
     write_atomically(out / 'model.keras', final.save)
+    write_atomically(out / 'curves.png', curves(history).savefig)
     return final
 
-# %% ../nbs/03_training.ipynb #03-049
+# %% ../nbs/03_training.ipynb #03-051
 def fit(recipe:Recipe, # what to do
         train:FaceSet, # training rows
         val:FaceSet, # validation rows
         out:str|Path, # folder for checkpoint, history and model
         progress:bool=True): # show a progress bar?
-    "Train, or go on training; returns (network, history). Writes checkpoint.npz, history.csv, recipe.json, model.keras."
-    from tqdm.auto import tqdm
+    "Train, or go on training; returns (network, history). Writes checkpoint.npz, history.csv, curves.png, recipe.json, model.keras."
+    from tqdm import tqdm
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     history = check_resume(out / 'checkpoint.npz', recipe)
@@ -448,9 +464,9 @@ def fit(recipe:Recipe, # what to do
         if start < recipe.epochs and not any(getattr(w, 'stopped_epoch', 0) for w in seen):
             trained.fit(batches(train, recipe, epoch=start), initial_epoch=start, epochs=recipe.epochs, shuffle=False, verbose=0, callbacks=[note])
         else: note.on_train_begin()
-    return finish(trained, recipe, train, out), history
+    return finish(trained, recipe, train, history, out), history
 
-# %% ../nbs/03_training.ipynb #03-050
+# %% ../nbs/03_training.ipynb #03-052
 def train(recipe:Recipe|dict|str|Path, # a recipe, its fields, or a file with them
           data:str|Path|FaceSet='', # what `fer_nb.data.load` takes, or a loaded set
           out:str|Path='_runs/training', # folder for the run
