@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval', 'per_class', 'ranking', 'calibration',
            'evaluate', 'fit_temperature', 'caption', 'plot_confusion', 'plot_per_class', 'plot_roc',
-           'plot_precision_recall', 'plot_reliability', 'plot_history', 'confident_mistakes', 'plot_mistakes',
-           'row_sets', 'vote_agreement', 'save_report', 'evaluate_model', 'join_reports', 'differences',
-           'results_table', 'class_table', 'engine_table', 'model_card', 'write_card']
+           'plot_precision_recall', 'plot_reliability', 'confident_mistakes', 'plot_mistakes', 'row_sets',
+           'vote_agreement', 'save_report', 'evaluate_model', 'join_reports', 'differences', 'results_table',
+           'class_table', 'engine_table', 'model_card', 'write_card']
 
 # %% ../nbs/04_evaluation.ipynb #04-005
 import io, json, textwrap
@@ -19,7 +19,7 @@ import numpy as np
 # %% ../nbs/04_evaluation.ipynb #04-006
 from .labels import COLOURS, FERPLUS, canonical, remap
 from .data import FaceSet, ferplus_labels
-from .training import write_atomically
+from .training import plot_history, write_atomically
 
 # %% ../nbs/04_evaluation.ipynb #04-013
 #: The crop modes, as options of `predict_logits`.
@@ -385,35 +385,7 @@ def plot_reliability(
     top.legend(fontsize=7, loc="upper left")
     return fig
 
-# %% ../nbs/04_evaluation.ipynb #04-081
-def _history(
-    history, # path of a CSV file, DataFrame, dict of columns, or list of one dict per epoch
-): # DataFrame
-    "The history as a table. Raises `ValueError` where it has not even an epoch and a loss."
-    import pandas as pd
-    name = history if isinstance(history, (str, Path)) else "the history"
-    try: table = pd.read_csv(history) if isinstance(history, (str, Path)) else pd.DataFrame(history)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as e: raise ValueError(f"{name}: not a CSV history ({e})") from None
-    if missing := {"epoch", "loss"} - set(table): raise ValueError(f"{name}: no column {', '.join(sorted(missing))} among {list(table)}")
-    if not len(table): raise ValueError(f"{name}: no epochs")
-    return table
-
-def plot_history(
-    history, # CSV file or table: epoch, loss; val_loss, accuracy, val_accuracy, learning_rate where there are
-    note: str = "", # second line of the title
-): # matplotlib Figure
-    "Loss, accuracy and learning rate by epoch, whichever are there."
-    table = _history(history)
-    panels = [o for o in (["loss", "val_loss"], ["accuracy", "val_accuracy"], ["learning_rate"]) if set(o) & set(table)]
-    fig, axes = _canvas("Learning curves", note, (2.9*len(panels), 2.5), ncols=len(panels), squeeze=False)
-    for ax, names in zip(axes[0], panels):
-        for c in [o for o in names if o in table]:
-            style = dict(ls="--" if c.startswith("val") else "-", marker="." if len(table) < 30 else None)
-            ax.plot(table["epoch"], table[c], label=f"{c}, last {table[c].iloc[-1]:.3g}", **style)
-        ax.set(xlabel="epoch", ylabel=names[0].replace("_", " ")); ax.legend(fontsize=7)
-    return fig
-
-# %% ../nbs/04_evaluation.ipynb #04-084
+# %% ../nbs/04_evaluation.ipynb #04-083
 def confident_mistakes(
     labels, # (N,) int, 0..C-1
     probabilities, # (N, C)
@@ -442,7 +414,7 @@ def plot_mistakes(
         ax.set_title(f"{classes[labels[i]]} -> {classes[p[i].argmax()]}\n{100*p[i].max():.0f} %", fontsize=7)
     return fig
 
-# %% ../nbs/04_evaluation.ipynb #04-087
+# %% ../nbs/04_evaluation.ipynb #04-086
 def row_sets(
     faces: FaceSet, # all rows, the training rows included: they decide which rows are clean
     split: str|None, # a split by name or role ("val", "test"); None: all rows, nothing known about training
@@ -471,7 +443,7 @@ def _records(
             p = softmax(heads["ferplus"][known])
             yield dict(about, protocol=f"FER+ {protocol}", temperature=1.0, **evaluate(labels[known], p, FERPLUS, bins))
 
-# %% ../nbs/04_evaluation.ipynb #04-089
+# %% ../nbs/04_evaluation.ipynb #04-088
 def vote_agreement(
     faces: FaceSet, # with votes
     protocol: str = "majority", # as for `ferplus_labels`
@@ -484,7 +456,7 @@ def vote_agreement(
     by_class = {c: _number(same[labels == i].mean()) if (labels == i).any() else None for i, c in enumerate(faces.classes)}
     return dict(protocol=protocol, n=int(known.sum()), agreement=_number(same.mean()) if len(same) else None, per_class=by_class)
 
-# %% ../nbs/04_evaluation.ipynb #04-097
+# %% ../nbs/04_evaluation.ipynb #04-096
 def _figures(
     record: dict, # the record to draw
     labels, # (N,) int
@@ -497,7 +469,7 @@ def _figures(
                "reliability.png": plot_reliability(record), "roc.png": plot_roc(record, labels, probabilities),
                "precision_recall.png": plot_precision_recall(record, labels, probabilities)}
     if images is not None: figures["mistakes.png"] = plot_mistakes(record, images, labels, probabilities)
-    if history is not None: figures["history.png"] = plot_history(history, record["name"])
+    if history is not None: figures["history.png"] = plot_history(history)
     return figures
 
 def save_report(
@@ -517,7 +489,7 @@ def save_report(
         write_atomically(folder/name, lambda p: Path(p).write_bytes(content))
     return folder/"evaluation.json"
 
-# %% ../nbs/04_evaluation.ipynb #04-098
+# %% ../nbs/04_evaluation.ipynb #04-097
 def evaluate_model(
     predict, # a Keras model, or a function from images (n, h, w, 1) to logits (n, C) or {"expression": ..., "ferplus": ...}
     faces: FaceSet, # all rows, with the training rows, which decide what is clean
@@ -553,7 +525,7 @@ def evaluate_model(
     if out is not None: save_report(out, report, figures)
     return report
 
-# %% ../nbs/04_evaluation.ipynb #04-106
+# %% ../nbs/04_evaluation.ipynb #04-105
 _KEY = ("split", "rows", "protocol", "mode", "engine")
 _MEASURES = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
 
@@ -579,7 +551,7 @@ def differences(
                   for m in _MEASURES if abs(r[m] - new[key][m]) > tolerance]
     return lines
 
-# %% ../nbs/04_evaluation.ipynb #04-109
+# %% ../nbs/04_evaluation.ipynb #04-108
 #: Results of others on the official PrivateTest rows of FER2013: (what, accuracy in %, remark). None was measured by this project unless it says so.
 ANCHORS = (
     ("two introductory small-CNN tutorials", "62.1 and 63.9", "as published"),
@@ -617,7 +589,7 @@ def _interval(
     "The 95 % interval in %."
     return " to ".join(_percent(o) for o in record["accuracy_95"])
 
-# %% ../nbs/04_evaluation.ipynb #04-111
+# %% ../nbs/04_evaluation.ipynb #04-110
 def results_table(
     records: list, # from `evaluate_model`
 ) -> str: # Markdown
@@ -648,7 +620,7 @@ def engine_table(
              "macro-F1, %": _percent(o["macro_f1"]), "ECE": f"{o['ece']:.3f}", "n": f"{o['n']:,}"} for o in same]
     return _markdown_table(rows) if len(rows) > 1 else ""
 
-# %% ../nbs/04_evaluation.ipynb #04-114
+# %% ../nbs/04_evaluation.ipynb #04-113
 _PROSE = ("name", "classes", "data", "licence", "looks", "command", "selection", "pretraining") # told elsewhere than in the table of facts
 
 def _headline(
@@ -679,7 +651,7 @@ def _counted(
     data = figures.get("data") or {}
     return asdict(data) if is_dataclass(data) else data
 
-# %% ../nbs/04_evaluation.ipynb #04-115
+# %% ../nbs/04_evaluation.ipynb #04-114
 def _protocol(
     metadata: dict, # as for `model_card`
     figures: dict, # as for `model_card`
@@ -712,7 +684,7 @@ def _results(
     if engines or exports: parts += ["### The exported files", f"{caption(record | dict(engine=None))}.", engines, exports]
     return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
 
-# %% ../nbs/04_evaluation.ipynb #04-116
+# %% ../nbs/04_evaluation.ipynb #04-115
 _FACTS = dict(official="all rows of the official splits are there", blank="blank images", groups="groups of identical images",
               copies="images that repeat an earlier one", conflicting="groups of identical images with different labels",
               leaked="images that stand in the training rows, too", ferplus="faces counted by the FER+ rules", skipped="files left out")
@@ -732,7 +704,7 @@ def _noise(
              for k, v in _counted(figures).items() if k not in ("edition", "counts")]
     return ["## Label noise and the leak between training and test rows", *(parts or ["Not counted."]), _markdown_table(facts)]
 
-# %% ../nbs/04_evaluation.ipynb #04-118
+# %% ../nbs/04_evaluation.ipynb #04-117
 _USE = """## Intended use
 
 Learning and research; demonstrations with people who have agreed; a starting point for fine-tuning on one's own data. The answer is the expression *shown* on a face crop, as a distribution over the
@@ -757,7 +729,7 @@ _FER2013_RIGHTS = """FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) was gathe
 representation learning. We know of no licence for its images: the rights in them remain with their owners. None of the images is distributed with this model. Whether
 weights learned from such images may be used for every purpose is not settled law; who plans a commercial use must judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT licence."""
 
-# %% ../nbs/04_evaluation.ipynb #04-119
+# %% ../nbs/04_evaluation.ipynb #04-118
 def model_card(
     metadata: dict, # of the model file: name, classes, data, licence; and what else is known (selection, pretraining, looks, command, ...)
     figures: dict, # from `evaluate_model` or `join_reports`; also seeds [accuracy], looks, exports [dict], data (from `describe`), where known

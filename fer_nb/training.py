@@ -6,8 +6,8 @@
 __all__ = ['Recipe', 'read_recipe', 'warps', 'relight', 'degrade', 'blot', 'augment', 'vote_shares', 'epoch_order', 'batches',
            'mix', 'cross_entropy', 'trainer', 'losses', 'learning_rate', 'optimizer', 'hold_out', 'partition',
            'average_weights', 'estimate_bn', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'score',
-           'score_averaged', 'write_history', 'diary', 'watchers', 'prepare', 'curves', 'check_resume', 'finish', 'fit',
-           'train']
+           'score_averaged', 'write_history', 'diary', 'watchers', 'prepare', 'history_table', 'plot_history',
+           'check_resume', 'finish', 'fit', 'train']
 
 # %% ../nbs/03_training.ipynb #03-004
 import json, os, time
@@ -412,17 +412,28 @@ def prepare(recipe:Recipe, train:FaceSet):
     return trained
 
 # %% ../nbs/03_training.ipynb #03-048
-def curves(history): # rows of `history.csv`: list of dicts, or a DataFrame
-    "Loss, accuracy and learning rate over the epochs; a matplotlib Figure."
+def history_table(history): # CSV file, DataFrame, dict of columns, or list of one dict for each epoch
+    "The history as a DataFrame. Raises ValueError where it has not even an epoch and a loss."
+    import pandas as pd
+    name = history if isinstance(history, (str, Path)) else 'the history'
+    try: table = pd.read_csv(history) if isinstance(history, (str, Path)) else pd.DataFrame(history)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as e: raise ValueError(f'{name}: not a CSV history ({e})') from None
+    if missing := {'epoch', 'loss'} - set(table): raise ValueError(f'{name}: no column {", ".join(sorted(missing))} among {list(table)}')
+    if not len(table): raise ValueError(f'{name}: no epochs')
+    return table
+
+def plot_history(history): # CSV file or table: epoch, loss; val_loss, accuracy, val_accuracy, learning_rate where there are
+    "Loss, accuracy and learning rate over the epochs, whichever are there; a matplotlib Figure."
     from matplotlib.figure import Figure
-    rows = history if isinstance(history, list) else history.to_dict('records')
-    get = lambda k: [float(h[k]) for h in rows]
-    fig = Figure(figsize=(9, 2.6), dpi=80, layout='constrained')
-    for ax, keys, name in zip(fig.subplots(1, 3), (('loss', 'val_loss'), ('accuracy', 'val_accuracy'), ('learning_rate',)), ('loss', 'accuracy', 'learning rate')):
-        for k, colour in zip(keys, ('#7570b3', '#d95f02')): ax.plot(get('epoch'), get(k), color=colour, label='validation' if 'val' in k else 'training')
-        ax.set(xlabel='epoch', ylabel=name)
+    table = history_table(history)
+    panels = [o for o in (['loss', 'val_loss'], ['accuracy', 'val_accuracy'], ['learning_rate']) if set(o) & set(table)]
+    fig = Figure(figsize=(3*len(panels), 2.6), dpi=80, layout='constrained')
+    for ax, names in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels):
+        for k, colour in zip(names, ('#7570b3', '#d95f02')):
+            if k in table: ax.plot(table['epoch'], table[k], color=colour, label=f"{'validation' if 'val' in k else 'training'}, last {table[k].iloc[-1]:.3g}")
+        ax.set(xlabel='epoch', ylabel=names[0].replace('_', ' '))
         ax.grid(alpha=.3)
-        if len(keys) > 1: ax.legend(frameon=False)
+        if len(names) > 1: ax.legend(frameon=False, fontsize=8)
     return fig
 
 # %% ../nbs/03_training.ipynb #03-050
@@ -442,7 +453,7 @@ def finish(trained, recipe, train, history, out):
     final.set_weights(trained.network.get_weights())
     estimate_bn(final, train.images)
     write_atomically(out / 'model.keras', final.save)
-    write_atomically(out / 'curves.png', curves(history).savefig)
+    write_atomically(out / 'curves.png', plot_history(history).savefig)
     return final
 
 # %% ../nbs/03_training.ipynb #03-051
