@@ -100,6 +100,19 @@ def notebook_tests(add):
     if done.returncode: add("nbdev_test", said(done))
 
 
+def materials(folder: Path):
+    "What parameters can point to: a small FER2013 file with drawn faces, and an annotated photo."
+    from fer_nb.data import sample_faces
+    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap
+    faces, usage = sample_faces(n=210, seed=5), dict(train="Training", val="PublicTest", test="PrivateTest")
+    labels = remap(faces.labels, EXPRESSIONS, FER2013_CSV)
+    rows = [f"{label},{' '.join(map(str, image.ravel()))},{usage[split]}" for label, image, split in zip(labels, faces.images, faces.split)]
+    (folder / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
+    (folder / "photos").mkdir()
+    shutil.copy(photos()[0], folder / "photos/portrait.jpg")
+    (folder / "photos/boxes.csv").write_text("file,left,top,width,height\nportrait.jpg,151,105,225,225\n")
+
+
 def given(nb: nbformat.NotebookNode) -> dict:
     "The values in the cell that papermill injected."
     cells = [c.source for c in nb.cells if "injected-parameters" in c.metadata.get("tags", [])]
@@ -140,6 +153,7 @@ def other_parameters(add):
     todo = [*numbered(), NBS / "index.ipynb"]
     if unknown := sorted(set(sections) - {nb.stem for nb in todo}): add("params.yaml", f"no such notebooks: {unknown}")
     values = {name: section["set"] for name, section in sections.items()}
+    materials(OUT)
     for nb, seconds, reason in execute_all(todo, OUT / "notebooks", values):
         section = sections.get(nb.stem, {})
         add(nb.name, reason or misfit(nb, section) or arrived(OUT / "notebooks" / nb.name, section), seconds)
