@@ -79,7 +79,7 @@ def main_head(network): # a Keras model, logits or a dict of them
     "The network with the logits of the expressions as its only output."
     import keras
     out = network.output
-    return keras.Model(network.inputs, out['expression'], name=network.name) if isinstance(out, dict) else network
+    return keras.Model(network.input, out['expression'], name=network.name) if isinstance(out, dict) else network
 
 def to_litert(network, # a Keras model under the TensorFlow backend
               kind:str='int8', # `fp32`, `fp16` or `int8`
