@@ -332,7 +332,7 @@ def _draw_face(
     scale: float, # half a face height in pixels
 ) -> np.ndarray: # (48, 2), the outline of the face in pixels
     "Draw one person with one expression."
-    pose, gaze = _pose(rng, expression, rng.uniform(.7, 1.1)), rng.normal(0, .025, 2)
+    pose, gaze = _pose(rng, expression, rng.uniform(.8, 1.15)), rng.normal(0, .025, 2)
     turn = dict(yaw=rng.normal(0, .16), pitch=rng.normal(0, .09), roll=rng.normal(0, .1))
     pen = _Pen(image, centre, scale, **turn)
     _draw_head(pen, look)
@@ -352,8 +352,8 @@ def _camera(rng, image, size):
     "A drawing -> what a modest camera makes of it: grey, small, a little blurred, with its own contrast and noise."
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
     if (blur := rng.uniform(-.5, .7)) > .3: small = cv2.GaussianBlur(small, (0, 0), blur)
-    small = rng.uniform(.75, 1.1) * (small.astype(np.float32) - 128) + 128 + rng.uniform(-20, 20)
-    return (small + rng.uniform(1, 7) * rng.standard_normal(small.shape, dtype=np.float32)).clip(0, 255).astype(np.uint8)
+    small = rng.uniform(.8, 1.15) * (small.astype(np.float32) - 128) + 128 + rng.uniform(-15, 15)
+    return (small + rng.uniform(1, 5) * rng.standard_normal(small.shape, dtype=np.float32)).clip(0, 255).astype(np.uint8)
 
 # %% ../nbs/01_data.ipynb #01-040
 _DRAWN = 3   # drawn this many times larger than needed, then made small
