@@ -18,11 +18,19 @@ def from_root(match: re.Match) -> str:
     return match[1] + target
 
 
+def shown(cell):
+    "A cell as the reader sees it: without directives, and with `#| echo: false` only what it displays."
+    if re.search(r"^#\|\s*echo:\s*false", cell.source, re.M):
+        texts = (o.get("data", {}).get("text/markdown") or o.get("data", {}).get("text/plain") or o.get("text", "") for o in cell.outputs)
+        return nbformat.v4.new_markdown_cell("\n\n".join(texts))
+    cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+    return cell
+
+
 def render() -> str:
-    "The front page as Markdown: hidden cells left out, directives stripped, links mended."
+    "The front page as Markdown: hidden cells left out, links mended."
     nb = nbformat.read(INDEX, as_version=4)
-    nb.cells = [c for c in nb.cells if not re.match(r"#\|\s*hide\b", c.source)]
-    for cell in nb.cells: cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+    nb.cells = [shown(c) for c in nb.cells if not re.match(r"#\|\s*hide\b", c.source)]
     nb.metadata.setdefault("language_info", {"name": "python"})  # the language of the code blocks
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources["outputs"]: sys.exit(f"{INDEX}: save pictures to a file and link to it; a README cannot hold them")

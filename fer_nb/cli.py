@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PICTURES', 'DATA', 'inputs', 'targets', 'spread', 'lines', 'predict', 'show', 'write_picture', 'write_table',
            'summary', 'faces_of', 'describe', 'recipe_of', 'train', 'export', 'fields_of', 'classifier', 'judge',
-           'remeasure', 'print_report', 'evaluate', 'version', 'command', 'probability', 'add_predict', 'add_data',
-           'add_rest', 'add_evaluate', 'parser', 'main']
+           'model_file', 'remeasure', 'print_report', 'evaluate', 'version', 'command', 'probability', 'add_predict',
+           'add_data', 'add_rest', 'add_evaluate', 'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #11-003
 import argparse, csv, glob, io, itertools, json, os, sys
@@ -211,9 +211,20 @@ def judge(
     return evaluate_model(predict, faces, split, out, meta["temperature"], modes, meta["name"], engine)
 
 # %% ../nbs/11_cli.ipynb #11-030
+def model_file(
+    name: str, # of the model
+    engine: str, # keras, or the kind of a LiteRT file
+    folder: Path, # of the report
+) -> Path:
+    "The model file that a report is about: beside the report, or beside its folder. Raises `FileNotFoundError`."
+    file = name + (".keras" if engine == "keras" else f".{engine}.tflite")
+    for path in (folder/file, folder.resolve().parent/file):
+        if path.is_file(): return path
+    raise FileNotFoundError(f"{folder/file}: no such model file, nor in the folder above")
+
 def remeasure(
     written: dict, # a saved report
-    folder: Path, # where its model files are
+    folder: Path, # of the report
     faces, # FaceSet
     splits: list = None, # only these; None = all
 ) -> list: # one line for each figure that is not reproduced
@@ -223,8 +234,7 @@ def remeasure(
     if not records: raise ValueError(f"the report has no results for {splits}")
     jobs = {}
     for r in records: jobs.setdefault((r["engine"], r["split"]), {})[r["mode"]] = True
-    path = lambda engine: folder/(written["name"] + (".keras" if engine == "keras" else f".{engine}.tflite"))
-    reports = [judge(path(engine), faces, split, list(modes)) for (engine, split), modes in jobs.items()]
+    reports = [judge(model_file(written["name"], engine, folder), faces, split, list(modes)) for (engine, split), modes in jobs.items()]
     return differences({**written, "results": records}, join_reports(*reports))
 
 def print_report(
@@ -332,8 +342,8 @@ def add_rest(commands):
 
 def add_evaluate(commands):
     "The options of `fer_nb evaluate`."
-    add = command(commands, evaluate, "--data fer2013/ --split PublicTest\nmodels/s.keras models/s.int8.tflite --modes single flip ten-crop --out report/\n"
-                  "--data fer2013/ --check models/s.json").add_argument
+    add = command(commands, evaluate, "--data fer2013/ --split PublicTest\nmodels/s.keras models/s.int8.tflite --modes single flip ten-crop --out models/s\n"
+                  "--data fer2013/ --check models/s/evaluation.json").add_argument
     add("model", nargs="*", default=[""], metavar="MODEL", help="shipped models, .keras or .tflite files (default: the shipped one)")
     add_data(add)
     add("--split", nargs="+", help="rows to judge: train, val, test, or a split's own name (default: test; with --check: all of the report)")
