@@ -121,7 +121,7 @@ def summary(
 ) -> int: # the exit code
     "Say on stderr how it went."
     faces, bad = sum(len(r.faces) for r in results), sum(r.status == "unreadable" for r in results)
-    print(f"{len(results)} inputs, {faces} faces" + f", {bad} not readable"*bool(bad), file=sys.stderr)
+    print(f"inputs: {len(results)}, faces: {faces}, not readable: {bad}", file=sys.stderr)
     for path in written:
         if path and path.exists(): print(f"wrote {path}", file=sys.stderr)
     return int(bad > 0)
