@@ -64,21 +64,21 @@ def cold(*command) -> tuple:  # (seconds, peak resident memory in MB)
 def starting() -> dict:
     "Imports and cold processes."
     predict = FER_NB, "predict", photos()[0], "--json"
-    return {"import fer_nb": median(lambda: python(TIMED.format("import fer_nb"))),
-            "from fer_nb import Recognizer": median(lambda: python(TIMED.format("from fer_nb import Recognizer"))),
-            "import cv2": median(lambda: python(TIMED.format("import cv2"))),
-            "import tensorflow": median(lambda: python(TIMED.format("import tensorflow")), 2),
-            "cold python -c 'import cv2'": median(lambda: cold(sys.executable, "-c", "import cv2")[0]),
-            "cold version": median(lambda: cold(FER_NB, "version")[0]),
-            "cold predict": median(lambda: cold(*predict)[0]),
+    return {"import fer_nb, s": median(lambda: python(TIMED.format("import fer_nb"))),
+            "from fer_nb import Recognizer, s": median(lambda: python(TIMED.format("from fer_nb import Recognizer"))),
+            "import cv2, s": median(lambda: python(TIMED.format("import cv2"))),
+            "import tensorflow, s": median(lambda: python(TIMED.format("import tensorflow")), 2),
+            "cold python -c 'import cv2', s": median(lambda: cold(sys.executable, "-c", "import cv2")[0]),
+            "cold version, s": median(lambda: cold(FER_NB, "version")[0]),
+            "cold predict, s": median(lambda: cold(*predict)[0]),
             "cold predict, peak MB": median(lambda: cold(*predict)[1])}
 
 
 def classifying() -> dict:
     "One face through each form of the shipped networks, one thread; milliseconds."
     found = {}
-    for model in sorted(Path("models").glob("*.tflite")): found[f"{model.name} ms"] = 1000 * python(LITERT, model)
-    for model in sorted(Path("models").glob("*.keras")): found[f"{model.name} call ms"] = 1000 * python(KERAS, model)
+    for model in sorted(Path("models").glob("*.tflite")): found[f"{model.name}, ms"] = 1000 * python(LITERT, model)
+    for model in sorted(Path("models").glob("*.keras")): found[f"{model.name} called, ms"] = 1000 * python(KERAS, model)
     return found
 
 
@@ -92,10 +92,10 @@ def machine() -> dict:
 
 if __name__ == "__main__":
     taken = {name: round(value, 4) for name, value in {**starting(), **classifying()}.items()}
-    ratios = {"cold predict / cold python -c 'import cv2'": round(taken["cold predict"] / taken["cold python -c 'import cv2'"], 2)}
+    ratios = {"cold predict / cold python -c 'import cv2'": round(taken["cold predict, s"] / taken["cold python -c 'import cv2', s"], 2)}
     for name in taken:
-        if name.endswith(".int8.tflite ms") and (keras := taken.get(name.replace(".int8.tflite ms", ".keras call ms"))):
-            ratios[f"{name[:-3]} / Keras call"] = round(taken[name] / keras, 4)
+        if name.endswith(".int8.tflite, ms") and (keras := taken.get(name.replace(".int8.tflite, ms", ".keras called, ms"))):
+            ratios[f"{name[:-4]} / the same called in Keras"] = round(taken[name] / keras, 4)
     part = OUT.with_suffix(".part")
     part.write_text(json.dumps(dict(machine=machine(), figures=taken, ratios=ratios), indent=1) + "\n")
     part.replace(OUT)
