@@ -93,11 +93,20 @@ def stale(path: Path, copy: Path, tracked: list) -> str:
 
 def notebook_tests(add):
     "nbdev_test, every cell with its assertions"
-    done, names = sh("nbdev_test", "--n_workers", 2, "--do_print"), [p.name for p in sorted(NBS.glob("*.ipynb"))]
+    done = sh("nbdev_test", "--n_workers", 2, "--do_print")
     through = set(re.findall(r"- Completed \S*?([^/\s]+\.ipynb)", done.stdout))
-    bad = set(re.findall(r"^\t(\S+\.ipynb)$", done.stderr, re.M))
-    for name in names: add(name, "failed" if name in bad else "" if name in through else "was not run")
-    if done.returncode: add("nbdev_test", said(done))
+    reasons = tracebacks(done.stderr)
+    failed = set(re.findall(r"^\t(\S+\.ipynb)$", done.stderr, re.M))
+    for name in sorted(p.name for p in NBS.glob("*.ipynb")):
+        add(name, "it was not run" if name not in through else reasons.get(name, "failed") if name in failed else "")
+    if done.returncode and not failed: add("nbdev_test", said(done))
+
+
+def tracebacks(text: str) -> dict:  # {notebook: the end of its traceback}
+    "What nbdev_test says of the notebooks that failed, without what compiled code says beside it."
+    lines = [line for line in text.splitlines() if not re.match(r"\[(ERROR|WARN|INFO):|[IWE]0000 |WARNING: All log", line)]
+    parts = re.split(r"^\w+ in \S*?([^/\s]+\.ipynb):\n=+$", "\n".join(lines), flags=re.M)
+    return {name: part.split("\nnbdev Tests Failed")[0].strip()[-3000:] for name, part in zip(parts[1::2], parts[2::2])}
 
 
 def materials(folder: Path):
