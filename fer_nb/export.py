@@ -56,13 +56,16 @@ def write_metadata(path:str|Path, # a .tflite or .keras file
                    meta:dict): # all of `NEEDED` but sha256
     "Write `meta` and the checksum of the weights into the file (replacing what it said); returns what was written."
     path = Path(path)
-    buffer = io.BytesIO(path.read_bytes())
-    if path.suffix == '.keras':
-        with zipfile.ZipFile(buffer) as z: members = [(i, z.read(i)) for i in z.infolist() if i.filename != MEMBER]
-        weights, buffer = next(b for i, b in members if i.filename == 'model.weights.h5'), io.BytesIO()
-    else: members, weights = [], buffer.getvalue()
+    data, members = path.read_bytes(), []
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as z:
+            data = data[:min(i.header_offset for i in z.infolist())]
+            members = [(i, z.read(i)) for i in z.infolist() if i.filename != MEMBER]
+    weights = next((b for i, b in members if i.filename == 'model.weights.h5'), data)
+    buffer = io.BytesIO(data)
     meta = meta | {'sha256': hashlib.sha256(weights).hexdigest()}
     checked_metadata(json.dumps(meta).encode(), path)
+    buffer.seek(0, io.SEEK_END)
     with zipfile.ZipFile(buffer, 'a') as z:
         for info, content in members: z.writestr(info, content)
         z.writestr(zipfile.ZipInfo(MEMBER), json.dumps(meta, indent=1))
@@ -156,10 +159,10 @@ def refuse(kind:str, # a key of `LIMITS`
            report:dict): # from `compare`
     "Raise ExportError where a report is outside the limits of its kind."
     limits = LIMITS[kind]
-    lost = report['accuracy_keras'] - report['accuracy']
+    lost, chance = report['accuracy_keras'] - report['accuracy'], 2 * ((1 - report['agreement']) / report['n'])**.5
     if report['max_dp'] > limits.get('max_dp', 1): raise ExportError(f"{kind}: a probability differs by {report['max_dp']:.4f}, more than {limits['max_dp']}")
-    if report['agreement'] < limits.get('agreement', 0): raise ExportError(f"{kind}: only {report['agreement']:.1%} of the answers are the same")
-    if lost > limits.get('lost', 1) + 2 * ((1 - report['agreement']) / report['n'])**.5: raise ExportError(f"{kind}: accuracy falls by {100 * lost:.2f} points")
+    if report['agreement'] + chance < limits.get('agreement', 0): raise ExportError(f"{kind}: only {report['agreement']:.1%} of the answers are the same")
+    if lost - chance > limits.get('lost', 1): raise ExportError(f"{kind}: accuracy falls by {100 * lost:.2f} points")
 
 # %% ../nbs/05_export.ipynb #05-024
 def latency(run, # function from faces to logits
