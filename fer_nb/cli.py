@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PICTURES', 'DATA', 'inputs', 'targets', 'spread', 'lines', 'predict', 'show', 'write_picture', 'write_table',
            'summary', 'faces_of', 'describe', 'recipe_of', 'train', 'export', 'fields_of', 'classifier', 'judge',
-           'model_file', 'remeasure', 'print_report', 'evaluate', 'version', 'command', 'probability', 'add_predict',
-           'add_data', 'add_rest', 'add_evaluate', 'parser', 'main']
+           'model_file', 'remeasure', 'print_report', 'evaluate', 'card_of', 'version', 'command', 'probability',
+           'add_predict', 'add_data', 'add_rest', 'add_evaluate', 'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #11-003
 import argparse, csv, glob, io, itertools, json, os, sys
@@ -168,8 +168,9 @@ def train(args) -> int:
 def export(args) -> int:
     "Convert a Keras network to LiteRT and ONNX, and check each file."
     import fer_nb.export
+    from fer_nb.detection import CROP
     faces = faces_of(args.data)
-    about = {"data": faces.edition} | fields_of(args.about)
+    about = {"data": faces.edition, "crop": CROP} | fields_of(args.about)
     for r in fer_nb.export.export(args.model, args.out, faces, args.name or args.model.stem, args.kinds, about):
         print(f"{r['file']:<20} {r['bytes']/1e6:6.2f} MB  {r['ms_per_face']:6.2f} ms a face  accuracy {r['accuracy']:.2%}"
               f" (Keras {r['accuracy_keras']:.2%}), {r['agreement']:.1%} of the answers the same")
@@ -262,7 +263,21 @@ def evaluate(args) -> int: # 1 if a figure was not reproduced
         reports.append(judge(find_model(model), faces, split, args.modes, None if reports else args.out))
     print_report(report := join_reports(*reports))
     if args.out: print(f"wrote {save_report(args.out, report)}", file=sys.stderr)
+    if args.card: print(f"wrote {card_of(find_model(args.model[0]), faces, args)}", file=sys.stderr)
     return 0
+
+def card_of(
+    path: Path, # the model file whose metadata the card shows
+    faces, # FaceSet
+    args, # with `out`, where the report lies, and `about`
+) -> Path: # the card
+    "Write the model card beside its report: metadata, figures, and what is to be said of the data."
+    from fer_nb.data import describe
+    from fer_nb.evaluation import write_card
+    from fer_nb.export import read_metadata
+    if not args.out: raise ValueError("--card needs --out, the folder of the report")
+    report = json.loads((args.out/"evaluation.json").read_text(encoding="utf-8"))
+    return write_card(args.out, read_metadata(path) | fields_of(args.about), report | {"data": describe(faces)})
 
 # %% ../nbs/11_cli.ipynb #11-033
 def version(args) -> int:
@@ -349,6 +364,8 @@ def add_evaluate(commands):
     add("--split", nargs="+", help="rows to judge: train, val, test, or a split's own name (default: test; with --check: all of the report)")
     add("--modes", nargs="+", default=["single"], metavar="MODE", help="some of single, flip, ten-crop (default: single)")
     add("--out", type=Path, metavar="DIR", help="write evaluation.json and the figures into this folder")
+    add("--card", action="store_true", help="also write MODEL_CARD.md there, about the first model")
+    add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more for the card: looks, command, ...")
     add("--check", type=Path, metavar="FILE", help="measure again what this report says; exit code 1 if a figure is not reproduced")
 
 def parser() -> argparse.ArgumentParser:
