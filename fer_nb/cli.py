@@ -266,6 +266,7 @@ def evaluate(args) -> int: # 1 if a figure was not reproduced
     if args.card: print(f"wrote {card_of(find_model(args.model[0]), faces, args)}", file=sys.stderr)
     return 0
 
+# %% ../nbs/11_cli.ipynb #11-032
 def card_of(
     path: Path, # the model file whose metadata the card shows
     faces, # FaceSet
@@ -279,7 +280,7 @@ def card_of(
     report = json.loads((args.out/"evaluation.json").read_text(encoding="utf-8"))
     return write_card(args.out, read_metadata(path) | fields_of(args.about), report | {"data": describe(faces)})
 
-# %% ../nbs/11_cli.ipynb #11-033
+# %% ../nbs/11_cli.ipynb #11-034
 def version(args) -> int:
     "Tell the versions that a bug report needs."
     from importlib.metadata import PackageNotFoundError, version as of
@@ -292,7 +293,7 @@ def version(args) -> int:
         except PackageNotFoundError: print(f"{name} is not installed")
     return 0
 
-# %% ../nbs/11_cli.ipynb #11-035
+# %% ../nbs/11_cli.ipynb #11-036
 def command(
     commands, # from `add_subparsers`
     run, # the function that does it; its name and docstring are the command's
@@ -315,7 +316,7 @@ def probability(
     if not 0 <= value <= 1: raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
     return value
 
-# %% ../nbs/11_cli.ipynb #11-036
+# %% ../nbs/11_cli.ipynb #11-037
 def add_predict(commands):
     "The options of `fer_nb predict`."
     add = command(commands, predict, "photo.jpg\nholidays/ 'more/*.png' --csv faces.csv\nphoto.jpg --json | jq .faces[0].label\n"
@@ -335,7 +336,7 @@ def add_data(add, name="--data"):
     "The option that all commands share which need a dataset."
     add(name, **({} if name.startswith("-") else {"nargs": "?"}), default="", metavar="SOURCE", help=DATA)
 
-# %% ../nbs/11_cli.ipynb #11-037
+# %% ../nbs/11_cli.ipynb #11-038
 def add_rest(commands):
     "The options of the commands for those who train."
     add = command(commands, describe, "fer2013/\narchive.zip\nsample --json").add_argument
@@ -355,6 +356,7 @@ def add_rest(commands):
     add("--kinds", nargs="+", default=["fp32", "fp16", "int8", "onnx"], metavar="KIND", help="some of fp32, fp16, int8, onnx (default: all)")
     add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more metadata: licence, crop, ...")
 
+# %% ../nbs/11_cli.ipynb #11-039
 def add_evaluate(commands):
     "The options of `fer_nb evaluate`."
     add = command(commands, evaluate, "--data fer2013/ --split PublicTest\nmodels/s.keras models/s.int8.tflite --modes single flip ten-crop --out models/s\n"
@@ -377,7 +379,7 @@ def parser() -> argparse.ArgumentParser:
     command(commands, version, "")
     return whole
 
-# %% ../nbs/11_cli.ipynb #11-039
+# %% ../nbs/11_cli.ipynb #11-041
 def main(
     argv: list = None, # arguments; None = those of the process
 ) -> int: # exit code
