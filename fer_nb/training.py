@@ -26,7 +26,7 @@ class Recipe:
     "All that decides the outcome of a training run, apart from the data."
     network: str = 'student_s'      # a name that `fer_nb.model.build` knows
     ferplus: bool = True            # second head for the FER+ votes, where the data has them
-    epochs: int = 60                # passes over the training rows
+    epochs: int = 100               # passes over the training rows
     batch_size: int = 128           # faces in one step; an incomplete last batch is dropped
     optimizer: str = 'sgd'          # `sgd` (Nesterov, momentum 0.9) or `adam` (AdamW)
     learning_rate: float = 0.1      # highest learning rate
@@ -35,7 +35,7 @@ class Recipe:
     weight_decay: float = 5e-3      # decoupled; times the learning rate a step; not on biases and batch norm
     ema: float = 0.999              # momentum of the weight average; 0 switches it off
     smoothing: float = 0.1          # label smoothing
-    votes: float = 0.4              # weight of the FER+ head's loss
+    votes: float = 0.5              # weight of the FER+ head's loss
     class_weights: bool = False     # weigh rows by the inverse frequency of their class
     crop: int = 40                  # side of the augmented crop, pixels; use is at the full size
     flip: bool = True               # mirror every other face
@@ -46,7 +46,7 @@ class Recipe:
     contrast: float = 0.3           # largest change of contrast and brightness, relative
     noise: float = 0.1              # share of faces that get camera noise, and of those that lose detail
     erase: float = 0.3              # share of faces with a rectangle blotted out
-    mixup: float = 0.                # Beta(a, a) of mixup; 0 switches it off
+    mixup: float = 0.               # Beta(a, a) of mixup; 0 switches it off
     calm: float = 0.15              # share of the last epochs without mixup and erasing
     patience: int = 0               # early stopping after so many epochs without a better validation accuracy; 0: off
     precision: str = 'float32'      # or `mixed_bfloat16`
@@ -401,6 +401,8 @@ def prepare(recipe:Recipe, train:FaceSet):
     keras.config.set_dtype_policy(recipe.precision)
     try: network = build(recipe.network, recipe.ferplus and train.votes is not None)
     finally: keras.config.set_dtype_policy(before)
+    if network.input_shape[1] not in (None, recipe.crop):
+        raise ValueError(f'recipe: {recipe.network} takes {network.input_shape[1]} pixels, but crop is {recipe.crop}')
     counts = np.bincount(train.labels, minlength=len(train.classes))
     weights = len(train) / np.maximum(counts, 1) / len(counts) if recipe.class_weights else np.ones(len(counts))
     data = batches(train, recipe)
