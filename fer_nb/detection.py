@@ -351,12 +351,20 @@ class YuNetDetector(Detector):
     def _make(self): return cv2.FaceDetectorYN.create("onnx", self.model, np.empty(0, np.uint8), (320, 320), self.min_score, .3, 5000)
 
     def _find(self, rgb):
+        h, w = rgb.shape[:2]
+        rgb = cv2.copyMakeBorder(rgb, 0, max(0, 32 - h), 0, max(0, 32 - w), cv2.BORDER_CONSTANT)  # its stride: narrower ones give nonsense
         with self.tools.lend() as net:
             net.setInputSize(rgb.shape[1::-1])
             rows = net.detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
-        return [Detection(tuple(row[:4]), row[14], tuple(zip(row[4:14:2], row[5:14:2]))) for row in ([] if rows is None else rows.tolist())]
+        rows = [] if rows is None else [row for row in rows.tolist() if _plausible(row[:4], w, h)]
+        return [Detection(tuple(row[:4]), row[14], tuple(zip(row[4:14:2], row[5:14:2]))) for row in rows]
 
-# %% ../nbs/06_detection.ipynb #06-052
+def _plausible(box, w, h):
+    "A box with an area, whose middle lies in the image, and which is not far larger than that; YuNet now and then answers with others."
+    x, y, wide, high = box
+    return 1 <= wide <= 2*max(w, h) and 1 <= high <= 2*max(w, h) and 0 <= x + wide/2 <= w and 0 <= y + high/2 <= h
+
+# %% ../nbs/06_detection.ipynb #06-053
 def load_detector(
     kind: str="auto" # "haar", "yunet" (its file named by FER_NB_YUNET), a path to YuNet's file, or "auto": YuNet if FER_NB_YUNET is set, else Haar
 ) -> Detector:
@@ -367,7 +375,7 @@ def load_detector(
     if kind == "yunet" and not named: raise ValueError("YuNet needs its file: set FER_NB_YUNET to it, or give its path as the detector")
     return YuNetDetector(named if kind in ("auto", "yunet") else kind)
 
-# %% ../nbs/06_detection.ipynb #06-059
+# %% ../nbs/06_detection.ipynb #06-060
 def overlap(
     a: tuple, # (x, y, width, height)
     b: tuple, # (x, y, width, height)
@@ -392,7 +400,7 @@ def matches(
         answer.append(best)
     return answer
 
-# %% ../nbs/06_detection.ipynb #06-064
+# %% ../nbs/06_detection.ipynb #06-065
 #: How the box of each detector becomes a crop that is framed like a FER2013 image.
 CROP = {"haar": dict(margin=.03, vertical=0., square=True, align=False),
         "yunet": dict(margin=.30, vertical=0., square=True, align=False)}
@@ -409,7 +417,7 @@ def crop_rule(
         raise ValueError(f"not a crop rule: {rule}")
     return rule
 
-# %% ../nbs/06_detection.ipynb #06-067
+# %% ../nbs/06_detection.ipynb #06-068
 def _tilt(landmarks):
     "The angle of the line through the eyes, in degrees; positive = the eye on the right is lower."
     (x0, y0), (x1, y1) = landmarks[:2]
@@ -439,7 +447,7 @@ def crop_face(
     crop = cv2.warpAffine(patch, move, out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if min(out) > size else cv2.INTER_LINEAR)
 
-# %% ../nbs/06_detection.ipynb #06-074
+# %% ../nbs/06_detection.ipynb #06-075
 def frame_relation(
     detector: Detector, # the detector whose rule is wanted
     images,             # uint8 (N, 48, 48): faces framed as the crop shall be
