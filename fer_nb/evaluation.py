@@ -145,6 +145,7 @@ def accuracy_interval(
 ) -> tuple[float, float]: # lower and upper end, 0..1
     "Wilson's score interval (Wilson 1927, J. Amer. Stat. Assoc. 22, 209-212). Raises `ValueError` for impossible counts."
     from scipy.stats import binomtest
+    if not 0 <= correct <= n or n < 1: raise ValueError(f"{correct} of {n} answers cannot be right")
     interval = binomtest(int(correct), int(n)).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 
