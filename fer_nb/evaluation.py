@@ -667,7 +667,8 @@ def _protocol(
         f"- Selection (epochs, recipe, seed, temperature): {_shown(metadata.get('selection', 'not stated'))}"]), log]
 
 _READING = """Intervals are Wilson's and cover the sampling of the test images alone. *Official* rows are all rows of the split; *clean* rows are those whose
-pixels do not stand in the training rows. *Single* crop is what ships; *flip* and *ten-crop* average over 2 and 10 views."""
+pixels do not stand in the training rows. *Single* crop is what ships; *flip* and *ten-crop* average over 2 and 10 views. A ten-crop view has 44 pixels; a Keras
+student takes it as it is, the exported files have a fixed input and get it enlarged to 48, so their ten-crop rows are not the same measurement."""
 
 def _results(
     figures: dict, # as for `model_card`
