@@ -69,10 +69,10 @@ def problems(path: Path):
 def import_order(lib: Path):
     "A module imports only modules whose notebook has a lower number."
     text = {p.stem: p.read_text(encoding="utf-8") for p in lib.glob("*.py") if not p.stem.startswith("_")}
-    number = {m: int(n[1]) for m, t in text.items() if (n := re.search(r"File to edit: \S*/(\d+)[a-z]?_", t))}
+    number = {m: n[1] for m, t in text.items() if (n := re.search(r"File to edit: \S*/(\d\d[a-z]?)_", t))}
     for module in sorted(number):
         for used in re.findall(rf"^\s*(?:from \.|from {lib.name}\.|import {lib.name}\.)(\w+)", text[module], re.M):
-            if number.get(used, 99) >= number[module]: yield f"{module} imports {used}, which does not come before it"
+            if number.get(used, "99") >= number[module]: yield f"{module} imports {used}, which does not come before it"
 
 
 if __name__ == "__main__":
