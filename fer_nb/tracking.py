@@ -162,14 +162,15 @@ class Tracker:
         hold: float=.4,   # a face that is not seen is shown for so long
         smooth: float=.2, # seconds over which boxes are smoothed; 0 = as detected
     ):
-        if not (forget > 0 and hold >= 0 and smooth >= 0 and confirm >= 1):
-            raise ValueError(f"forget must be more than 0, hold and smooth at least 0, confirm at least 1; not {(forget, hold, smooth, confirm)}")
+        if not (forget >= 0 and hold >= 0 and smooth >= 0 and confirm >= 1):
+            raise ValueError(f"forget, hold and smooth must be at least 0, confirm at least 1; not {(forget, hold, smooth, confirm)}")
         self.forget, self.confirm, self.hold, self.smooth = forget, confirm, hold, smooth
+        self.ids = 0
         self.reset()
 
     def reset(self):
-        "Begin a new stream; the next face is number 0."
-        self.states, self.time, self.size, self.ids = np.zeros(0, STATE), -math.inf, None, 0
+        "Forget all faces; the next ones get new numbers."
+        self.states, self.time, self.size = np.zeros(0, STATE), -math.inf, None
 
     def update(self,
         time: float, # seconds; an update that comes late is ignored, a jump back by more than `forget` makes all faces new
@@ -178,7 +179,7 @@ class Tracker:
     ) -> list: # of `Track`, those to be shown, in the order of their ids
         "Take in what was found in one picture. Raises `ValueError` for a time that is not a finite number."
         if not math.isfinite(time): raise ValueError(f"not a time: {time!r}")
-        if time < self.time - self.forget: self.states, self.time = self.states[:0], -math.inf
+        if time < self.time - self.forget: self.reset()
         if time > self.time:
             confirm = 1 if time - self.time > self.forget else self.confirm
             known = self.states[time - self.states["seen"] <= self.forget]
