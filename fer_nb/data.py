@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZE', 'ROLES', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_FILE', 'MAX_ARCHIVE', 'OFFICIAL', 'image_groups', 'FaceSet',
            'sample_faces', 'face_grid', 'sample_scene', 'picture_size', 'cache_folder', 'load_fer2013', 'load_folder',
-           'load_jaffe', 'load_ferplus', 'ferplus_labels', 'load', 'Description', 'describe']
+           'with_subjects', 'load_jaffe', 'load_ferplus', 'ferplus_labels', 'load', 'Description', 'describe']
 
 # %% ../nbs/01_data.ipynb #01-004
 import bz2, csv, gzip, hashlib, lzma, os, re, struct, tarfile, tempfile, time, warnings, zipfile, zlib
@@ -26,8 +26,8 @@ def image_groups(
     images: np.ndarray, # (N, ...) any dtype
 ) -> np.ndarray: # (N,) int64: equal numbers for images that are equal byte for byte, counted in order of appearance
     "Number the groups of identical images."
-    seen = {}
-    return np.array([seen.setdefault(o.tobytes(), len(seen)) for o in images], dtype=np.int64)
+    seen, digest = {}, lambda o: hashlib.blake2b(o.tobytes(), digest_size=16).digest()   # 16 bytes an image are kept, however many there are
+    return np.array([seen.setdefault(digest(o), len(seen)) for o in images], dtype=np.int64)
 
 # %% ../nbs/01_data.ipynb #01-011
 #: The part that each official FER2013 split plays, so that `part("train")` means something for every edition.
@@ -119,19 +119,21 @@ _POSES = dict(
     sad=[dict(inner=.15, brow=.02, arch=0, upper=.075, droop=.07, curve=-.12, width=.3, pout=.05, fold=.35),
          dict(inner=.17, brow=.04, arch=0, upper=.05, lower=.06, droop=.08, curve=-.16, width=.33, pout=.06, fold=.4, forehead=.3)],
     surprise=[dict(brow=.2, arch=.13, upper=.21, lower=.12, width=.19, up=.08, down=.3, square=.5, forehead=.8),
-              dict(brow=.22, arch=.14, upper=.2, lower=.11, width=.15, up=.06, down=.2, square=.5, forehead=.7)])
+              dict(brow=.22, arch=.14, upper=.2, lower=.11, width=.15, up=.06, down=.2, square=.5, forehead=.7)],
+    wink=[dict(wink=1, curve=.06, width=.38, skew=.05, fold=.4, cheek=.5, brow=.02)]) # not one of the seven: for a class of one's own
 
 # %% ../nbs/01_data.ipynb #01-019
 _OWN = dict(brow=.02, inner=.015, arch=.015, gap=.015, upper=.012, lower=.01, droop=.01, width=.02, curve=.012, skew=.01)
 
 def _pose(
     rng: np.random.Generator, # decides
-    expression: str, # one of `EXPRESSIONS`
+    expression: str, # a key of `_POSES`
     strength: float, # 0 = relaxed, 1 = full
 ) -> dict: # the keys of `_RELAXED`
     "One way to show an expression, between relaxed and full, with everybody's own deviation."
     full = {**_RELAXED, **_POSES[expression][rng.integers(len(_POSES[expression]))]}
-    return {k: v + strength * (full[k] - v) + _OWN.get(k, 0) * rng.normal() for k, v in _RELAXED.items()}
+    pose = {k: v + strength * (full[k] - v) + _OWN.get(k, 0) * rng.normal() for k, v in _RELAXED.items()}
+    return pose | dict(wink=full.get("wink", 0))   # how far the one eye is shut
 
 # %% ../nbs/01_data.ipynb #01-022
 class _Pen:
@@ -232,6 +234,7 @@ def _draw_beard(pen, look):
 # %% ../nbs/01_data.ipynb #01-032
 def _draw_eye(pen, pose, look, side, gaze):
     "One eye; `side` is -1 on the left of the image, 1 on the right."
+    if side > 0 and pose["wink"]: pose = pose | {k: pose[k] * (1 - .95 * pose["wink"]) for k in ("upper", "lower")}
     inner, outer = (side * .17, -.2), (side * .53, -.2 + pose["droop"])
     upper, lower = _arc(inner, outer, -pose["upper"], .8), _arc(inner, outer, pose["lower"], .8)
     x, y = side * .35 + gaze[0], -.215 + gaze[1] + pose["droop"] / 2
@@ -363,20 +366,21 @@ def sample_faces(
     seed: int = 0, # the same seed gives the same faces, bit for bit; face i does not depend on n
     size: int = SIZE, # height and width in pixels
     people: int = 0, # draw only so many different people and say in `subjects` who it is; 0 = a new person each time
+    classes: tuple = EXPRESSIONS, # what to draw, in turn; beside the seven expressions there is "wink"
 ) -> FaceSet: # split into train (5/7), val (1/7) and test (1/7), each with every expression
     "Draw faces with the seven expressions. Nobody is real, so they may be shown, kept and published."
-    labels, images = np.arange(n) % len(EXPRESSIONS), np.zeros((n, size, size), np.uint8)
+    labels, images = np.arange(n) % len(classes), np.zeros((n, size, size), np.uint8)
     for i, label in enumerate(labels):
         rng, big = np.random.default_rng([seed, i]), _DRAWN * size
         image = _background(rng, big, big)
-        look = _look(np.random.default_rng([seed, i // 7 % people, 1]) if people else rng)
+        look = _look(np.random.default_rng([seed, i // len(classes) % people, 1]) if people else rng)
         centre = big * rng.normal((.5, .52), .02)
-        _draw_face(rng, image, EXPRESSIONS[label], look, centre, big * rng.uniform(.46, .56))
+        _draw_face(rng, image, classes[label], look, centre, big * rng.uniform(.46, .56))
         _light(rng, image)
         images[i] = _camera(rng, image, size)
-    block = np.arange(n) // len(EXPRESSIONS)
+    block = np.arange(n) // len(classes)
     subjects = np.array([f"P{o:02}" for o in block % people]) if people else None
-    return FaceSet(images, labels, split=np.array(["train", "train", "val", "train", "test", "train", "train"])[block % 7],
+    return FaceSet(images, labels, classes, split=np.array(["train", "train", "val", "train", "test", "train", "train"])[block % 7],
                    subjects=subjects, edition="drawn faces")
 
 # %% ../nbs/01_data.ipynb #01-042
@@ -602,17 +606,21 @@ _SPLITS = {alias: split for split, aliases in dict(
 
 def _sort_in(
     names: list, # of files, relative, with "/"
-) -> dict: # name -> (split or "all", class); without those that lie in no class folder
-    "Read split and class off the folders."
+    people: str = "", # "inside": class/person/picture; "outside": person/class/picture; "": nobody knows
+) -> dict: # name -> (split or "all", class, person); without those that lie in no class folder
+    "Read split, class and person off the folders. Raises `ValueError`."
+    if people not in ("", "inside", "outside"): raise ValueError(f"people = {people!r} is neither 'inside' nor 'outside' the class folders")
     inside = {o: PurePosixPath(o).parts for o in names if "/" in o}
-    while inside and len(tops := {o[0] for o in inside.values()}) == 1 and min(map(len, inside.values())) > 2:
+    while inside and len(tops := {o[0] for o in inside.values()}) == 1 and min(map(len, inside.values())) > 2 + bool(people):
         if tops.pop().lower() in _SPLITS: break
         inside = {k: v[1:] for k, v in inside.items()}
     place = {}
     for name, (top, *rest) in inside.items():
         split = _SPLITS.get(top.lower())
         top, *rest = rest if split else (top, *rest)
-        if rest: place[name] = split or "all", canonical(top)
+        if people == "outside" and len(rest) > 1: top, *rest = rest[0], top, *rest[1:]
+        elif people == "outside": continue
+        if rest: place[name] = split or "all", canonical(top), rest[0] if people and len(rest) > 1 else "?"
     return place
 
 # %% ../nbs/01_data.ipynb #01-073
@@ -627,15 +635,20 @@ def _is_picture(name):
 def _read_pictures(
     names: list, # of picture files
     read, # function from a name to bytes; its errors and the decoder's are collected
-    cut: dict, # arguments of `_square`
-) -> tuple: # images {name: (48, 48)}, sizes {(height, width), ...}, failed {name: reason}
-    "Read what can be read and keep the reasons for the rest."
-    images, sizes, failed = {}, set(), {}
+    cut=None, # function from the bytes of a picture to a face, uint8 (48, 48); None: the middle square
+) -> tuple: # names, images (N, 48, 48), sizes {(width, height), ...}, failed {name: reason}
+    "Read what can be read, one file at a time, and keep the reasons for the rest. 2.3 kB a picture stay in memory."
+    images, done, sizes, failed = np.empty((len(names), SIZE, SIZE), np.uint8), [], set(), {}
     for name in names:
-        try: grey = _grey(read(name))
+        try: images[len(done)] = cut(data := read(name)) if cut else _square(_grey(data := read(name)))
         except (ValueError, RuntimeError, *_DAMAGED) as e: failed[name] = str(e)
-        else: images[name] = _square(grey, **cut); sizes.add(grey.shape)
-    return images, sizes, failed
+        else: done.append(name); sizes.add(picture_size(data))
+    return done, images[:len(done)], sizes, failed
+
+def _empty_folders(path):
+    "Folders without any file in them, as {name: reason}: a class that somebody meant to fill."
+    if not path.is_dir(): return {}
+    return {f"{o.relative_to(path).as_posix()}/": "an empty folder" for o in sorted(path.rglob("*")) if o.is_dir() and not any(o.iterdir())}
 
 def _report(path, skipped):
     "A warning about files that were left out, and the list of them."
@@ -645,21 +658,23 @@ def _report(path, skipped):
 # %% ../nbs/01_data.ipynb #01-074
 def _read_tree(
     path: Path, # folder or zip
+    people: str = "", # see `_sort_in`
+    cut=None, # see `_read_pictures`
 ) -> FaceSet: # one row a picture, in the order of the file names
     "Pictures in class folders; FER2013 is recognised by its classes, its size and its file names."
     with _tree(path) as (files, read):
-        place = _sort_in([o for o in files if _is_picture(o)])
-        skipped = {o: "not a picture in a class folder" for o in files if o not in place}
-        images, sizes, failed = _read_pictures(place, read, {})
-    if not images: raise ValueError(f"{path}: no readable pictures in class folders" + "".join(f"; {k}: {v}" for k, v in list(failed.items())[:1]))
-    names, (split, found) = list(images), zip(*(place[o] for o in images))
-    classes, edition = sorted({o for _, o in place.values()}), "class folders"
+        place = _sort_in([o for o in files if _is_picture(o)], people)
+        skipped = {o: "not a picture in a class folder" for o in files if o not in place} | _empty_folders(path)
+        names, images, sizes, failed = _read_pictures(place, read, cut)
+    if not names: raise ValueError(f"{path}: no readable pictures in class folders" + "".join(f"; {k}: {v}" for k, v in list(failed.items())[:1]))
+    split, found, person = zip(*(place[o] for o in names))
+    classes, edition = sorted({o for _, o, _ in place.values()}), "class folders"
     official = [_OFFICIAL.fullmatch(PurePosixPath(o).name) for o in names]
     if classes == list(EXPRESSIONS) and sizes == {(SIZE, SIZE)} and set(split) <= {"train", "test", "all"}:
         if all(official): split, edition = [o[1] for o in official], "FER2013 folders"
         elif set(split) == {"train", "test"}: edition = "FER2013 folders, test not divided"
-    return FaceSet(np.stack(list(images.values())), [classes.index(o) for o in found], classes, np.array(split), names=np.array(names),
-                   edition=edition, skipped=_report(path, skipped | failed))
+    return FaceSet(images, [classes.index(o) for o in found], classes, np.array(split), subjects=np.array(person) if people else None,
+                   names=np.array(names), edition=edition, skipped=_report(path, skipped | failed))
 
 # %% ../nbs/01_data.ipynb #01-078
 def cache_folder() -> Path: # it need not exist yet
@@ -751,13 +766,37 @@ def load_fer2013(
 # %% ../nbs/01_data.ipynb #01-092
 def load_folder(
     path: "str or Path", # folder or zip: `class/picture`, or `train/class/picture` with `val/` and `test/` beside it
+    people: str = "", # where people's folders are: "inside" the class folders (`class/person/picture`) or "outside" (`person/class/picture`)
+    cut=None, # function from the bytes of a picture to a face, uint8 (48, 48), that raises `ValueError` where there is none; None: the middle square
 ) -> FaceSet: # classes in alphabetical order; `names` says which file is which
     """Pictures of single faces in class folders, brought to grey 48 x 48 from their middle square. Unreadable and foreign files are
     left out, with a warning, and listed with the reason in `skipped`. Raises `FileNotFoundError`, `ValueError`."""
     path = _existing(path)
-    return _read_tree(path) if path.is_dir() else _cached(path, _read_file)
+    if people or cut or path.is_dir(): return _read_tree(path, people, cut)
+    return _cached(path, _read_file)
 
-# %% ../nbs/01_data.ipynb #01-095
+# %% ../nbs/01_data.ipynb #01-097
+def with_subjects(
+    faces: FaceSet, # with `names`
+    table: "str or Path", # CSV with the columns `file` (as in `names`, or its last part) and `subject`
+) -> FaceSet: # with `subjects`; "?" for pictures that the table does not name
+    "Say who is on each picture. Raises `FileNotFoundError`, and `ValueError` naming file, line and reason."
+    path = _existing(table)
+    with _open(path) as f:
+        reader = csv.reader(_lines(f, path))
+        at, who = _columns(next(reader, []), path, ("file", "subject")), {}
+        for line, row in enumerate(reader, 2):
+            if not row: continue
+            file, subject = (row[o].strip() if o < len(row) else "" for o in at)
+            if not file or not subject: raise ValueError(f"{path}, line {line}: a file and a subject are needed")
+            if who.setdefault(file, subject) != subject: raise ValueError(f"{path}, line {line}: {file} is both {who[file]} and {subject}")
+    if faces.names is None: raise ValueError(f"{path}: these faces have no file names")
+    subjects = [who.get(o, who.get(PurePosixPath(o).name, "?")) for o in faces.names.tolist()]
+    if unknown := subjects.count("?"): warnings.warn(f"{path}: does not say who is on {unknown} of {len(faces)} pictures; they count as one person", stacklevel=2)
+    if unknown == len(faces): raise ValueError(f"{path}: names none of the {len(faces)} pictures; the first is {faces.names[0]}")
+    return replace(faces, subjects=np.array(subjects))
+
+# %% ../nbs/01_data.ipynb #01-100
 _JAFFE_NAME = re.compile(r"([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+\.tiff?", re.IGNORECASE)
 
 def load_jaffe(
@@ -770,14 +809,14 @@ def load_jaffe(
     path = _existing(path)
     with _tree(path) as (files, read):
         found = {o: m for o in files if _is_picture(o) and (m := _JAFFE_NAME.fullmatch(PurePosixPath(o).name))}
-        images, _, failed = _read_pictures(found, read, dict(share=share, middle=middle))
-    if not images: raise ValueError(f"{path}: no readable JAFFE picture (such as KA.AN1.39.tiff) among {len(files)} files")
+        names, images, _, failed = _read_pictures(found, read, lambda data: _square(_grey(data), share, middle))
+    if not names: raise ValueError(f"{path}: no readable JAFFE picture (such as KA.AN1.39.tiff) among {len(files)} files")
     skipped = {o: "not the name of a JAFFE picture" for o in files if o not in found} | failed
-    labels = [EXPRESSIONS.index(JAFFE[found[o][2].upper()]) for o in images]
-    return FaceSet(np.stack(list(images.values())), labels, names=np.array(list(images)), edition="JAFFE",
-                   subjects=np.array([found[o][1].upper() for o in images]), skipped=_report(path, skipped))
+    labels = [EXPRESSIONS.index(JAFFE[found[o][2].upper()]) for o in names]
+    return FaceSet(images, labels, names=np.array(names), edition="JAFFE",
+                   subjects=np.array([found[o][1].upper() for o in names]), skipped=_report(path, skipped))
 
-# %% ../nbs/01_data.ipynb #01-099
+# %% ../nbs/01_data.ipynb #01-104
 def _votes(path):
     "`fer2013new.csv` -> (votes uint8 (N, 10), split (N,)). Raises `ValueError` naming file, row and reason."
     with _open(path) as f:
@@ -804,7 +843,7 @@ def load_ferplus(
         raise ValueError(f"{path}, row {wrong[0]}: its split is {split[wrong[0]]!r} and that of the face {faces.split[wrong[0]]!r}; not in the same order")
     return replace(faces, votes=votes)
 
-# %% ../nbs/01_data.ipynb #01-102
+# %% ../nbs/01_data.ipynb #01-107
 def ferplus_labels(
     votes: np.ndarray, # (N, 10) vote counts in the order of `FERPLUS_COLUMNS`
     protocol: str = "majority", # or "argmax"
@@ -818,7 +857,7 @@ def ferplus_labels(
     if protocol == "majority": counted &= 2 * most > votes.sum(1)
     return np.where(counted, winner, -1)
 
-# %% ../nbs/01_data.ipynb #01-105
+# %% ../nbs/01_data.ipynb #01-110
 def load(
     source: "str or Path" = "", # a file or folder of any kind above; "" or "sample" = drawn faces
     **options, # passed on to `sample_faces`, `load_jaffe`, `load_folder` or `load_fer2013`
@@ -835,7 +874,7 @@ def load(
     votes = path.parent / "fer2013new.csv"
     return load_ferplus(fs, votes) if votes.is_file() and fs.edition.startswith("FER2013") and fs.names is None else fs
 
-# %% ../nbs/01_data.ipynb #01-108
+# %% ../nbs/01_data.ipynb #01-113
 #: Rows in the official splits of FER2013.
 OFFICIAL = dict(Training=28709, PublicTest=3589, PrivateTest=3589)
 
@@ -867,7 +906,7 @@ class Description:
                 f"{len(self.blank)} blank, {self.groups} groups of identical images with {self.copies} copies, "
                 f"{self.conflicting} of them with conflicting labels, {self.skipped} files left out")
 
-# %% ../nbs/01_data.ipynb #01-109
+# %% ../nbs/01_data.ipynb #01-114
 def describe(
     faces: FaceSet, # from any source
 ) -> Description:
