@@ -9,6 +9,7 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 # The stamp's name holds what the installation depends on, so a second run installs nothing.
 KEY := $(shell (pwd; cat setup.py settings.ini .github/constraints.txt) | git hash-object --stdin)
 STAMP := $(VENV)/.installed-$(KEY)
+PEER := .venv-fer
 
 # Nothing from the caller's environment may reach the kernels: only what is installed in $(VENV) counts.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV MPLBACKEND JUPYTER_PATH
@@ -33,7 +34,7 @@ test: $(STAMP)  ## every check, cheapest first; ends with "N passed, N failed"
 lab: $(STAMP)  ## open JupyterLab on the notebooks
 	@cd nbs && $(BIN)/python -m jupyterlab
 
-bench: $(STAMP)  ## measure start, memory and latency; writes models/bench.json
+bench: $(STAMP) $(PEER)/.installed  ## measure speed, also against the package fer; writes models/bench.json
 	@$(BIN)/python .ci/bench.py
 
 export: $(STAMP)  ## write fer_nb/*.py and README.md from the notebooks
@@ -44,7 +45,7 @@ readme: $(STAMP)  ## write README.md from nbs/index.ipynb
 
 clean:  ## remove what the other targets wrote, but not the environment
 	rm -rf _runs _proc build dist *.egg-info
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(STAMP): setup.py settings.ini .github/constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with the venv module was found (on Debian: apt install python3-venv)." >&2; exit 1; }
@@ -52,3 +53,10 @@ $(STAMP): setup.py settings.ini .github/constraints.txt
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check -c .github/constraints.txt -e '.[dev]'
 	@rm -f $(VENV)/.installed-* && touch $@
+
+# The package that `make bench` compares with; where it cannot be installed, the rest is measured without it.
+$(PEER)/.installed: .ci/peer.txt
+	@echo "Installing the package fer into $(PEER) to compare with (once; a minute, 2.4 GB)"
+	@rm -rf $(PEER) && "$(PYTHON)" -m venv $(PEER) \
+	 && $(PEER)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r .ci/peer.txt && touch $@ \
+	 || echo "The package fer could not be installed into $(PEER)." >&2

@@ -1,19 +1,28 @@
 """`make bench`: how long `fer_nb` takes to start and to answer, and what stands beside it. Writes models/bench.json.
+`python .ci/bench.py PART...` measures some parts only, and only prints them. RUNS=2 takes two runs of everything.
 
 Every figure is the median of several runs. Times mean little away from the machine they were taken on, so each is
-also given as a ratio to something measured beside it: the bare import of OpenCV, and the same network called in Keras."""
+also given as a ratio to something measured beside it: the bare import of OpenCV, the same network called in Keras, or
+the package `fer` 25.10.3, which has an environment of its own (.ci/peer.txt) and takes turns with this one."""
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from notebooks import FER_NB, photos
 
-RUNS, OUT = 9, Path("models/bench.json")
+RUNS, OUT, PEER = int(os.environ.get("RUNS", 9)), Path("models/bench.json"), Path(".venv-fer")
+CALLS, FILM = 20, 300  # calls of which one run is the median; frames of the film
+PHOTO, MOVIE, CROPS = "photo 640x480 with one face", "film 1280x720 with two faces", "64 crops in one call"
 TIMED = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 LITERT = """
 import sys, time, numpy as np
@@ -61,7 +70,7 @@ def cold(*command) -> tuple:  # (seconds, peak resident memory in MB)
     return time.perf_counter() - start, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def starting() -> dict:
+def starting(_) -> dict:
     "Imports and cold processes."
     predict = FER_NB, "predict", photos()[0], "--json"
     return {"import fer_nb, s": median(lambda: python(TIMED.format("import fer_nb"))),
@@ -74,12 +83,144 @@ def starting() -> dict:
             "cold predict, peak MB": median(lambda: cold(*predict)[1])}
 
 
-def classifying() -> dict:
+def classifying(_) -> dict:
     "One face through each form of the shipped networks, one thread; milliseconds."
     found = {}
     for model in sorted(Path("models").glob("*.tflite")): found[f"{model.name}, ms"] = 1000 * python(LITERT, model)
     for model in sorted(Path("models").glob("*.keras")): found[f"{model.name} called, ms"] = 1000 * python(KERAS, model)
     return found
+
+
+def scenes() -> tuple:  # RGB: photo (480, 640, 3) and frames (`FILM`, 720, 1280, 3)
+    "A photo with one face, and a film that pans over two; made of portraits in the public domain."
+    import cv2
+    import numpy as np
+    from fer_nb.detection import read_image
+    hopper, astronaut = map(read_image, photos())
+    pair = [cv2.resize(o, (720, round(720 * len(o) / 512)), interpolation=cv2.INTER_CUBIC)[:760] for o in (astronaut, hopper)]
+    pair[0] = cv2.copyMakeBorder(pair[0], 0, 40, 0, 0, cv2.BORDER_REPLICATE)
+    corner = lambda i: (round(20 + 20*np.sin(i/25)), round(80 + 80*np.sin(i/40)))
+    wide, photo = np.hstack(pair), cv2.resize(astronaut[:384], (640, 480), interpolation=cv2.INTER_CUBIC)
+    return photo, np.stack([wide[y:y + 720, x:x + 1280] for y, x in map(corner, range(FILM))])
+
+
+class Peer:
+    "`fer` in a process and an environment of its own: asked for a part by name it answers in milliseconds."
+    def __init__(self, folder: Path):  # with photo.npy, film.npy and crops.npy
+        if not (PEER/".installed").exists(): raise OSError(f"its environment {PEER} could not be made")
+        with open(folder/"peer.log", "w+") as log:
+            self.process = subprocess.Popen([PEER/"bin/python", ".ci/bench_peer.py", folder], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, stderr=log, text=True)
+            if not self.process.stdout.readline(): raise OSError((folder/"peer.log").read_text().strip()[-200:])
+
+    def __call__(self, part: str) -> float:
+        print(part, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+class Stage:
+    "What is measured end to end: pictures, recognizers, and the peer if there is one."
+    def __init__(self, folder: Path):
+        import numpy as np
+        from fer_nb import Recognizer
+        from fer_nb.data import sample_faces
+        from fer_nb.frames import FilmWriter
+        self.photo, frames = scenes()
+        self.film, self.crops, self.recognizers, self.missing = folder/"film.mp4", sample_faces(64).images, {}, []
+        with FilmWriter(self.film, 1280, 720) as film:
+            for i, frame in enumerate(frames): film.add(i/30, frame)
+        for name, array in dict(photo=self.photo, film=frames[::FILM//10], crops=self.crops).items(): np.save(folder/name, array)
+        for name in "YuNet", "Haar":
+            try: self.recognizers[name] = Recognizer(detector=name.lower())
+            except (ValueError, OSError) as e: self.missing.append(f"{name}: {e}")
+        try: self.peer = Peer(folder)
+        except OSError as e: self.peer = self.missing.append(f"fer: {e}")  # None
+
+    def beside(self, name: str, part: str) -> dict:
+        "The peer's way of a part, for `abreast`."
+        return {f"{name}, fer": partial(self.peer, part)} if self.peer else {}
+
+
+def abreast(ways: dict) -> dict:  # {name: function without arguments that returns a number} -> {name: median}
+    "They take turns, so that what else the machine does falls on all of them; the first round only warms up."
+    rounds = [{name: way() for name, way in ways.items()} for _ in range(RUNS + 1)][1:]
+    return {name: statistics.median(o[name] for o in rounds) for name in ways}
+
+
+def calls(work) -> float:
+    "One run: the median of several calls, in milliseconds."
+    def once():
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+    return 1000*statistics.median(once() for _ in range(CALLS))
+
+
+def rates(taken: dict) -> dict: return {f"{name}, frames/s": 1000/ms for name, ms in taken.items()}
+
+
+def photographs(stage) -> dict:
+    "From an array to the answer."
+    ours = {f"{PHOTO}, {k}": partial(calls, partial(r, stage.photo)) for k, r in stage.recognizers.items()}
+    return rates(abreast(ours | stage.beside(PHOTO, "photo")))
+
+
+def films(stage) -> dict:
+    "From a file to the answers for every frame, tracked. The peer gets ten of the frames as arrays: it decodes and tracks nothing."
+    faces = {}
+    def watch(k):
+        start = time.perf_counter()
+        faces[f"{MOVIE}, {k}, faces found a frame"] = sum(1 for _ in stage.recognizers[k].video(stage.film))/FILM
+        return 1000*(time.perf_counter() - start)/FILM
+    return rates(abreast({f"{MOVIE}, {k}": partial(watch, k) for k in stage.recognizers} | stage.beside(MOVIE, "film"))) | faces
+
+
+def crops(stage) -> dict:
+    "Faces already cropped, on two threads and on one."
+    from fer_nb import Recognizer
+    ours = {f"{CROPS}, {text}": partial(calls, partial(Recognizer(detector="haar", threads=n), stage.crops, detect=False))
+            for n, text in ((2, "two threads"), (1, "one thread"))}
+    return {f"{name}, ms": ms for name, ms in abreast(ours | stage.beside(CROPS, "crops")).items()}
+
+
+OWN = {}  # what a worker of a pool uses
+
+
+def equip(own: dict): OWN.update(own)
+
+
+def repeat(times: int):
+    for _ in range(times): OWN["recognizer"](OWN["photo"])
+
+
+def together(stage) -> dict:
+    "The same photos by one and two threads that share a `Recognizer`, and by one and two processes that were sent one each."
+    def run(pool, workers):
+        start = time.perf_counter()
+        list(pool.map(repeat, [2*CALLS//workers]*workers))
+        return 1000*(time.perf_counter() - start)/(2*CALLS)
+    taken = {}
+    for k, r in stage.recognizers.items():
+        equip(own := dict(recognizer=r, photo=stage.photo))
+        with ExitStack() as stack:
+            thread = lambda n: stack.enter_context(ThreadPoolExecutor(n))
+            process = lambda n: stack.enter_context(ProcessPoolExecutor(n, get_context("spawn"), equip, (own,)))
+            pools = {"one thread": (thread(1), 1), "two threads": (thread(2), 2), "one process": (process(1), 1), "two processes": (process(2), 2)}
+            taken |= abreast({f"{PHOTO}, {k}, {name}": partial(run, *o) for name, o in pools.items()})
+    return rates(taken)
+
+
+def ratios(taken: dict) -> dict:
+    "Every figure divided by what stands beside it."
+    pairs = {"cold predict / cold python -c 'import cv2'": ("cold predict, s", "cold python -c 'import cv2', s")}
+    for name in taken:
+        *who, unit = name.split(", ")
+        if name.endswith(".int8.tflite, ms"): pairs[f"{name[:-4]} / the same called in Keras"] = name, name.replace(".int8.tflite, ms", ".keras called, ms")
+        if len(who) > 1 and who[-1] != "fer": pairs[f"{', '.join(who)} / fer"] = name, f"{who[0]}, fer, {unit}"
+        if who[-1].startswith("two "):
+            one = {"two threads": "one thread", "two processes": "one process"}[who[-1]]
+            pairs[f"{', '.join(who)} / {one}"] = name, name.replace(who[-1], one)
+    return {name: round(taken[a]/taken[b], 4) for name, (a, b) in pairs.items() if a in taken and b in taken}
 
 
 def machine() -> dict:
@@ -90,14 +231,29 @@ def machine() -> dict:
                 load=round(os.getloadavg()[0], 2), runs=RUNS)
 
 
+PARTS = dict(start=starting, network=classifying, photo=photographs, film=films, crops=crops, together=together)
+
+
 if __name__ == "__main__":
-    taken = {name: round(value, 4) for name, value in {**starting(), **classifying()}.items()}
-    ratios = {"cold predict / cold python -c 'import cv2'": round(taken["cold predict, s"] / taken["cold python -c 'import cv2', s"], 2)}
-    for name in taken:
-        if name.endswith(".int8.tflite, ms") and (keras := taken.get(name.replace(".int8.tflite, ms", ".keras called, ms"))):
-            ratios[f"{name[:-4]} / the same called in Keras"] = round(taken[name] / keras, 4)
-    part = OUT.with_suffix(".part")
-    part.write_text(json.dumps(dict(machine=machine(), figures=taken, ratios=ratios), indent=1) + "\n")
-    part.replace(OUT)
-    for name, value in {**taken, **ratios}.items(): print(f"  {value:9.3f}  {name}")
-    print(f"wrote {OUT}")
+    wanted = sys.argv[1:] or [*PARTS, "detection"]
+    if unknown := set(wanted) - {*PARTS, "detection"}: sys.exit(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)} and detection")
+    report, taken = dict(machine=machine()), {}
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder))
+        for part in [o for o in PARTS if o in wanted]:
+            new = {name: round(value, 4) for name, value in PARTS[part](stage).items()}
+            for name, value in new.items(): print(f"  {value:9.3f}  {name}", flush=True)
+            taken |= new
+        if stage.peer: stage.peer.process.communicate()
+    report |= dict(figures=taken, ratios=ratios(taken), missing=stage.missing)
+    for name, value in report["ratios"].items(): print(f"  {value:9.3f}  {name}")
+    for reason in stage.missing: print(f"left out, with its ratios: {reason}")
+    if "detection" in wanted:
+        import bench_detection
+        report["detection"] = bench_detection.figures()
+        print(json.dumps(report["detection"], indent=1))
+    if not sys.argv[1:]:
+        part = OUT.with_suffix(".part")
+        part.write_text(json.dumps(report, indent=1) + "\n")
+        part.replace(OUT)
+        print(f"wrote {OUT}")
