@@ -245,13 +245,14 @@ def evaluate(
 def fit_temperature(
     labels, # (N,) int, 0..C-1; held-out rows, not those of the final test
     logits, # (N, C)
+    prior: float|None = None, # for few rows: the spread of log T around 0 that is taken for granted, so that ten right answers do not make it sure of everything
 ) -> float: # temperature, 0.05..20
     "The temperature with the smallest negative log-likelihood (Guo et al. 2017, arXiv 1706.04599). Raises `ValueError` for input that does not fit."
     from scipy.optimize import minimize_scalar
     labels, z = _checked(labels, logits)
     def nll(log_t):
         p = softmax(z, np.exp(log_t))[np.arange(len(z)), labels]
-        return -np.log(p.clip(np.finfo(float).tiny)).mean()
+        return -np.log(p.clip(np.finfo(float).tiny)).mean() + ((log_t / prior)**2 / 2 / len(z) if prior else 0)
     return float(np.exp(minimize_scalar(nll, bounds=np.log([.05, 20]), method="bounded", options=dict(xatol=1e-6)).x))
 
 # %% ../nbs/04_evaluation.ipynb #04-062
