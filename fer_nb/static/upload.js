@@ -1,0 +1,249 @@
+// The browser's side of fer_nb.upload: it takes pictures and shows what the kernel answers.
+// Both go by messages and never through the widget's state, so no picture can get into a saved notebook.
+// A plain ES module: no build step, nothing loaded from elsewhere.
+
+const PIECE = 1 << 20;      // bytes in one message; servers refuse large ones (Jupyter's limit is 10 MiB)
+const AHEAD = 4 * PIECE;    // bytes sent before the kernel has answered
+const PATIENCE = 4000;      // milliseconds after which a silent kernel is mentioned
+const TYPES = ".jpg,.jpeg,.png,.webp,.gif,.bmp,.tif,.tiff";
+const ICON = `<svg viewBox="0 0 24 24" width="30" height="30" fill="none" stroke="currentColor" stroke-width="1.5"
+  stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><rect x="3" y="4" width="18" height="16" rx="2.5"/>
+  <circle cx="12" cy="10.5" r="2.8"/><path d="M6.5 20c.6-3.2 2.8-4.8 5.5-4.8s4.9 1.6 5.5 4.8"/></svg>`;
+const SHELL = `
+  <div class="fer-zone" role="group" aria-label="Add pictures: drop them here, choose them, or paste one" tabindex="0">
+    <span class="fer-icon">${ICON}</span>
+    <span class="fer-invite"><b>Drop pictures here</b><span>JPEG, PNG, WebP, GIF, BMP or TIFF. They stay in your kernel's memory.</span></span>
+    <span class="fer-ways"><button type="button" class="fer-button fer-main" data-do="choose">Choose pictures</button>
+      <button type="button" class="fer-button" data-do="paste" title="Paste a picture from the clipboard (Ctrl+V works, too)">Paste</button></span>
+    <input type="file" multiple accept="${TYPES}" aria-label="Choose pictures" tabindex="-1">
+    <span class="fer-progress" hidden><span class="fer-doing"></span><progress max="1" value="0" aria-label="Sending pictures"></progress></span>
+  </div>
+  <div class="fer-notes" role="status" aria-live="polite"></div><div class="fer-said" role="status" aria-live="polite"></div>
+  <div class="fer-cards"></div><div class="fer-foot"></div>`;
+
+const states = new WeakMap();
+let count = 0;
+
+function stateOf(model) {
+  if (!states.has(model)) states.set(model, {model, views: new Set(), cards: new Map(), order: [], blobs: new Map(), replies: new Map(),
+    queue: [], busy: null, note: "", limits: {pictures: 20}, shown: {notes: "", said: "", foot: "", minimum: 0}});
+  return states.get(model);
+}
+
+const all = (s, f) => s.views.forEach(f);
+const escaped = text => text.replace(/[&<>"']/g, c => `&#${c.charCodeAt()};`);
+
+// ---- from the kernel
+
+function receive(s, message, buffers) {
+  const reply = s.replies.get(message.id);
+  if (message.kind === "show") return show(s, message);
+  if (message.kind === "images") return keep(s, message.keys, buffers);
+  if (message.kind === "file") return download(message, buffers[0]);
+  if (message.kind === "got" && reply) reply.got = message.bytes;
+  if (message.kind === "done" && reply) reply.done = true;
+  if (reply) reply.wake();
+}
+
+function show(s, message) {
+  for (const [id, html] of Object.entries(message.cards)) s.cards.set(id, html);
+  for (const id of [...s.cards.keys()]) if (!message.order.includes(id)) s.cards.delete(id);
+  Object.assign(s, {order: message.order, limits: message.limits, note: "", shown: message});
+  all(s, draw);
+  const used = new Set([...s.cards.values()].flatMap(html => [...html.matchAll(/data-key="([^"]+)"/g)].map(m => m[1])));
+  for (const [key, url] of s.blobs) if (!used.has(key)) { URL.revokeObjectURL(url); s.blobs.delete(key); }
+  const missing = [...used].filter(key => !s.blobs.has(key));
+  if (missing.length) s.model.send({kind: "want", keys: missing});
+}
+
+function keep(s, keys, buffers) {
+  keys.forEach((key, i) => { if (!s.blobs.has(key)) s.blobs.set(key, URL.createObjectURL(new Blob([buffers[i]]))); });
+  all(s, fill);
+}
+
+function download({name, type}, buffer) {
+  const link = Object.assign(document.createElement("a"), {download: name, href: URL.createObjectURL(new Blob([buffer], {type}))});
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+// ---- to the kernel
+
+async function deliver(s, file) {
+  const id = `${Date.now()}-${++count}-${Math.random()}`, reply = {got: -1, done: false, wake() {}};
+  const until = test => new Promise(ok => { reply.wake = () => test() && ok(); reply.wake(); });
+  s.replies.set(id, reply);
+  try {
+    s.model.send({kind: "begin", id, name: file.name, size: file.size});
+    await until(() => reply.done || reply.got >= 0);
+    for (let at = 0; at < file.size && !reply.done; at += PIECE) {
+      await until(() => reply.done || at - reply.got < AHEAD);
+      const piece = await file.slice(at, at + PIECE).arrayBuffer();
+      s.model.send({kind: "part", id}, undefined, [piece]);
+      progress(s, file, Math.min(1, (at + PIECE) / file.size));
+    }
+    await until(() => reply.done);
+  } catch (error) {
+    s.model.send({kind: "cancel", id});
+    say(s, `${file.name}: the browser cannot read it (${error.name})`);
+  } finally { s.replies.delete(id); }
+}
+
+async function take(s, files) {
+  const room = s.limits.pictures;
+  if (files.length > room) s.model.send({kind: "surplus", count: files.length - room});
+  s.queue.push(...files.slice(0, room));
+  if (s.busy) return;
+  s.busy = {sent: 0};
+  while (s.queue.length) {
+    const file = s.queue.shift();
+    progress(s, file, 0);
+    const late = setTimeout(() => { s.busy.late = true; progress(s, file, s.busy.share); }, PATIENCE);
+    await deliver(s, file);
+    clearTimeout(late);
+    s.busy = {sent: s.busy.sent + 1};
+  }
+  s.busy = null;
+  all(s, progressOf);
+}
+
+function progress(s, file, share) {
+  Object.assign(s.busy, {share, text: (s.busy.late ? "The kernel is busy; waiting: " : share < 1 ? "Sending " : "Looking at ") + file.name});
+  all(s, progressOf);
+}
+
+function say(s, text) { s.note = text; all(s, draw); }
+
+// ---- what is on the page
+
+function draw(view) {
+  const {s, el} = view, has = s.order.length > 0;
+  el.querySelector(".fer-zone").classList.toggle("fer-small", has);
+  el.style.setProperty("--fer-minimum", s.shown.minimum);
+  el.classList.toggle("fer-any", s.shown.minimum > 0);
+  put(el.querySelector(".fer-notes"), s.shown.notes + (s.note && `<p>${escaped(s.note)}</p>`));
+  put(el.querySelector(".fer-said"), s.shown.said);
+  put(el.querySelector(".fer-foot"), s.shown.foot);
+  const list = el.querySelector(".fer-cards"), there = new Map([...list.children].map(o => [o.dataset.id, o]));
+  for (const [id, node] of there) if (!s.cards.has(id)) node.remove();
+  s.order.forEach((id, i) => {
+    let node = there.get(id);
+    if (!node) node = Object.assign(document.createElement("div"), {className: "fer-place"});
+    node.dataset.id = id;
+    put(node, s.cards.get(id));
+    if (list.children[i] !== node) list.insertBefore(node, list.children[i] ?? null);
+  });
+  fill(view);
+}
+
+// New content, but pictures that were there stay (they would flicker), and so does what was folded open or had the focus.
+function put(node, html) {
+  if (node.fer === html) return;
+  const pictures = new Map([...node.querySelectorAll("img[data-key]")].map(o => [o.dataset.key, o]));
+  const open = [...node.querySelectorAll("details")].map(o => o.open), focus = document.activeElement;
+  const back = focus && node.contains(focus) && focus.dataset.do;
+  node.innerHTML = node.fer = html;
+  node.querySelectorAll("img[data-key]").forEach(o => {
+    const old = pictures.get(o.dataset.key);
+    if (old) { old.alt = o.alt; o.replaceWith(old); }
+  });
+  node.querySelectorAll("details").forEach((o, i) => { o.open = open[i] ?? o.open; });
+  if (back) node.querySelector(`[data-do="${back}"]`)?.focus();
+}
+
+function fill({s, el}) {
+  el.querySelectorAll("img[data-key]:not([src])").forEach(o => { if (s.blobs.has(o.dataset.key)) o.src = s.blobs.get(o.dataset.key); });
+}
+
+function progressOf({s, el}) {
+  const place = el.querySelector(".fer-progress");
+  place.hidden = !s.busy;
+  if (!s.busy) return;
+  place.querySelector(".fer-doing").textContent = s.busy.text;
+  place.querySelector("progress").value = (s.busy.sent + s.busy.share) / (s.busy.sent + 1 + s.queue.length);
+}
+
+async function paste(s) {
+  try {
+    const found = [];
+    for (const item of await navigator.clipboard.read()) {
+      const type = item.types.find(o => o.startsWith("image/"));
+      if (type) found.push(new File([await item.getType(type)], `pasted.${type.split("/")[1]}`, {type}));
+    }
+    if (found.length) take(s, found); else say(s, "There is no picture in the clipboard.");
+  } catch (error) { say(s, `The browser does not hand over the clipboard (${error.name}). Click into the field and press Ctrl+V.`); }
+}
+
+function offered(data) {  // files in a drop or a paste, without folders
+  return [...(data?.items ?? [])].filter(o => o.kind === "file" && !o.webkitGetAsEntry?.()?.isDirectory).map(o => o.getAsFile()).filter(o => o);
+}
+
+const actions = {
+  choose: ({el}) => el.querySelector("input[type=file]").click(),
+  paste: ({s}) => paste(s),
+  save: ({s}, o) => s.model.send({kind: "save", what: o.dataset.what, id: o.closest("[data-id]")?.dataset.id ?? ""}),
+  remove: ({s}, o) => s.model.send({kind: "remove", id: o.closest("[data-id]").dataset.id}),
+};
+
+function listen(view) {
+  const {s, el} = view, zone = el.querySelector(".fer-zone"), input = el.querySelector("input[type=file]");
+  const over = on => event => {
+    event.preventDefault();
+    event.stopPropagation();
+    if (on || !el.contains(event.relatedTarget)) el.classList.toggle("fer-over", on);
+  };
+  el.addEventListener("dragenter", over(true));
+  el.addEventListener("dragover", over(true));
+  el.addEventListener("dragleave", over(false));
+  el.addEventListener("drop", event => {
+    over(false)(event);
+    el.classList.remove("fer-over");
+    const files = offered(event.dataTransfer);
+    if (files.length) take(s, files); else say(s, "That was not a file. Save the picture first, then drop the file.");
+  });
+  input.addEventListener("change", () => { take(s, [...input.files]); input.value = ""; });
+  zone.addEventListener("keydown", event => { if (event.target === zone && ["Enter", " "].includes(event.key)) { event.preventDefault(); actions.choose(view); } });
+  zone.addEventListener("click", event => { if (event.target.closest("button, input") === null && !zone.classList.contains("fer-small")) actions.choose(view); });
+  el.addEventListener("click", event => { const o = event.target.closest("[data-do]"); if (o) actions[o.dataset.do](view, o); });
+  const hot = on => event => {
+    const face = event.target.closest?.("[data-face]"), card = face?.closest(".fer-card");
+    card?.querySelectorAll(`[data-face="${face.dataset.face}"]`).forEach(o => o.classList.toggle("fer-hot", on));
+  };
+  el.addEventListener("mouseover", hot(true));
+  el.addEventListener("mouseout", hot(false));
+  const pasted = event => {
+    if (!el.matches(":hover, :focus-within")) return;
+    const files = offered(event.clipboardData).filter(o => o.type.startsWith("image/"));
+    if (files.length) { event.preventDefault(); event.stopPropagation(); take(s, files); }
+  };
+  document.addEventListener("paste", pasted, true);
+  return () => document.removeEventListener("paste", pasted, true);
+}
+
+function initialize({model}) {
+  const s = stateOf(model), hear = (message, buffers) => receive(s, message, buffers);
+  model.on("msg:custom", hear);
+  model.send({kind: "hello"});
+  return () => {
+    model.off("msg:custom", hear);
+    for (const url of s.blobs.values()) URL.revokeObjectURL(url);
+    states.delete(model);
+  };
+}
+
+function render({model, el}) {
+  const view = {s: stateOf(model), el};
+  el.classList.add("fer-upload");
+  el.dataset.lmSuppressShortcuts = "true";  // keys pressed in here are not commands of JupyterLab
+  el.innerHTML = SHELL;
+  el.querySelector('[data-do="paste"]').hidden = !navigator.clipboard?.read;
+  view.s.views.add(view);
+  const stop = listen(view);
+  draw(view);
+  progressOf(view);
+  return () => { stop(); view.s.views.delete(view); };
+}
+
+export default { initialize, render };
