@@ -380,9 +380,9 @@ class HaarDetector(Detector):
     "The frontal-face cascade that comes with OpenCV."
     name = "haar"
     def __init__(self,
-        size: int=480,          # pixels of the longer side at which faces are searched
+        size: int=400,          # pixels of the longer side at which faces are searched
         min_face: float=.06,    # smallest face, as a share of the longer side
-        step: float=1.5,        # from one size of windows to the next, on the first walk
+        step: float=1.35,       # from one size of windows to the next, on the first walk
         windows: int=4,         # fewer overlapping windows than this on the second walk are no face
         tiles: int=0,           # search in up to so many tiles as well; True = `MAX_TILES`
     ):
@@ -417,8 +417,8 @@ class YuNetDetector(Detector):
     name = "yunet"
     def __init__(self,
         path,                   # the ONNX file
-        size: tuple=(320, 640), # pixels of the longer side at which faces are searched: at least, at most; in between half of the image's
-        min_score: float=.8,    # faces with a lower score are dropped
+        size: tuple=(416, 640), # pixels of the longer side at which faces are searched: at least, at most; in between half of the image's
+        min_score: float=.7,    # faces with a lower score are dropped
         tiles: int=0,           # search in up to so many tiles as well; True = `MAX_TILES`
     ):
         super().__init__((size, size) if isinstance(size, int) else size, tiles)
@@ -499,7 +499,7 @@ def fetch_yunet(
 
 def _sha256(data): return hashlib.sha256(data).hexdigest()
 
-# %% ../nbs/06_detection.ipynb #06-064
+# %% ../nbs/06_detection.ipynb #06-068
 def load_detector(
     kind: str="auto", # "haar", "yunet", the path of YuNet's file, or "auto": YuNet if its file is known, else Haar; a `Detector` is given back as it is
     tiles: int=0,     # search in up to so many tiles as well, for small faces in large images; True = `MAX_TILES`
@@ -513,7 +513,7 @@ def load_detector(
     if not file: raise ValueError("YuNet needs its file: run `fer_nb fetch yunet`, set FER_NB_YUNET to it, or give its path as the detector")
     return YuNetDetector(file, tiles=tiles)
 
-# %% ../nbs/06_detection.ipynb #06-071
+# %% ../nbs/06_detection.ipynb #06-079
 def overlap(
     a: tuple, # (x, y, width, height)
     b: tuple, # (x, y, width, height)
@@ -538,7 +538,7 @@ def matches(
         answer.append(best)
     return answer
 
-# %% ../nbs/06_detection.ipynb #06-076
+# %% ../nbs/06_detection.ipynb #06-086
 #: How the box of each detector becomes a crop that is framed like a FER2013 image.
 CROP = {"haar": dict(margin=.03, vertical=0., square=True, align=False),
         "yunet": dict(margin=.30, vertical=0., square=True, align=False)}
@@ -555,7 +555,7 @@ def crop_rule(
         raise ValueError(f"not a crop rule: {rule}")
     return rule
 
-# %% ../nbs/06_detection.ipynb #06-079
+# %% ../nbs/06_detection.ipynb #06-089
 def _tilt(landmarks):
     "The angle of the line through the eyes, in degrees; positive = the eye on the right is lower."
     (x0, y0), (x1, y1) = landmarks[:2]
@@ -585,7 +585,7 @@ def crop_face(
     crop = cv2.warpAffine(patch, move, out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if min(out) > size else cv2.INTER_LINEAR)
 
-# %% ../nbs/06_detection.ipynb #06-086
+# %% ../nbs/06_detection.ipynb #06-098
 def frame_relation(
     detector: Detector, # the detector whose rule is wanted
     images,             # uint8 (N, 48, 48): faces framed as the crop shall be
