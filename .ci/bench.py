@@ -91,17 +91,16 @@ def classifying(_) -> dict:
     return found
 
 
-def scenes() -> tuple:  # RGB: photo (480, 640, 3) and frames (`FILM`, 720, 1280, 3)
+def scenes() -> tuple:  # RGB: a photo (480, 640, 3), and the frames (720, 1280, 3) of a film with their times
     "A photo with one face, and a film that pans over two; made of portraits in the public domain."
     import cv2
     import numpy as np
     from fer_nb.detection import read_image
+    from fer_nb.frames import pan
     hopper, astronaut = map(read_image, photos())
-    pair = [cv2.resize(o, (720, round(720 * len(o) / 512)), interpolation=cv2.INTER_CUBIC)[:760] for o in (astronaut, hopper)]
-    pair[0] = cv2.copyMakeBorder(pair[0], 0, 40, 0, 0, cv2.BORDER_REPLICATE)
-    corner = lambda i: (round(20 + 20*np.sin(i/25)), round(80 + 80*np.sin(i/40)))
-    wide, photo = np.hstack(pair), cv2.resize(astronaut[:384], (640, 480), interpolation=cv2.INTER_CUBIC)
-    return photo, np.stack([wide[y:y + 720, x:x + 1280] for y, x in map(corner, range(FILM))])
+    photo = cv2.resize(astronaut[:384], (640, 480), interpolation=cv2.INTER_CUBIC)
+    pair = np.hstack([cv2.resize(o[:512], (760, 760), interpolation=cv2.INTER_CUBIC)[:, 20:740] for o in (astronaut, hopper)])
+    return photo, pan(pair, FILM, (1280, 720), 30, view=.95, travel=.02, zoom=.03)
 
 
 class Peer:
@@ -126,10 +125,12 @@ class Stage:
         from fer_nb.data import sample_faces
         from fer_nb.frames import FilmWriter
         self.photo, frames = scenes()
-        self.film, self.crops, self.recognizers, self.missing = folder/"film.mp4", sample_faces(64).images, {}, []
+        self.film, self.crops, self.recognizers, self.missing, some = folder/"film.mp4", sample_faces(64).images, {}, [], []
         with FilmWriter(self.film, 1280, 720) as film:
-            for i, frame in enumerate(frames): film.add(i/30, frame)
-        for name, array in dict(photo=self.photo, film=frames[::FILM//10], crops=self.crops).items(): np.save(folder/name, array)
+            for i, (at, frame) in enumerate(frames):
+                film.add(at, frame)
+                if i % (FILM//10) == 0: some.append(frame)
+        for name, array in dict(photo=self.photo, film=some, crops=self.crops).items(): np.save(folder/name, array)
         for name in "YuNet", "Haar":
             try: self.recognizers[name] = Recognizer(detector=name.lower())
             except (ValueError, OSError) as e: self.missing.append(f"{name}: {e}")
@@ -168,11 +169,13 @@ def photographs(stage) -> dict:
 def films(stage) -> dict:
     "From a file to the answers for every frame, tracked. The peer gets ten of the frames as arrays: it decodes and tracks nothing."
     faces = {}
-    def watch(k):
+    def watch(k, **how):
         start = time.perf_counter()
-        faces[f"{MOVIE}, {k}, faces found a frame"] = sum(1 for _ in stage.recognizers[k].video(stage.film))/FILM
+        faces[f"{MOVIE}, {k}, faces a frame"] = sum(1 for _ in stage.recognizers[k].video(stage.film, **how))/FILM
         return 1000*(time.perf_counter() - start)/FILM
-    return rates(abreast({f"{MOVIE}, {k}": partial(watch, k) for k in stage.recognizers} | stage.beside(MOVIE, "film"))) | faces
+    ways = {f"{MOVIE}, {k}{often}": partial(watch, k, **how) for k in stage.recognizers
+            for often, how in (("", {}), (" in every frame", dict(detect_every=0, classify_every=0)))}
+    return rates(abreast(ways | stage.beside(MOVIE, "film"))) | faces
 
 
 def crops(stage) -> dict:
@@ -212,15 +215,14 @@ def together(stage) -> dict:
 
 def ratios(taken: dict) -> dict:
     "Every figure divided by what stands beside it."
-    pairs = {"cold predict / cold python -c 'import cv2'": ("cold predict, s", "cold python -c 'import cv2', s")}
+    pairs = [("cold predict / cold python -c 'import cv2'", "cold predict, s", "cold python -c 'import cv2', s")]
     for name in taken:
         *who, unit = name.split(", ")
-        if name.endswith(".int8.tflite, ms"): pairs[f"{name[:-4]} / the same called in Keras"] = name, name.replace(".int8.tflite, ms", ".keras called, ms")
-        if len(who) > 1 and who[-1] != "fer": pairs[f"{', '.join(who)} / fer"] = name, f"{who[0]}, fer, {unit}"
-        if who[-1].startswith("two "):
-            one = {"two threads": "one thread", "two processes": "one process"}[who[-1]]
-            pairs[f"{', '.join(who)} / {one}"] = name, name.replace(who[-1], one)
-    return {name: round(taken[a]/taken[b], 4) for name, (a, b) in pairs.items() if a in taken and b in taken}
+        label, one = ", ".join(who), {"two threads": "one thread", "two processes": "one process"}.get(who[-1])
+        if unit == "ms" and ".int8.tflite" in label: pairs.append((f"{label} / the same called in Keras", name, name.replace(".int8.tflite", ".keras called")))
+        if len(who) > 1 and who[-1] != "fer": pairs.append((f"{label} / fer", name, f"{who[0]}, fer, {unit}"))
+        if one: pairs.append((f"{label} / {one}", name, name.replace(who[-1], one)))
+    return {label: round(taken[a]/taken[b], 4) for label, a, b in pairs if a in taken and b in taken}
 
 
 def machine() -> dict:
@@ -237,6 +239,7 @@ PARTS = dict(start=starting, network=classifying, photo=photographs, film=films,
 if __name__ == "__main__":
     wanted = sys.argv[1:] or [*PARTS, "detection"]
     if unknown := set(wanted) - {*PARTS, "detection"}: sys.exit(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)} and detection")
+    if "detection" in wanted: import bench_detection
     report, taken = dict(machine=machine()), {}
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage(Path(folder))
@@ -249,7 +252,6 @@ if __name__ == "__main__":
     for name, value in report["ratios"].items(): print(f"  {value:9.3f}  {name}")
     for reason in stage.missing: print(f"left out, with its ratios: {reason}")
     if "detection" in wanted:
-        import bench_detection
         report["detection"] = bench_detection.figures()
         print(json.dumps(report["detection"], indent=1))
     if not sys.argv[1:]:
