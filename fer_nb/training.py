@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'read_recipe', 'warps', 'relight', 'degrade', 'blot', 'augment', 'vote_shares', 'epoch_order', 'batches',
-           'mix', 'cross_entropy', 'trainer', 'losses', 'learning_rate', 'optimizer', 'hold_out', 'partition',
-           'average_weights', 'estimate_bn', 'write_atomically', 'save_checkpoint', 'load_checkpoint', 'score',
-           'score_averaged', 'write_history', 'diary', 'watchers', 'prepare', 'history_table', 'plot_history',
-           'check_resume', 'finish', 'fit', 'train']
+           'mix', 'cross_entropy', 'trainer', 'losses', 'learning_rate', 'optimizer', 'paced', 'hold_out',
+           'hold_out_groups', 'partition', 'average_weights', 'estimate_bn', 'write_atomically', 'save_checkpoint',
+           'load_checkpoint', 'score', 'score_averaged', 'write_history', 'diary', 'watchers', 'prepare',
+           'history_table', 'plot_history', 'check_resume', 'finish', 'fit', 'train']
 
 # %% ../nbs/03_training.ipynb #03-004
-import json, os, time
+import json, os, time, warnings
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from .data import FaceSet, load
+from .data import FaceSet, image_groups, load
 from .labels import FERPLUS
 from .model import build
 
@@ -48,12 +49,14 @@ class Recipe:
     erase: float = 0.3              # share of faces with a rectangle blotted out
     mixup: float = 0.               # Beta(a, a) of mixup; 0 switches it off
     calm: float = 0.15              # share of the last epochs without mixup and erasing
-    patience: int = 0               # early stopping after so many epochs without a better validation accuracy; 0: off
+    patience: int = 0               # early stopping after so many epochs without a better validation; 0: off
+    monitor: str = 'val_accuracy'   # what is better then: a higher `val_accuracy` or a lower `val_loss` (finer, for few validation rows)
     precision: str = 'float32'      # or `mixed_bfloat16`
     seed: int = 0                   # of everything random
 
     def __post_init__(self):
-        for name, known in (('optimizer', ('sgd', 'adam')), ('schedule', ('cosine', 'plateau', 'constant')), ('precision', ('float32', 'mixed_bfloat16'))):
+        for name, known in (('optimizer', ('sgd', 'adam')), ('schedule', ('cosine', 'plateau', 'constant')),
+                            ('precision', ('float32', 'mixed_bfloat16')), ('monitor', ('val_accuracy', 'val_loss'))):
             if getattr(self, name) not in known: raise ValueError(f'recipe: {name} = {getattr(self, name)!r} is not one of {", ".join(known)}')
         if self.epochs < 1 or self.batch_size < 2 or not 32 <= self.crop: raise ValueError('recipe: needs epochs >= 1, batch_size >= 2 and crop >= 32')
 
@@ -241,25 +244,57 @@ def learning_rate(recipe:Recipe, # schedule and highest rate
     return keras.optimizers.schedules.CosineDecay(recipe.learning_rate / 100, max(1, steps - warm), warmup_target=recipe.learning_rate, warmup_steps=warm)
 
 def optimizer(recipe:Recipe, # what to build
-              steps:int): # steps of the whole run
+              steps:int, # steps of the whole run
+              groups:dict|None=None): # path of a variable -> number of its group; None: all learn at the same pace
     "The recipe's Keras optimiser, with weight decay on kernels only and the weight average switched on."
     import keras
     ema = min(recipe.ema, max(0., 1 - 10 / steps))
-    common = dict(learning_rate=learning_rate(recipe, steps), weight_decay=recipe.weight_decay or None, use_ema=ema > 0, ema_momentum=ema)
-    opt = keras.optimizers.AdamW(**common) if recipe.optimizer == 'adam' else keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+    decay = recipe.weight_decay or (0. if recipe.optimizer == 'adam' else None)
+    common = dict(learning_rate=learning_rate(recipe, steps), weight_decay=decay, use_ema=ema > 0, ema_momentum=ema)
+    kind = keras.optimizers.AdamW if recipe.optimizer == 'adam' else partial(keras.optimizers.SGD, momentum=0.9, nesterov=True)
+    opt = (paced(kind, groups) if groups else kind)(**common)
     if recipe.weight_decay: opt.exclude_from_weight_decay(var_names=['bias', 'gamma', 'beta'])
     return opt
 
 # %% ../nbs/03_training.ipynb #03-035
+def paced(kind, # a Keras optimiser class
+          groups:dict): # path of a variable -> number of its group
+    "The optimiser with a variable `pace`: a factor of the learning rate for each group of variables."
+    base = getattr(kind, 'func', kind)
+    class Paced(base):
+        def build(self, variables):
+            if self.built: return
+            super().build(variables)
+            self.pace = self.add_variable((max(groups.values()) + 1,), initializer='ones', name='pace')
+            self.group_of = [groups[v.path] for v in variables]
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient, variable, learning_rate * self.pace[self.group_of[self._get_variable_index(variable)]])
+    return partial(Paced, **getattr(kind, 'keywords', {}))
+
+# %% ../nbs/03_training.ipynb #03-039
 def hold_out(labels:np.ndarray, # (N,)
              share:float=0.1, # of each class
-             seed:int=0) -> np.ndarray: # of the draw
-    "A mask (N,) that marks `share` of the rows of each class (at least one where a class has two)."
+             seed:int=0, # of the draw
+             groups:np.ndarray|None=None) -> np.ndarray: # (N,) who is on each row: nobody will be on both sides; None: nobody knows
+    "A mask (N,) that marks `share` of the rows of each class (at least one where a class has two), or about so many with whole groups."
+    if groups is not None and len(set(groups)) > 1: return hold_out_groups(labels, share, seed, groups)
     mask, rng = np.zeros(len(labels), bool), np.random.default_rng(seed)
     for c in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == c))
         mask[rows[:max(1, round(share * len(rows)))] if len(rows) > 1 else []] = True
     return mask
+
+def hold_out_groups(labels, share, seed, groups):
+    "Of the folds of scikit-learn's `StratifiedGroupKFold`, the one nearest to `share` that leaves every class something to learn from."
+    from sklearn.model_selection import StratifiedGroupKFold
+    n = int(np.clip(round(1 / share), 2, len(set(groups))))
+    folds = [o for _, o in StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(labels, labels, groups) if 0 < len(o) < len(labels)]
+    lost = lambda o: len(set(labels.tolist()) - set(np.delete(labels, o).tolist()))
+    best = min(folds, key=lambda o: (lost(o), abs(len(o) - share * len(labels))))
+    if lost(best):
+        warnings.warn('a class is known from one person only: validation cannot be by person, and its figures flatter', stacklevel=2)
+        return hold_out(labels, share, seed)
+    return np.isin(np.arange(len(labels)), best)
 
 def partition(faces:FaceSet) -> tuple[FaceSet, FaceSet]: # any loaded set
     "Training rows and validation rows. Raises ValueError where there is nothing to train on."
@@ -267,12 +302,13 @@ def partition(faces:FaceSet) -> tuple[FaceSet, FaceSet]: # any loaded set
     train = next((faces.part(s) for s in ('Training', 'train') if s in splits), faces)
     val = next((faces.clean(s) for s in ('PublicTest', 'val') if s in splits), None)
     if val is None:
-        mask = hold_out(train.labels)
+        mask, copies = hold_out(train.labels, groups=train.subjects), image_groups(train.images)
+        if train.subjects is None: mask &= ~np.isin(copies, copies[~mask])   # a copy of a training row says nothing
         train, val = train[~mask], train[mask]
     if len(train) < 2 or not len(val): raise ValueError(f'{faces.edition}: {len(train)} training and {len(val)} validation rows are too few')
     return train, val
 
-# %% ../nbs/03_training.ipynb #03-038
+# %% ../nbs/03_training.ipynb #03-042
 def average_weights(trained): # a compiled trainer
     "Put the optimiser's weight average into the trainable weights; nothing where it has none."
     opt = trained.optimizer
@@ -293,7 +329,7 @@ def estimate_bn(network, # a Keras model
         network(images[rows[k::max(1, len(rows) // batch_size)]][..., None], training=True)
     for l, m in zip(layers, before): l.momentum = m
 
-# %% ../nbs/03_training.ipynb #03-040
+# %% ../nbs/03_training.ipynb #03-044
 def write_atomically(path:Path, # where the file shall stand
                      write): # function that writes to the path it is given
     "Write beside `path`, then move into place: a reader never sees half a file."
@@ -321,7 +357,7 @@ def load_checkpoint(path, trained=None) -> dict:
         for place, v in zip(places, values): place.assign(v)
     return state
 
-# %% ../nbs/03_training.ipynb #03-042
+# %% ../nbs/03_training.ipynb #03-046
 def score(network, # a Keras model
           faces:FaceSet, # validation rows
           batch_size:int=256) -> dict: # faces in a batch
@@ -351,8 +387,8 @@ def write_history(path, history:list[dict]):
             w.writerows(history)
     write_atomically(path, write)
 
-# %% ../nbs/03_training.ipynb #03-043
-def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:list, watchers:list, bar):
+# %% ../nbs/03_training.ipynb #03-047
+def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:list, watchers:list, bar, paces=None):
     "A Keras callback that validates, writes history and checkpoint after each epoch, and on resume tells `watchers` what was."
     import keras
     class Diary(keras.callbacks.Callback):
@@ -362,36 +398,38 @@ def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:
             if history: load_checkpoint(out / 'checkpoint.npz', trained)
         def on_epoch_begin(self, epoch, logs=None):
             trained.lively.assign(float(epoch < recipe.epochs * (1 - recipe.calm)))
+            if paces: trained.optimizer.pace.assign(paces(epoch))
             self.start = time.time()
         def on_epoch_end(self, epoch, logs=None):
             logs.update(score_averaged(trained, train, val))
             row = {'epoch': epoch + 1, **{k: float(logs[k]) for k in ('loss', 'accuracy', 'val_loss', 'val_accuracy')},
                    'learning_rate': float(trained.optimizer.learning_rate), 'seconds': round(time.time() - self.start, 2)}
-            best = max((h['val_accuracy'] for h in history), default=-1)
+            sign = -1 if recipe.monitor == 'val_loss' else 1
+            best = max((sign * h[recipe.monitor] for h in history), default=-np.inf)
             history.append(row)
             for w in watchers: w.on_epoch_end(epoch, logs)
             save_checkpoint(out / 'checkpoint.npz', trained, {'recipe': asdict(recipe), 'history': history})
-            if recipe.patience and row['val_accuracy'] > best: save_checkpoint(out / 'best.npz', trained, {'epoch': epoch + 1})
+            if recipe.patience and sign * row[recipe.monitor] > best: save_checkpoint(out / 'best.npz', trained, {'epoch': epoch + 1})
             write_history(out / 'history.csv', history)
             bar.set_postfix(loss=f"{row['loss']:.3f}", val_accuracy=f"{row['val_accuracy']:.4f}")
             bar.update()
     return Diary()
 
-# %% ../nbs/03_training.ipynb #03-045
+# %% ../nbs/03_training.ipynb #03-049
 def watchers(trained, recipe:Recipe) -> list:
     "Keras' early stopping and plateau callbacks, as the recipe asks, tied to the trainer."
     import keras
     found = []
     if recipe.schedule == 'plateau': found.append(keras.callbacks.ReduceLROnPlateau('val_accuracy', factor=0.5, patience=3, mode='max'))
-    if recipe.patience: found.append(keras.callbacks.EarlyStopping('val_accuracy', patience=recipe.patience, mode='max'))
+    if recipe.patience: found.append(keras.callbacks.EarlyStopping(recipe.monitor, patience=recipe.patience, mode='min' if recipe.monitor == 'val_loss' else 'max'))
     for w in found:
         w.set_model(trained)
         w.on_train_begin()
     return found
 
-# %% ../nbs/03_training.ipynb #03-047
-def prepare(recipe:Recipe, train:FaceSet):
-    "Seeds set, network built under the recipe's precision, trainer compiled and all variables made."
+# %% ../nbs/03_training.ipynb #03-051
+def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
+    "Seeds set, network built under the recipe's precision unless one is given, trainer compiled and all variables made."
     import keras
     keras.utils.set_random_seed(recipe.seed)
     if (tensorflow := keras.backend.backend() == 'tensorflow'):
@@ -399,21 +437,21 @@ def prepare(recipe:Recipe, train:FaceSet):
         tf.config.experimental.enable_op_determinism()
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
-    try: network = build(recipe.network, recipe.ferplus and train.votes is not None)
+    try: network = network or build(recipe.network, recipe.ferplus and train.votes is not None)
     finally: keras.config.set_dtype_policy(before)
     if network.input_shape[1] not in (None, recipe.crop):
-        raise ValueError(f'recipe: {recipe.network} takes {network.input_shape[1]} pixels, but crop is {recipe.crop}')
+        raise ValueError(f'recipe: {network.name} takes {network.input_shape[1]} pixels, but crop is {recipe.crop}')
     counts = np.bincount(train.labels, minlength=len(train.classes))
     weights = len(train) / np.maximum(counts, 1) / len(counts) if recipe.class_weights else np.ones(len(counts))
     data = batches(train, recipe)
     trained = trainer(network, recipe, weights.astype('float32'))
-    trained.compile(optimizer=optimizer(recipe, len(data) * recipe.epochs), jit_compile=False if tensorflow else 'auto')
+    trained.compile(optimizer=optimizer(recipe, len(data) * recipe.epochs, groups), jit_compile=False if tensorflow else 'auto')
     trained(data[0][0])
     trained.optimizer.build(trained.trainable_variables)
     trained.seed.state.assign(keras.random.SeedGenerator(recipe.seed).state)
     return trained
 
-# %% ../nbs/03_training.ipynb #03-048
+# %% ../nbs/03_training.ipynb #03-052
 def history_table(history): # CSV file, DataFrame, dict of columns, or list of one dict for each epoch
     "The history as a DataFrame. Raises ValueError where it has not even an epoch and a loss."
     import pandas as pd
@@ -438,7 +476,7 @@ def plot_history(history): # CSV file or table: epoch, loss; val_loss, accuracy,
         if len(names) > 1: ax.legend(frameon=False, fontsize=8)
     return fig
 
-# %% ../nbs/03_training.ipynb #03-050
+# %% ../nbs/03_training.ipynb #03-054
 def check_resume(path:Path, recipe:Recipe) -> list: # history so far
     "The history in a checkpoint of this recipe; empty where there is none. Raises ValueError for another recipe."
     if not path.exists(): return []
@@ -447,39 +485,42 @@ def check_resume(path:Path, recipe:Recipe) -> list: # history so far
     if other: raise ValueError(f'{path}: is from another recipe ({", ".join(f"{k} = {v}" for k, v in other.items())}); give another folder')
     return state['history']
 
-def finish(trained, recipe, train, history, out):
+def finish(trained, recipe, train, history, out, network=None):
     "The averaged network in 32-bit floats with fresh batch-norm statistics, written to `model.keras`."
     if (best := out / 'best.npz').exists(): load_checkpoint(best, trained)
     average_weights(trained)
-    final = build(recipe.network, recipe.ferplus and train.votes is not None)
-    final.set_weights(trained.network.get_weights())
+    final = network or build(recipe.network, recipe.ferplus and train.votes is not None)
+    if final is not trained.network: final.set_weights(trained.network.get_weights())
     estimate_bn(final, train.images)
     write_atomically(out / 'model.keras', final.save)
     write_atomically(out / 'curves.png', plot_history(history).savefig)
     return final
 
-# %% ../nbs/03_training.ipynb #03-051
+# %% ../nbs/03_training.ipynb #03-055
 def fit(recipe:Recipe, # what to do
         train:FaceSet, # training rows
         val:FaceSet, # validation rows
         out:str|Path, # folder for checkpoint, history and model
-        progress:bool=True): # show a progress bar?
+        progress:bool=True, # show a progress bar?
+        network=None, # a Keras model (32-bit floats) to go on with, any number of classes; None: a fresh one, as the recipe says
+        groups:dict|None=None, # path of a variable -> number of its group, for learning rates of their own
+        paces=None): # function from the epoch (0, 1, ...) to the relative learning rate of each group; 0 is frozen
     "Train, or go on training; returns (network, history). Writes checkpoint.npz, history.csv, curves.png, recipe.json, model.keras."
     from tqdm import tqdm
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     history = check_resume(out / 'checkpoint.npz', recipe)
     write_atomically(out / 'recipe.json', lambda p: p.write_text(json.dumps(asdict(recipe), indent=1)))
-    trained = prepare(recipe, train)
+    trained = prepare(recipe, train, network, groups)
     start, seen = len(history), watchers(trained, recipe)
     with tqdm(total=recipe.epochs, initial=start, unit='epoch', disable=not progress) as bar:
-        note = diary(trained, recipe, train, val, out, history, seen, bar)
+        note = diary(trained, recipe, train, val, out, history, seen, bar, paces)
         if start < recipe.epochs and not any(getattr(w, 'stopped_epoch', 0) for w in seen):
             trained.fit(batches(train, recipe, epoch=start), initial_epoch=start, epochs=recipe.epochs, shuffle=False, verbose=0, callbacks=[note])
         else: note.on_train_begin()
-    return finish(trained, recipe, train, history, out), history
+    return finish(trained, recipe, train, history, out, network), history
 
-# %% ../nbs/03_training.ipynb #03-052
+# %% ../nbs/03_training.ipynb #03-056
 def train(recipe:Recipe|dict|str|Path, # a recipe, its fields, or a file with them
           data:str|Path|FaceSet='', # what `fer_nb.data.load` takes, or a loaded set
           out:str|Path='_runs/training', # folder for the run
