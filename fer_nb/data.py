@@ -333,10 +333,11 @@ def _draw_face(
     look: dict, # from `_look`
     centre: tuple, # (x, y) in pixels
     scale: float, # half a face height in pixels
+    lively: float = 1., # how much the head turns; 0 = straight into the camera
 ) -> np.ndarray: # (48, 2), the outline of the face in pixels
     "Draw one person with one expression."
     pose, gaze = _pose(rng, expression, rng.uniform(.8, 1.15)), rng.normal(0, .025, 2)
-    turn = dict(yaw=rng.normal(0, .16), pitch=rng.normal(0, .09), roll=rng.normal(0, .1))
+    turn = dict(yaw=lively * rng.normal(0, .16), pitch=lively * rng.normal(0, .09), roll=lively * rng.normal(0, .1))
     pen = _Pen(image, centre, scale, **turn)
     _draw_head(pen, look)
     _draw_expression(pen, pose, look, gaze)
@@ -367,17 +368,18 @@ def sample_faces(
     size: int = SIZE, # height and width in pixels
     people: int = 0, # draw only so many different people and say in `subjects` who it is; 0 = a new person each time
     classes: tuple = EXPRESSIONS, # what to draw, in turn; beside the seven expressions there is "wink"
+    studio: bool = False, # everybody before the same wall, in the same light, looking straight ahead
 ) -> FaceSet: # split into train (5/7), val (1/7) and test (1/7), each with every expression
     "Draw faces with the seven expressions. Nobody is real, so they may be shown, kept and published."
     labels, images = np.arange(n) % len(classes), np.zeros((n, size, size), np.uint8)
     for i, label in enumerate(labels):
         rng, big = np.random.default_rng([seed, i]), _DRAWN * size
-        image = _background(rng, big, big)
+        image = np.full((big, big, 3), 150, np.uint8) if studio else _background(rng, big, big)
         look = _look(np.random.default_rng([seed, i // len(classes) % people, 1]) if people else rng)
-        centre = big * rng.normal((.5, .52), .02)
-        _draw_face(rng, image, classes[label], look, centre, big * rng.uniform(.46, .56))
-        _light(rng, image)
-        images[i] = _camera(rng, image, size)
+        centre = big * rng.normal((.5, .52), .005 if studio else .02)
+        _draw_face(rng, image, classes[label], look, centre, big * (.5 if studio else rng.uniform(.46, .56)), .2 if studio else 1.)
+        if not studio: _light(rng, image)
+        images[i] = _camera(rng, image, size) if not studio else cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
     block = np.arange(n) // len(classes)
     subjects = np.array([f"P{o:02}" for o in block % people]) if people else None
     return FaceSet(images, labels, classes, split=np.array(["train", "train", "val", "train", "test", "train", "train"])[block % 7],

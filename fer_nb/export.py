@@ -208,7 +208,8 @@ def export(model, # a Keras model, or the path of a .keras file
            name:str='s', # what the model will be called; files are `<name>.<kind>.tflite` and `<name>.onnx`, `<name>.keras`
            kinds=KINDS, # which exports
            about:dict|None=None, # further metadata: data, recipe, licence, crop, ...
-           limit:int=4000) -> list[dict]: # faces that the check uses at most
+           limit:int=4000, # faces that the check uses at most
+           temperature:float|None=None) -> list[dict]: # of the softmax; None: fitted to the validation rows
     "Write and check all exports; returns one report for each. Raises ExportError where one is off, ModelError for a bad file."
     import keras
     from fer_nb.evaluation import fit_temperature
@@ -217,7 +218,7 @@ def export(model, # a Keras model, or the path of a .keras file
     train, val = partition(faces)
     val, calibration = val[:limit], train.images[::max(1, len(train) // 500)][:500]
     wanted = main_head(network).predict(val.images[..., None], batch_size=256, verbose=0)
-    meta = describe_network(network, name, faces.classes, fit_temperature(val.labels, wanted), about)
+    meta = describe_network(network, name, faces.classes, temperature or fit_temperature(val.labels, wanted), about)
     out.mkdir(parents=True, exist_ok=True)
     reports = []
     for kind in kinds:
