@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NO_FACE', 'FINE', 'DETECTORS', 'STATIC', 'FALLBACK', 'clean_name', 'files_of', 'Picture', 'shrunk', 'encoded',
            'examine', 'result_of', 'advice_on', 'bars', 'face_item', 'box_over', 'plural', 'trouble', 'card', 'table',
-           'to_csv', 'to_json', 'detectors_of', 'Album', 'data_uri', 'page', 'samples', 'Inbox', 'Stage', 'controls',
-           'UploadPanel', 'empty', 'take', 'wire', 'live_card', 'foot', 'refresh', 'push', 'receive', 'answer',
-           'annotated', 'file_name', 'report', 'to_save', 'save']
+           'to_csv', 'to_json', 'detectors_of', 'Album', 'note', 'data_uri', 'page', 'samples', 'Inbox', 'Stage',
+           'controls', 'UploadPanel', 'empty', 'take', 'add', 'wire', 'live_card', 'foot', 'refresh', 'push', 'receive',
+           'answer', 'annotated', 'file_name', 'report', 'to_save', 'save']
 
 # %% ../nbs/08_upload.ipynb #08-004
 import base64, csv, io, json, os, re
@@ -52,6 +52,7 @@ class Picture:
     p: np.ndarray|None = None # (faces, C) probabilities
     images: dict = field(default_factory=dict) # encoded images for the page: "view", and "0", "1", ... for the faces
     id: str = ""          # in the panel; never used twice
+    batch: int = 0        # files that came together have the same
 
 def shrunk(rgb, longest=1024):
     "A smaller copy of an image, unless it is small."
@@ -180,7 +181,8 @@ def card(
     name = escape(picture.name)
     head = lambda sub: f'<div class="fer-head"><span class="fer-name" title="{name}">{name}</span><span class="fer-sub">{sub}</span><span class="fer-actions">{actions}</span></div>'
     if picture.error:
-        body = trouble("This file cannot be shown", picture.error.removeprefix(f"{picture.name}: ").capitalize() + ". " + advice_on(picture.data, picture.error))
+        why = picture.error.removeprefix(f"{picture.name}: ")
+        body = trouble("This file cannot be shown", f"{why[:1].upper()}{why[1:]}. {advice_on(picture.data, picture.error)}")
         return f'<section class="fer-card fer-failed" aria-label="{name}">{head("not readable")}{body}</section>'
     (w, h), faces = result.size, result.faces
     sub = f"{w} × {h} pixels · {plural(len(faces), 'face') if faces else 'no face'}"
@@ -249,35 +251,43 @@ class Album:
         max_bytes: int=20_000_000,     # larger files are not taken
     ):
         self.recognizer, self.min_confidence, self.max_pictures, self.max_bytes = recognizer, min_confidence, max_pictures, max_bytes
-        self.detectors, self.pictures, self.refused, self._ids = detectors_of(recognizer), [], 0, count(1)
+        self.detectors, self.pictures, self.refused, self.batch, self._ids = detectors_of(recognizer), [], 0, 0, count(1)
         self.detector = next(iter(self.detectors))
+
+    def _see(self, name, data, batch):
+        picture = examine(name, data, self.recognizer, *self.detectors[self.detector])
+        return replace(picture, id=f"p{next(self._ids)}", batch=batch)
 
     def add(self, name: str, data: bytes, size: int|None=None) -> bool: # was there room for it?
         "Look at a file, or note why not; `size` is what it would have had, where it did not even come."
         if len(self.pictures) >= self.max_pictures: self.refused += 1; return False
         size = len(data) if size is None else size
-        if size > self.max_bytes: picture = Picture(name, error=f"{name}: it has {size/1e6:,.1f} MB, the limit is {self.max_bytes/1e6:,.1f} MB")
-        else: picture = examine(name, data, self.recognizer, *self.detectors[self.detector])
+        if size <= self.max_bytes: picture = self._see(name, data, self.batch)
+        else: picture = Picture(name, error=f"{name}: it has {size/1e6:,.1f} MB, the limit is {self.max_bytes/1e6:,.1f} MB", id=f"p{next(self._ids)}", batch=self.batch)
         if picture.error: picture.data = data[:64]  # enough to say what it might be
-        self.pictures.append(replace(picture, id=f"p{next(self._ids)}"))
+        self.pictures.append(picture)
         return True
 
-    def search(self, detector: str):
-        "Look at all pictures again, with another of `detectors`."
+    def search(self, detector: str): # one of `detectors`
+        "Look at all pictures again, with another detector."
         self.detector = detector
-        self.pictures = [o if o.error else replace(examine(o.name, o.data, self.recognizer, *self.detectors[detector]), id=f"p{next(self._ids)}") for o in self.pictures]
+        self.pictures = [o if o.error else self._see(o.name, o.data, o.batch) for o in self.pictures]
 
-    def remove(self, id: str|None=None):
-        "Forget a picture; None = all of them."
+    def remove(self, id: str=""): # "" = all
+        "Forget a picture."
         self.pictures, self.refused = [o for o in self.pictures if id and o.id != id], 0
 
-    @property
-    def results(self): return [result_of(o, self.recognizer.classes, self.min_confidence) for o in self.pictures] # in the order in which they came
+    # in the order in which they came; for the eye, what came last is on top
+    results = property(lambda self: [result_of(o, self.recognizer.classes, self.min_confidence) for o in self.pictures])
+    order = property(lambda self: sorted(self.pictures, key=lambda o: -o.batch))
 
-    def note(self) -> str: # "" where there is none
-        return self.refused and f"{plural(self.refused, 'more file')} not taken: the panel holds {plural(self.max_pictures, 'picture')}. Remove some first." or ""
+# %% ../nbs/08_upload.ipynb #08-028
+def note(album) -> str: # "" where there is none
+    "What the panel has to say about itself."
+    if not album.refused: return ""
+    return f"{plural(album.refused, 'more file')} not taken: the panel holds {plural(album.max_pictures, 'picture')}. Remove some first."
 
-# %% ../nbs/08_upload.ipynb #08-030
+# %% ../nbs/08_upload.ipynb #08-031
 STATIC = Path(fer_nb.__file__).parent/"static"
 
 def data_uri(data, kind): return f"data:{kind};base64,{base64.b64encode(data).decode()}"
@@ -289,16 +299,17 @@ def page(
     "The album as a page that needs neither kernel nor script."
     source = lambda picture, name: f'src="{data_uri(picture.images[name], "image/jpeg")}"'
     results = album.results
-    cards = "".join(card(p, r, album.min_confidence, source) for p, r in zip(album.pictures, results))
-    note = f'<div class="fer-notes" role="status"><p>{escape(album.note())}</p></div>' if album.note() else ""
+    seen = {p.id: r for p, r in zip(album.pictures, results)}
+    cards = "".join(card(p, seen[p.id], album.min_confidence, source) for p in album.order)
+    notes = f'<div class="fer-notes" role="status"><p>{escape(note(album))}</p></div>' if note(album) else ""
     files = [("CSV", "faces.csv", "text/csv", to_csv), ("JSON", "faces.json", "application/json", to_json)] if links and results else []
     save = "".join(f'<a class="fer-button" download="{name}" href="{data_uri(make(results).encode(), kind)}">Save {title}</a>' for title, name, kind, make in files)
     foot = f'<div class="fer-foot"><div class="fer-save"><span></span>{save}</div>{table(results, album.recognizer.classes)}<p class="fer-fine">{FINE}</p></div>'
     style = (STATIC/"upload.css").read_text(encoding="utf-8")
     return (f'<style>{style}</style><div class="fer-upload{" fer-any" if album.min_confidence else ""}" style="--fer-minimum:{album.min_confidence:g}">'
-            f'{note}<div class="fer-cards">{cards}</div>{foot if results else ""}</div>')
+            f'{notes}<div class="fer-cards">{cards}</div>{foot if results else ""}</div>')
 
-# %% ../nbs/08_upload.ipynb #08-035
+# %% ../nbs/08_upload.ipynb #08-036
 def _drawn():
     from fer_nb.data import sample_scene
     return encoded(sample_scene(4, seed=3, size=(600, 900))[0], ".png")
@@ -315,7 +326,7 @@ def samples() -> dict: # {title: (file name, function that gives its bytes)}
               "Grace Hopper (US Navy)": _beside("matplotlib", "mpl-data/sample_data/grace_hopper.jpg")}
     return {"drawn people": ("drawn-people.png", _drawn), **{title: (file.name, file.read_bytes) for title, file in photos.items() if file}}
 
-# %% ../nbs/08_upload.ipynb #08-038
+# %% ../nbs/08_upload.ipynb #08-039
 class Inbox:
     "Files that arrive in pieces, a few at a time."
     def __init__(self,
@@ -342,11 +353,11 @@ class Inbox:
         name, _, there = self.files.pop(id)
         return name, bytes(there)
 
-# %% ../nbs/08_upload.ipynb #08-041
+# %% ../nbs/08_upload.ipynb #08-042
 try: import anywidget, ipywidgets as W
 except ModuleNotFoundError as e: raise ModuleNotFoundError(f"{e.name} is missing: pip install 'fer_nb[notebook]'", name=e.name) from None
 
-# %% ../nbs/08_upload.ipynb #08-042
+# %% ../nbs/08_upload.ipynb #08-043
 class Stage(anywidget.AnyWidget):
     "The drop zone and the cards. All goes by messages: its state holds the script and nothing else."
     _esm, _css = STATIC/"upload.js", STATIC/"upload.css"
@@ -366,12 +377,12 @@ def controls(
         sample=W.Dropdown(options=["choose ...", *samples()], description="Sample", **snug),
         detector=W.Dropdown(options=[(DETECTORS.get(o, o), o) for o in album.detectors], description="Detector", **snug),
         confidence=W.FloatSlider(album.min_confidence, min=0, max=1, step=.01, readout_format=".0%", description="Minimum confidence",
-                                 style=dict(description_width="initial"), layout=dict(width="330px")),
+                                 style=dict(description_width="initial"), layout=dict(width="300px")),
         advice=W.Button(description=f"Model's advice: {advised:.0%}" if advised is not None else "no advice", disabled=advised is None,
                         tooltip="Set the minimum confidence that the model's file advises", layout=dict(width="auto", display=None if advised is not None else "none")),
         clear=W.Button(description="Remove all", tooltip="Remove all pictures from the panel", layout=dict(width="auto")))
 
-# %% ../nbs/08_upload.ipynb #08-044
+# %% ../nbs/08_upload.ipynb #08-045
 class UploadPanel:
     "Drop, choose or paste pictures, and see the expressions of the faces in them. `view` is the widget."
     def __init__(self,
@@ -389,7 +400,7 @@ class UploadPanel:
         self.inbox, self.sent, self.pushed, self.said = Inbox(max_bytes), {}, set(), ""
         for name, widget in controls(self.album, self.advised).items(): setattr(self, "clear_button" if name == "clear" else name, widget)
         self.stage = W.HTML() if plain else Stage()
-        bar = W.HBox([*([self.upload] if plain else []), self.sample, self.detector, self.confidence, self.advice, self.clear_button],
+        bar = W.HBox([*([self.upload] if plain else []), self.sample, self.detector, self.confidence, self.advice, *([self.clear_button] if plain else [])],
                      layout=dict(flex_flow="row wrap", align_items="center"))
         bar.add_class("fer-controls")
         self.view = W.VBox([bar, *([] if plain else [W.HTML(FALLBACK)]), self.stage])
@@ -403,7 +414,7 @@ class UploadPanel:
     results = property(lambda self: self.album.results, doc="A `Result` for each picture, in the order in which they came.")
     rows = property(lambda self: rows(self.results), doc="One dictionary for each face, or for each picture without any.")
     table = property(lambda self: to_table(self.results, self.album.recognizer.classes), doc="pandas.DataFrame with one row for each face.")
-    def add(self, name: str, data: bytes): self.take([(name, data)])
+    def add(self, name: str, data: bytes): add(self, clean_name(name), bytes(data))
     def take(self, files): take(self, files)
     def clear(self): self.album.remove(); self.refresh()
     def refresh(self, everything=False): refresh(self, everything)
@@ -411,7 +422,7 @@ class UploadPanel:
     def save(self, folder): return save(self.album, folder)
     def __repr__(self): return f"UploadPanel({plural(len(self.album.pictures), 'picture')}, detector={self.album.detector!r}, min_confidence={self.album.min_confidence:g})"
 
-# %% ../nbs/08_upload.ipynb #08-046
+# %% ../nbs/08_upload.ipynb #08-047
 def empty(
     upload # a `FileUpload`
 ):
@@ -424,10 +435,15 @@ def empty(
     else: upload.value = ()
 
 def take(panel, files):
-    "Look at files, and show each as soon as it is done."
-    for name, data in files:
-        panel.said = clean_name(name) if panel.album.add(clean_name(name), bytes(data)) else panel.album.note()
-        panel.refresh()
+    "Look at files that came together, and show each as soon as it is done."
+    panel.album.batch += 1
+    for name, data in files: panel.add(name, data)
+
+def add(panel, name, data):
+    there, album = panel.album.add(name, data), panel.album
+    faces = len(panel.results[-1].faces) if there else 0
+    panel.said = f"{name}: {'not readable' if album.pictures[-1].error else plural(faces, 'face')}" if there else note(album)  # read aloud
+    panel.refresh()
 
 def wire(panel):
     "Connect the widgets with the album."
@@ -441,12 +457,12 @@ def wire(panel):
             panel.take([(name, make())])
     def minimum(change): panel.album.min_confidence = change["new"]; panel.refresh()
     def searched(change): panel.album.search(change["new"]); panel.refresh()
-    for widget, answer in ((panel.upload, uploaded), (panel.sample, sampled), (panel.confidence, minimum), (panel.detector, searched)): widget.observe(answer, "value")
+    for widget, changed in ((panel.upload, uploaded), (panel.sample, sampled), (panel.confidence, minimum), (panel.detector, searched)): widget.observe(changed, "value")
     panel.advice.on_click(lambda _: setattr(panel.confidence, "value", panel.advised))
     panel.clear_button.on_click(lambda _: panel.clear())
     if isinstance(panel.stage, Stage): panel.stage.on_msg(lambda _, message, buffers: answer(panel, message, buffers))
 
-# %% ../nbs/08_upload.ipynb #08-047
+# %% ../nbs/08_upload.ipynb #08-048
 _ACTIONS = ('<button type="button" class="fer-button" data-do="save" data-what="picture">Save picture</button>',
             '<button type="button" class="fer-button fer-bare" data-do="remove" aria-label="Remove {name}" title="Remove">✕</button>')
 
@@ -460,7 +476,8 @@ def foot(album, results):
     "What stands below the cards."
     found = sum(len(o.faces) for o in results)
     save = "".join(f'<button type="button" class="fer-button" data-do="save" data-what="{o.lower()}">Save {o}</button>' for o in ("CSV", "JSON", "report"))
-    head = f'<div class="fer-save"><span>{plural(len(results), "picture")}, {plural(found, "face")}</span>{save}</div>{table(results, album.recognizer.classes)}'
+    away = '<button type="button" class="fer-button fer-bare" data-do="remove">Remove all</button>'
+    head = f'<div class="fer-save"><span>{plural(len(results), "picture")}, {plural(found, "face")}</span>{save}{away}</div>{table(results, album.recognizer.classes)}'
     return f'{head if results else ""}<p class="fer-fine">{FINE}</p>'
 
 def refresh(panel, everything=False):
@@ -472,11 +489,11 @@ def refresh(panel, everything=False):
     if new := sorted(keys - panel.pushed): push(panel, new)
     changed = {k: v for k, v in cards.items() if everything or panel.sent.get(k) != v}
     panel.sent, panel.pushed = cards, keys
-    note = f"<p>{escape(album.note())}</p>" if album.note() else ""
-    panel.stage.send(dict(kind="show", order=list(cards)[::-1], cards=changed, notes=note, said=escape(panel.said), foot=foot(album, results),
+    notes = f"<p>{escape(note(album))}</p>" if note(album) else ""
+    panel.stage.send(dict(kind="show", order=[o.id for o in album.order], cards=changed, notes=notes, said=escape(panel.said), foot=foot(album, results),
                           minimum=album.min_confidence, limits=dict(pictures=album.max_pictures, bytes=album.max_bytes)))
 
-# %% ../nbs/08_upload.ipynb #08-049
+# %% ../nbs/08_upload.ipynb #08-050
 def push(panel, keys):
     "Send images to the browser."
     there = {f"{p.id}.{name}": data for p in panel.album.pictures for name, data in p.images.items()}
@@ -486,6 +503,7 @@ def push(panel, keys):
 def receive(panel, kind, id, message, buffers):
     "One step of a file on its way."
     size, album = message.get("size"), panel.album
+    if kind == "begin" and message.get("first"): album.batch += 1
     if kind == "begin" and isinstance(size, int) and size >= 0:
         if size > album.max_bytes or len(album.pictures) >= album.max_pictures:
             album.add(clean_name(message.get("name", "")), b"", size)
@@ -495,7 +513,7 @@ def receive(panel, kind, id, message, buffers):
     elif kind == "cancel": panel.inbox.files.pop(id, None)
     got = panel.inbox.part(id, b"".join(map(bytes, buffers)))
     if got >= 0: panel.stage.send(dict(kind="got", id=id, bytes=got))
-    if (file := panel.inbox.whole(id)): panel.take([file])
+    if (file := panel.inbox.whole(id)): panel.add(*file)
     if file or got < 0: panel.stage.send(dict(kind="done", id=id))
 
 def answer(panel, message, buffers=()):
@@ -506,10 +524,10 @@ def answer(panel, message, buffers=()):
     elif kind == "want" and isinstance(message.get("keys"), list): push(panel, [o for o in message["keys"] if isinstance(o, str)])
     elif kind in ("begin", "part", "cancel"): receive(panel, kind, id, message, buffers)
     elif kind == "surplus" and isinstance(message.get("count"), int): album.refused += max(0, message["count"]); panel.refresh()
-    elif kind == "remove" and id: album.remove(id); panel.refresh()
+    elif kind == "remove": album.remove(id); panel.refresh()
     elif kind == "save" and (file := to_save(album, message.get("what"), id)): panel.stage.send(dict(kind="file", name=file[0], type=file[1]), [file[2]])
 
-# %% ../nbs/08_upload.ipynb #08-051
+# %% ../nbs/08_upload.ipynb #08-052
 def annotated(
     album: Album,
     picture: Picture, # one of its

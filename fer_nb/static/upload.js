@@ -21,13 +21,11 @@ const SHELL = `
   <div class="fer-notes" role="status" aria-live="polite"></div><div class="fer-said" role="status" aria-live="polite"></div>
   <div class="fer-cards"></div><div class="fer-foot"></div>`;
 
-const states = new WeakMap();
 let count = 0;
 
-function stateOf(model) {
-  if (!states.has(model)) states.set(model, {model, views: new Set(), cards: new Map(), order: [], blobs: new Map(), replies: new Map(),
-    queue: [], busy: null, note: "", limits: {pictures: 20}, shown: {notes: "", said: "", foot: "", minimum: 0}});
-  return states.get(model);
+function newState(model) {
+  return {model, views: new Set(), cards: new Map(), order: [], blobs: new Map(), replies: new Map(), queue: [], firsts: new WeakSet(), busy: null, note: "",
+    limits: {pictures: 20}, shown: {notes: "", said: "", foot: "", minimum: 0}};
 }
 
 const all = (s, f) => s.views.forEach(f);
@@ -71,12 +69,12 @@ function download({name, type}, buffer) {
 
 // ---- to the kernel
 
-async function deliver(s, file) {
+async function deliver(s, file, first) {
   const id = `${Date.now()}-${++count}-${Math.random()}`, reply = {got: -1, done: false, wake() {}};
   const until = test => new Promise(ok => { reply.wake = () => test() && ok(); reply.wake(); });
   s.replies.set(id, reply);
   try {
-    s.model.send({kind: "begin", id, name: file.name, size: file.size});
+    s.model.send({kind: "begin", id, first, name: file.name, size: file.size});
     await until(() => reply.done || reply.got >= 0);
     for (let at = 0; at < file.size && !reply.done; at += PIECE) {
       await until(() => reply.done || at - reply.got < AHEAD);
@@ -92,7 +90,8 @@ async function deliver(s, file) {
 }
 
 async function take(s, files) {
-  const room = s.limits.pictures;
+  const room = s.limits.pictures, first = s.firsts;
+  first.add(files[0]);
   if (files.length > room) s.model.send({kind: "surplus", count: files.length - room});
   s.queue.push(...files.slice(0, room));
   if (s.busy) return;
@@ -101,7 +100,7 @@ async function take(s, files) {
     const file = s.queue.shift();
     progress(s, file, 0);
     const late = setTimeout(() => { s.busy.late = true; progress(s, file, s.busy.share); }, PATIENCE);
-    await deliver(s, file);
+    await deliver(s, file, first.has(file));
     clearTimeout(late);
     s.busy = {sent: s.busy.sent + 1};
   }
@@ -184,7 +183,7 @@ const actions = {
   choose: ({el}) => el.querySelector("input[type=file]").click(),
   paste: ({s}) => paste(s),
   save: ({s}, o) => s.model.send({kind: "save", what: o.dataset.what, id: o.closest("[data-id]")?.dataset.id ?? ""}),
-  remove: ({s}, o) => s.model.send({kind: "remove", id: o.closest("[data-id]").dataset.id}),
+  remove: ({s}, o) => s.model.send({kind: "remove", id: o.closest("[data-id]")?.dataset.id ?? ""}),
 };
 
 function listen(view) {
@@ -203,7 +202,7 @@ function listen(view) {
     const files = offered(event.dataTransfer);
     if (files.length) take(s, files); else say(s, "That was not a file. Save the picture first, then drop the file.");
   });
-  input.addEventListener("change", () => { take(s, [...input.files]); input.value = ""; });
+  input.addEventListener("change", () => { if (input.files.length) take(s, [...input.files]); input.value = ""; });
   zone.addEventListener("keydown", event => { if (event.target === zone && ["Enter", " "].includes(event.key)) { event.preventDefault(); actions.choose(view); } });
   zone.addEventListener("click", event => { if (event.target.closest("button, input") === null && !zone.classList.contains("fer-small")) actions.choose(view); });
   el.addEventListener("click", event => { const o = event.target.closest("[data-do]"); if (o) actions[o.dataset.do](view, o); });
@@ -222,28 +221,31 @@ function listen(view) {
   return () => document.removeEventListener("paste", pasted, true);
 }
 
-function initialize({model}) {
-  const s = stateOf(model), hear = (message, buffers) => receive(s, message, buffers);
-  model.on("msg:custom", hear);
-  model.send({kind: "hello"});
+function begin(s) {
+  const hear = (message, buffers) => receive(s, message, buffers);
+  s.model.on("msg:custom", hear);
+  s.model.send({kind: "hello"});
   return () => {
-    model.off("msg:custom", hear);
+    s.model.off("msg:custom", hear);
     for (const url of s.blobs.values()) URL.revokeObjectURL(url);
-    states.delete(model);
   };
 }
 
-function render({model, el}) {
-  const view = {s: stateOf(model), el};
+function view(s, el) {
+  const view = {s, el};
   el.classList.add("fer-upload");
   el.dataset.lmSuppressShortcuts = "true";  // keys pressed in here are not commands of JupyterLab
   el.innerHTML = SHELL;
   el.querySelector('[data-do="paste"]').hidden = !navigator.clipboard?.read;
-  view.s.views.add(view);
+  s.views.add(view);
   const stop = listen(view);
   draw(view);
   progressOf(view);
-  return () => { stop(); view.s.views.delete(view); };
+  return () => { stop(); s.views.delete(view); };
 }
 
-export default { initialize, render };
+// One state for each panel, however many views of it there are.
+export default () => {
+  let s;
+  return { initialize: ({model}) => begin(s = newState(model)), render: ({el}) => view(s, el) };
+};
