@@ -70,7 +70,7 @@ def cold(*command) -> tuple:  # (seconds, peak resident memory in MB)
     return time.perf_counter() - start, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def starting(_) -> dict:
+def starting() -> dict:
     "Imports and cold processes."
     predict = FER_NB, "predict", photos()[0], "--json"
     return {"import fer_nb, s": median(lambda: python(TIMED.format("import fer_nb"))),
@@ -83,7 +83,7 @@ def starting(_) -> dict:
             "cold predict, peak MB": median(lambda: cold(*predict)[1])}
 
 
-def classifying(_) -> dict:
+def classifying() -> dict:
     "One face through each form of the shipped networks, one thread; milliseconds."
     found = {}
     for model in sorted(Path("models").glob("*.tflite")): found[f"{model.name}, ms"] = 1000 * python(LITERT, model)
@@ -209,7 +209,7 @@ def together(stage) -> dict:
             thread = lambda n: stack.enter_context(ThreadPoolExecutor(n))
             process = lambda n: stack.enter_context(ProcessPoolExecutor(n, get_context("spawn"), equip, (own,)))
             pools = {"one thread": (thread(1), 1), "two threads": (thread(2), 2), "one process": (process(1), 1), "two processes": (process(2), 2)}
-            taken |= abreast({f"{PHOTO}, {k}, {name}": partial(run, *o) for name, o in pools.items()})
+            taken |= abreast({f"photos in a row, {k}, {name}": partial(run, *o) for name, o in pools.items()})
     return rates(taken)
 
 
@@ -233,27 +233,37 @@ def machine() -> dict:
                 load=round(os.getloadavg()[0], 2), runs=RUNS)
 
 
-PARTS = dict(start=starting, network=classifying, photo=photographs, film=films, crops=crops, together=together)
+COLD = dict(start=starting, network=classifying)  # first: what this process holds would count as its children's memory
+WARM = dict(photo=photographs, film=films, crops=crops, together=together)
+
+
+def show(values: dict) -> dict:
+    for name, value in values.items(): print(f"  {value:9.3f}  {name}", flush=True)
+    return values
+
+
+def measured(wanted: list, folder: Path) -> dict:
+    "The report on some parts."
+    report, taken, missing = dict(machine=machine()), {}, []
+    def keep(values): taken.update(show({name: round(value, 4) for name, value in values.items()}))
+    for part in [o for o in COLD if o in wanted]: keep(COLD[part]())
+    if WARM.keys() & wanted:
+        stage = Stage(folder)
+        for part in [o for o in WARM if o in wanted]: keep(WARM[part](stage))
+        if stage.peer: stage.peer.process.communicate()
+        missing = stage.missing
+    report |= dict(figures=taken, ratios=show(ratios(taken)), missing=missing)
+    for reason in missing: print(f"left out, with its ratios: {reason}")
+    if "detection" in wanted:
+        from bench_detection import figures
+        report["detection"] = figures()
+        print(json.dumps(report["detection"], indent=1))
+    return report
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or [*PARTS, "detection"]
-    if unknown := set(wanted) - {*PARTS, "detection"}: sys.exit(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)} and detection")
-    if "detection" in wanted: import bench_detection
-    report, taken = dict(machine=machine()), {}
-    with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(Path(folder))
-        for part in [o for o in PARTS if o in wanted]:
-            new = {name: round(value, 4) for name, value in PARTS[part](stage).items()}
-            for name, value in new.items(): print(f"  {value:9.3f}  {name}", flush=True)
-            taken |= new
-        if stage.peer: stage.peer.process.communicate()
-    report |= dict(figures=taken, ratios=ratios(taken), missing=stage.missing)
-    for name, value in report["ratios"].items(): print(f"  {value:9.3f}  {name}")
-    for reason in stage.missing: print(f"left out, with its ratios: {reason}")
-    if "detection" in wanted:
-        report["detection"] = bench_detection.figures()
-        print(json.dumps(report["detection"], indent=1))
+    if unknown := set(sys.argv[1:]) - (parts := {*COLD, *WARM, "detection"}): sys.exit(f"no part {', '.join(unknown)}; there are {', '.join(parts)}")
+    with tempfile.TemporaryDirectory() as folder: report = measured(sys.argv[1:] or list(parts), Path(folder))
     if not sys.argv[1:]:
         part = OUT.with_suffix(".part")
         part.write_text(json.dumps(report, indent=1) + "\n")
