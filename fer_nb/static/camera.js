@@ -145,7 +145,7 @@ function look(s) {
   Object.assign(s.root.dataset, {results: s.results, rate: rate.toFixed(1), lag: s.lag.toFixed(0), faces: n});
   s.find(".fer-said").replaceChildren(...[...s.faces.values()].filter(face => face.there).map(face => {
     const line = document.createElement("li");
-    line.textContent = `face ${face.id}: ${face.label} ${Math.round(100*face.confidence)} %`;
+    line.textContent = `face ${face.id}: ${face.label} ${Math.round(100*face.confidence)}%`;
     return line;
   }));
   const silent = s.asked ? now - s.asked : 0;
@@ -182,10 +182,8 @@ async function start(s, device) {
   dress(s);
   devices(s);
   const next = s.video.requestVideoFrameCallback ? f => s.video.requestVideoFrameCallback(f) : f => requestAnimationFrame(f);
-  const capture = () => { if (turn === s.turn && s.stream) { next(capture); send(s); } };
-  const animate = () => { if (turn === s.turn && s.stream) { draw(s); requestAnimationFrame(animate); } };
-  next(capture);
-  animate();
+  const live = () => { if (turn === s.turn && s.stream) { next(live); send(s); draw(s); } };   // once for each frame of the camera
+  next(live);
 }
 
 function release(s) {
@@ -243,7 +241,7 @@ function shrink(s, source, wide, high, most) {
   const scale = Math.min(1, most/Math.max(wide, high));
   s.grab.width = Math.max(1, Math.round(wide*scale));
   s.grab.height = Math.max(1, Math.round(high*scale));
-  s.grab.getContext("2d").drawImage(source, 0, 0, s.grab.width, s.grab.height);
+  s.grab.getContext("2d", {willReadFrequently: true}).drawImage(source, 0, 0, s.grab.width, s.grab.height);
 }
 
 const jpeg = (canvas, quality) => new Promise(done => canvas.toBlob(done, "image/jpeg", quality));
@@ -299,7 +297,7 @@ function answer(s, message) {
   merge(s, message.faces);
   if (s.state === "still") {
     s.find(".fer-said").replaceChildren(...message.faces.map(face => Object.assign(document.createElement("li"),
-      {textContent: `face ${face.id}: ${face.label} ${Math.round(100*face.confidence)} %`})));
+      {textContent: `face ${face.id}: ${face.label} ${Math.round(100*face.confidence)}%`})));
     s.root.dataset.faces = message.faces.length;
     for (const face of s.faces.values()) settle(face, 1);
     draw(s);
@@ -365,7 +363,7 @@ function paintFace(s, pen, face, [x, y, w, h], [wide, high], zoom) {
     pen.stroke();
   }
   pen.setLineDash([]);
-  const text = `${face.label} ${Math.round(100*face.confidence)} %`;
+  const text = `${face.label} ${Math.round(100*face.confidence)}%`;
   pen.font = `600 ${14*zoom}px ${FONT}`;
   pen.textBaseline = "middle";
   const plate = pen.measureText(text).width + 14*zoom, tall = 22*zoom;
