@@ -382,7 +382,7 @@ def plot_timeline(
 # %% ../nbs/08a_video.ipynb #08-039
 def set_times(ax, begin, end):
     "Ticks at times that one would name: whole seconds, minutes or hours."
-    ax.set(xlim=(begin, max(end, begin + .05)), xlabel="time, min:s" if end < 3600 else "time, h:min:s")
+    ax.set(xlim=(begin, max(end, begin + .05)), xlabel="time, min:s" if end <= 3600 else "time, h:min:s")
     step = next((o for o in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200) if (end - begin)/o <= 9), (end - begin)/8)
     if end - begin < 2: return ax.set(xlabel="time, s")
     ax.set_xticks(np.arange(math.ceil(begin/step), end/step)*step)
