@@ -541,7 +541,7 @@ def _browser_widget(settings):
         settings = traitlets.Dict().tag(sync=True)
     return Camera(settings=settings)
 
-# %% ../nbs/09_webcam.ipynb #09-070
+# %% ../nbs/09_webcam.ipynb #09-071
 class DisplayError(ValueError):
     "There is no way to open a window."
 
@@ -569,7 +569,7 @@ def complaint(text): # of what a program said
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if "could not" in line.lower() or "cannot open" in line.lower()), lines[-1] if lines else "it does not say why")
 
-# %% ../nbs/09_webcam.ipynb #09-072
+# %% ../nbs/09_webcam.ipynb #09-073
 def show_window(
     source=0,                  # a camera's number, a film or an address
     recognizer: Recognizer|None=None, # None = the default one
@@ -599,7 +599,7 @@ def show_window(
         finally: cv2.destroyAllWindows()
     return shown
 
-# %% ../nbs/09_webcam.ipynb #09-073
+# %% ../nbs/09_webcam.ipynb #09-074
 def footer(
     rgb: np.ndarray, # uint8 (H, W, 3)
     stamps,          # when the last frames were shown, in seconds

@@ -215,9 +215,7 @@ function fail(s, reason) {
 
 function pause(s) {
   s.state = s.state === "paused" ? "on" : "paused";
-  if (s.state === "on") s.video.play(); else s.video.pause();
-  s.asked = 0;
-  s.waiting.clear();
+  if (s.state === "on") s.video.play(); else { s.video.pause(); send(s, true); }   // the frame that stays is looked at, too
   dress(s);
 }
 
@@ -247,15 +245,16 @@ function shrink(s, source, wide, high, most) {
 const jpeg = (canvas, quality) => new Promise(done => canvas.toBlob(done, "image/jpeg", quality));
 
 // The newest frame, if the kernel has kept up; otherwise it is left out, and a newer one will come.
-async function send(s) {
+async function send(s, last = false) {
   const now = performance.now(), {turn} = s;
-  if (s.state !== "on" || document.hidden || s.encoding || s.waiting.size >= AHEAD || now - s.sent < 1000/s.settings.rate - 4 || !s.video.videoWidth) return;
+  if (!last && (s.state !== "on" || s.waiting.size >= AHEAD || now - s.sent < 1000/s.settings.rate - 4 || document.hidden || s.encoding)) return;
+  if (!s.video.videoWidth) return;
   s.encoding = true;
   s.sent = now;
   try {
     shrink(s, s.video, s.video.videoWidth, s.video.videoHeight, s.settings.size);
     const bytes = await (await jpeg(s.grab, s.settings.quality)).arrayBuffer();
-    if (turn !== s.turn || s.state !== "on") return;
+    if (turn !== s.turn || !s.stream) return;
     const number = ++s.number;
     s.asked ||= now;
     s.waiting.set(number, now);
@@ -287,35 +286,39 @@ async function choose(s, file) {
 function answer(s, message) {
   const sent = s.waiting.get(message.number), now = performance.now();
   for (const number of s.waiting.keys()) if (number <= message.number) s.waiting.delete(number);
-  if (sent === undefined || s.state !== (message.kind === "still" ? "still" : "on")) return;
+  if (sent === undefined || (message.kind === "still") !== (s.state === "still")) return;
   s.asked = s.waiting.size ? now : 0;
   if (message.error) { s.troubled = true; return say(s, message.error, true); }
   if (s.troubled || s.state === "still") { s.troubled = false; say(s, message.kind === "still" && !message.faces.length ? "No face was found in this picture." : ""); }
   s.arrived.push(now);
   s.results++;
   s.lag += (now - sent - s.lag)*(s.lag ? .15 : 1);
-  merge(s, message.faces);
-  if (s.state === "still") {
+  merge(s, message.faces, sent);
+  if (s.state !== "on") {
     s.find(".fer-said").replaceChildren(...message.faces.map(face => Object.assign(document.createElement("li"),
       {textContent: `face ${face.id}: ${face.label} ${Math.round(100*face.confidence)}%`})));
     s.root.dataset.faces = message.faces.length;
-    for (const face of s.faces.values()) settle(face, 1);
     draw(s);
   }
 }
 
-// ---- drawing: boxes and bars glide to where the newest result has them, so they move as smoothly as the picture
+// ---- drawing: boxes and bars glide to where they should be by now, so they move as smoothly as the picture.
+// A box that moves is moved on for as long as its answer was under way; small movements are left alone, for they are noise.
 
-function merge(s, faces) {
+const CALM = .15, REACH = 250;   // widths of the box in a second that count as noise; milliseconds that are looked ahead
+
+function merge(s, faces, taken) {
   for (const face of s.faces.values()) face.there = false;
   for (const {id, box, label, confidence, p} of faces) {
-    const old = s.faces.get(id) ?? {id, box: [...box], p: p.map(() => 0), alpha: 0};
-    s.faces.set(id, Object.assign(old, {there: true, label, confidence, target: box, aims: p}));
+    const face = s.faces.get(id) ?? {id, box: [...box], p: p.map(() => 0), alpha: 0, speed: [0, 0, 0, 0]}, span = (taken - face.taken)/1000;
+    if (span > .01) face.speed = face.speed.map((v, i) => i > 1 || span > 1 ? 0 : v + ((box[i] - face.target[i])/span - v)*Math.min(1, span/.12));
+    s.faces.set(id, Object.assign(face, {there: true, label, confidence, target: box, aims: p, taken}));
   }
 }
 
-function settle(face, share) {
-  face.box = face.box.map((v, i) => v + (face.target[i] - v)*share);
+function settle(face, share, ahead) {
+  const move = face.speed.map(v => Math.sign(v)*Math.max(0, Math.abs(v) - CALM*face.target[2])*ahead/1000);
+  face.box = face.box.map((v, i) => v + (face.target[i] + move[i] - v)*share);
   face.p = face.p.map((v, i) => v + (face.aims[i] - v)*share);
   face.alpha += ((face.there ? 1 : 0) - face.alpha)*share;
 }
@@ -329,13 +332,14 @@ function draw(s) {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, wide, high);
   if (s.state === "off" || s.state === "asking") return;
-  if (s.state !== "still") for (const face of s.faces.values()) settle(face, 1 - Math.exp(-step/(face.there ? 45 : 120)));
+  for (const face of s.faces.values())
+    if (s.state === "on") settle(face, 1 - Math.exp(-step/(face.there ? 40 : 120)), Math.min(REACH, now - face.taken)); else settle(face, 1, 0);
   for (const [id, face] of s.faces) if (!face.there && face.alpha < .03) s.faces.delete(id);
   paint(s, pen, wide, high);
 }
 
 function paint(s, pen, wide, high) {
-  const faces = [...s.faces.values()].sort((a, b) => a.box[2] - b.box[2]), zoom = Math.max(1, Math.min(wide, high)/420);
+  const faces = [...s.faces.values()].sort((a, b) => a.box[2] - b.box[2]), zoom = Math.max(1, Math.min(1.3, Math.min(wide, high)/420));
   for (const face of faces) {
     const w = face.box[2]*wide, x = s.options.mirror && s.state !== "still" ? wide - face.box[0]*wide - w : face.box[0]*wide;
     pen.globalAlpha = Math.max(0, Math.min(1, face.alpha));
@@ -363,6 +367,7 @@ function paintFace(s, pen, face, [x, y, w, h], [wide, high], zoom) {
     pen.stroke();
   }
   pen.setLineDash([]);
+  if (s.options.bars && w > 28*zoom) paintBars(s, pen, face, [x, y, w], [wide, high], zoom);
   const text = `${face.label} ${Math.round(100*face.confidence)}%`;
   pen.font = `600 ${14*zoom}px ${FONT}`;
   pen.textBaseline = "middle";
@@ -373,11 +378,11 @@ function paintFace(s, pen, face, [x, y, w, h], [wide, high], zoom) {
   pen.fill();
   pen.fillStyle = ink(colour);
   pen.fillText(text, left + 7*zoom, top + tall/2 + zoom/2);
-  if (s.options.bars && w > 28*zoom) paintBars(s, pen, face, [x, y, w], [wide, high], zoom);
 }
 
 // All probabilities on a dark plate: right of the face, else left of it, else inside.
 function paintBars(s, pen, face, [x, y, w], [wide, high], zoom) {
+  pen.textBaseline = "middle";
   const line = 15*zoom, across = 150*zoom, tall = face.p.length*line + 10*zoom, gap = 8*zoom, best = face.aims.indexOf(Math.max(...face.aims));
   const left = x + w + gap + across <= wide ? x + w + gap : x - gap - across >= 0 ? x - gap - across : Math.max(0, Math.min(wide - across, x + w - across));
   const top = Math.max(0, Math.min(y, high - tall));
