@@ -12,6 +12,8 @@ import bz2, csv, gzip, hashlib, lzma, os, re, struct, tarfile, tempfile, time, w
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -592,7 +594,7 @@ def _zip(path):
 def _tree(path):
     "The files below a folder or in a zip: (sorted names relative to it, function from a name to the file's bytes)."
     def read(stream):
-        with stream: content = stream.read(MAX_FILE + 1)
+        with stream: content = b"".join(islice(iter(partial(stream.read, 1 << 20), b""), (MAX_FILE >> 20) + 1))
         if len(content) > MAX_FILE: raise ValueError(f"larger than {MAX_FILE >> 20} MB")
         return content
     if path.is_dir():

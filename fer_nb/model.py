@@ -236,7 +236,7 @@ def new_head(network, # a Keras model with a dense layer `expression` at its end
     old = next((l for l in network.layers if l.name == 'expression' and isinstance(l, keras.layers.Dense)), None)
     if old is None or old.units != len(known): raise ValueError(f'the network {network.name} has no dense layer `expression` with {len(known)} outputs')
     head = keras.layers.Dense(len(classes), dtype='float32', name='expression')
-    net = keras.Model(network.input, head(old.input), name=network.name)
+    net = keras.Model(network.inputs[0], head(old.input), name=network.name)
     both = [(list(known).index(c), j) for j, c in enumerate(classes) if c in known]
     values = head.get_weights()
     for new, had in zip(values, old.get_weights()):
