@@ -106,7 +106,7 @@ def _new_film(part, width, height, quality, codec):
     codec = codec or next(c for c in ("libx264", "libopenh264", "mpeg4") if c in av.codecs_available)
     pieces = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000"}
     film = av.open(f"file:{part}", "w", format="mp4", container_options=pieces)
-    x264 = {"preset": "veryfast", "crf": str(quality), "bf": "0", "rc-lookahead": "10"}
+    x264 = {"preset": "superfast", "crf": str(quality), "bf": "0", "rc-lookahead": "10"}
     stream = film.add_stream(codec, rate=30, options=x264 if codec == "libx264" else {})
     stream.width, stream.height, stream.pix_fmt = width + width%2, height + height%2, "yuv420p"
     context = stream.codec_context
@@ -198,7 +198,7 @@ class FilmWriter(_Part):
         else: wrong, self.last, self.frames = None, time, self.frames + 1
         if wrong: self.close(wrong)
 
-# %% ../nbs/06a_frames.ipynb #06-027
+# %% ../nbs/06a_frames.ipynb #06-029
 def _rising(pairs, step, problems):
     "Pairs of (seconds or None, anything), with times that are there and rise. `step`: seconds between two frames, where that must be guessed."
     last, shift, missing = None, 0., False
@@ -215,7 +215,7 @@ def _rising(pairs, step, problems):
         last = now
         yield now, thing
 
-# %% ../nbs/06a_frames.ipynb #06-030
+# %% ../nbs/06a_frames.ipynb #06-032
 def _open_file(path):
     "An ordinary file, open for reading in binary, without its name."
     try: info = os.stat(path)
@@ -229,7 +229,7 @@ def _open_file(path):
 
 def _refuse(*_): raise PermissionError("a film may not open other files")
 
-# %% ../nbs/06a_frames.ipynb #06-032
+# %% ../nbs/06a_frames.ipynb #06-035
 #: The kinds of addresses that are opened.
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp")
 
@@ -249,12 +249,13 @@ def _within(seconds, f, what):
     if answer[1]: raise answer[1]
     return answer[0]
 
-# %% ../nbs/06a_frames.ipynb #06-034
+# %% ../nbs/06a_frames.ipynb #06-037
 def _open_film(source, timeout):
     "A container of PyAV: from an open file or, with a time limit, an address."
     av, options = _av(), {"max_pixels": str(MAX_PIXELS)}
     def from_network():
-        allowed = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp,rtmp,rtmps,rtmpt", "rtsp_flags": "prefer_tcp"}
+        allowed = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp,rtmp,rtmps,rtmpt", "rtsp_flags": "prefer_tcp",
+                   "analyzeduration": str(int(min(5, timeout/2)*1e6))}
         return av.open(source, options=options | allowed, timeout=timeout, metadata_errors="replace")
     try:
         if isinstance(source, str): return _within(2*timeout + 1, from_network, "no answer")
@@ -279,7 +280,7 @@ def _stream(container):
         raise FrameError(f"its frames have {stream.width} x {stream.height} pixels, the limit is {MAX_PIXELS:,} pixels")
     return stream
 
-# %% ../nbs/06a_frames.ipynb #06-036
+# %% ../nbs/06a_frames.ipynb #06-039
 def _matrices(f):
     "{track number: its display matrix}, of an open MP4 file."
     found, places = {}, [((b"moov", b"trak", b"tkhd"), 0, f.seek(0, os.SEEK_END))]
@@ -310,7 +311,7 @@ def _frame_rgb(frame, scaler, aspect=1., matrix=None):
     a = scaler.reformat(frame, width=wide, format="rgba" if alpha else "rgb24", threads=1).to_ndarray()
     return to_rgb(np.rot90(a, round(frame.rotation/90)) if matrix is None else _turned(a, matrix))
 
-# %% ../nbs/06a_frames.ipynb #06-037
+# %% ../nbs/06a_frames.ipynb #06-040
 def _seconds(x, unit): return float(x*unit) if x and unit and x > 0 else None
 
 def _tag_seconds(text):
@@ -318,7 +319,7 @@ def _tag_seconds(text):
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", (text or "").strip())
     return found and sum(float(part)*by for part, by in zip(found.groups(), (3600, 60, 1))) or None
 
-# %% ../nbs/06a_frames.ipynb #06-040
+# %% ../nbs/06a_frames.ipynb #06-043
 def _film_info(container, stream, name, address):
     "What a film says about itself, and whether the frames it promises and its length are those of the pictures alone."
     fps, length = stream.average_rate or stream.guessed_rate, _seconds(stream.duration, stream.time_base)
@@ -333,7 +334,7 @@ def _origin(container):
     runs_on = container.format.flags & _av().format.Flags.ts_discont.value
     return container.start_time/1e6 if runs_on and container.start_time else 0.
 
-# %% ../nbs/06a_frames.ipynb #06-042
+# %% ../nbs/06a_frames.ipynb #06-045
 class _Film:
     "A film or a stream of PyAV: pairs of (seconds, frame), and how to make RGB of a frame."
     def __init__(self, source, name, timeout, start=0.):
@@ -347,16 +348,18 @@ class _Film:
         self.matrix = matrices.get(stream.id)
         aspect = float(stream.sample_aspect_ratio or 1)
         self.aspect, self.scaler = aspect if .25 <= aspect <= 4 else 1, _av().video.reformatter.VideoReformatter()
-        self.origin = None if self.info.live else _origin(self.container)
+        self.by_clock = self.info.live and self.container.format.name in ("mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc")  # they carry no times
+        self.origin = time.monotonic() if self.by_clock else None if self.info.live else _origin(self.container)
 
     def _time(self, x):
         stamp = x.pts if x.pts is not None else x.dts
-        if stamp is None: return time.monotonic() - self.origin if self.info.live and self.origin else None
-        return float(stamp*self.stream.time_base) - (self.origin or 0)
+        if self.by_clock: return time.monotonic() - (self.origin or 0)
+        return None if stamp is None else float(stamp*self.stream.time_base) - (self.origin or 0)
 
     def __iter__(self):
         for frame in _from(self, self.start) if self.start and not self.info.live else _decoded(self):
             if self.origin is None: self.origin = self._time(frame)
+            if self.origin is None and self.count < 10: continue  # the first frames of a stream often have no times yet
             if frame.is_corrupt: self.problems.add(f"the frame at {self._time(frame) or 0:.3f} s is damaged")
             yield self._time(frame), frame
 
@@ -366,25 +369,34 @@ class _Film:
         self.container.close()
         if not isinstance(self.source, str): self.source.close()
 
-# %% ../nbs/06a_frames.ipynb #06-043
+# %% ../nbs/06a_frames.ipynb #06-046
+def _decode(film, packet=None):
+    "The frames that come out of the decoder with a packet, or without one at the end."
+    try:
+        if packet and packet.is_corrupt and "mov" in film.container.format.name: raise ValueError("it is not complete")
+        yield from film.stream.codec_context.decode(packet)
+    except (_av().FFmpegError, ValueError) as e:
+        at = packet and film._time(packet)
+        film.problems.add(f"a frame near {film.end if at is None else at:.3f} s cannot be decoded ({_reason(e)})")
+
 def _decoded(film):
     "All frames of a film, in the order in which they are shown."
     av, failed, packets = _av(), 0, film.container.demux(film.stream)
     while failed < 3:
         try: packet = next(packets, None)
         except (av.error.ExitError, av.error.TimeoutError):
-            return film.problems.append(f"nothing came for {film.timeout:g} s: the stream stalled after {film.end:.2f} s")
+            film.problems.append(f"nothing came for {film.timeout:g} s: the stream stalled after {film.end:.2f} s")
+            return (yield from _decode(film))
         except (av.FFmpegError, OSError) as e:
-            film.problems.add(f"it cannot be read after {film.end:.3f} s ({_reason(e)})")
+            if not failed: film.problems.add(f"it cannot be read after {film.end:.3f} s ({_reason(e)})")
             failed, packets = failed + 1, film.container.demux(film.stream)
             continue
         if packet is None: break
-        at = film._time(packet)
         if packet.size:
             failed, film.count = 0, film.count + 1
-            film.end = max(film.end, (at or 0.) + float((packet.duration or 0)*film.stream.time_base))
-        try: yield from packet.decode()
-        except av.FFmpegError as e: film.problems.add(f"a frame near {film.end if at is None else at:.3f} s cannot be decoded ({_reason(e)})")
+            film.end = max(film.end, (film._time(packet) or 0.) + float((packet.duration or 0)*film.stream.time_base))
+        yield from _decode(film, packet)
+    if failed: yield from _decode(film)
     _check_end(film)
 
 def _check_end(film):
@@ -395,6 +407,7 @@ def _check_end(film):
     if missing and not (promised and film.count >= promised):
         film.problems.append(f"it ends after {f'{film.count} of {promised} frames, ' if promised else ''}{film.end:.2f} of {info.duration:.2f} s: the rest is missing")
 
+# %% ../nbs/06a_frames.ipynb #06-047
 def _from(film, start):
     "The frames of a film from shortly before a time."
     back, step = 0., 1/(film.info.fps or 25)
@@ -412,7 +425,7 @@ def _from(film, start):
     yield first
     yield from found
 
-# %% ../nbs/06a_frames.ipynb #06-045
+# %% ../nbs/06a_frames.ipynb #06-050
 def _camera_trouble(index, folder="/dev"):
     "Why a camera cannot be opened on Linux, '' where its device file looks fine."
     device, here = Path(folder)/f"video{index}", sorted(p.name for p in Path(folder).glob("video[0-9]*"))
@@ -437,7 +450,7 @@ def _open_camera(index, size=None):
         for what, value in zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), size): opened.set(what, value)
     return opened
 
-# %% ../nbs/06a_frames.ipynb #06-048
+# %% ../nbs/06a_frames.ipynb #06-053
 class _Camera:
     "Pairs of (seconds, BGR picture) from an open `cv2.VideoCapture`."
     def __init__(self, capture, name, timeout, patience=1.):
@@ -458,7 +471,7 @@ class _Camera:
     def rgb(self, bgr): return to_rgb(bgr, bgr=True)
     def close(self): self.capture.release()
 
-# %% ../nbs/06a_frames.ipynb #06-050
+# %% ../nbs/06a_frames.ipynb #06-055
 class _Newest:
     "Reads a live source in a thread and gives the newest of its pairs; the thread alone touches the source, and closes it."
     def __init__(self, source, timeout):
@@ -491,9 +504,9 @@ class _Newest:
             yield pair
         if self.error: raise self.error
 
-    def close(self): self._stop(); self.thread.join(2)
+    def close(self): self._stop(); self.thread.join(1)
 
-# %% ../nbs/06a_frames.ipynb #06-052
+# %% ../nbs/06a_frames.ipynb #06-058
 class _Arrays:
     "Pairs of (seconds, array) from arrays, or from pairs."
     def __init__(self, source, name, fps):
@@ -515,7 +528,7 @@ class _Arrays:
 
     def close(self): pass
 
-# %% ../nbs/06a_frames.ipynb #06-054
+# %% ../nbs/06a_frames.ipynb #06-061
 def _steps(source, pairs, start, stop):
     "Pairs of (seconds, RGB) within a range of time."
     problems, seen, wanted, given = source.problems, False, False, False
@@ -531,7 +544,7 @@ def _steps(source, pairs, start, stop):
     if wanted > given or not seen: raise FrameError(problems[0] if problems else "it has no frames")
     if not given: problems.append(f"it has no frames from {start:g} s on" + (f" and before {stop:g} s" if stop else ""))
 
-# %% ../nbs/06a_frames.ipynb #06-055
+# %% ../nbs/06a_frames.ipynb #06-063
 class Frames:
     "Pairs of (seconds, uint8 (H, W, 3) upright RGB), once. Made by `frames`; close it, or use it with `with`."
     def __init__(self, source, start, stop):
@@ -568,7 +581,7 @@ class Frames:
     def __del__(self):
         if getattr(self, "_open", False): self.close()
 
-# %% ../nbs/06a_frames.ipynb #06-056
+# %% ../nbs/06a_frames.ipynb #06-064
 def _is_number(x): return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
 
 def _source(source, name, timeout, start, fps, size):
