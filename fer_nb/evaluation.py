@@ -742,7 +742,7 @@ def model_card(
     if not figures.get("results"): raise ValueError("no results: a card needs at least one record of `evaluate_model`")
     record, fer2013 = _headline(figures["results"]), "fer2013" in f"{metadata['data']} {figures.get('edition')}".lower()
     anchors = ["## For comparison: other people's figures", _OTHERS, _markdown_table([dict(zip(("what", "accuracy, %", "remark"), o)) for o in ANCHORS])]
-    rights = ["## Licences", f"Code of fer_nb: Apache-2.0. These weights: {metadata['licence']}.", *[_FER2013_RIGHTS]*fer2013]
+    rights = ["## Licences", f"Code of fer_nb: Apache-2.0. These weights: {metadata['licence']}.", *[_FER2013_RIGHTS]*(fer2013 or "fer2013" in str(metadata.get("pretraining")).lower())]
     command = f"```\n{metadata['command']}\n```" if metadata.get("command") else "No command was given."
     parts = [*_what(metadata, figures, record), _USE, *_protocol(metadata, figures), *_results(figures, record), *anchors*fer2013,
              *_noise(figures, record), _GROUPS, *rights, "## How to re-create it", command]

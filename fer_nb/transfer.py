@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SCRATCH', 'CANDIDATES', 'Cutter', 'map_classes', 'checked', 'own_faces', 'shipped_network', 'opened', 'beginning',
            'crop_of', 'FineTune', 'recipe_for', 'layer_groups', 'paces', 'freeze', 'divided', 'fingerprint', 'tune',
-           'Tuned', 'fine_tune', 'exported', 'judged', 'tuner', 'Study', 'cross_validate', 'one_fold', 'people_folds',
-           'loso', 'random_split', 'judge_answers', 'zero_shot', 'cross', 'compare_networks', 'sampled', 'compared']
+           'Tuned', 'fine_tune', 'command_of', 'exported', 'judged', 'tuner', 'Study', 'cross_validate', 'one_fold',
+           'people_folds', 'loso', 'random_split', 'judge_answers', 'zero_shot', 'cross', 'compare_networks', 'sampled',
+           'compared']
 
 # %% ../nbs/10_transfer.ipynb #10-003
 import hashlib, json, tempfile, time, warnings
@@ -93,7 +94,9 @@ def own_faces(
     options = {k: v for k, v in dict(people=around, cut=cut).items() if v}
     if isinstance(source, FaceSet) and options: raise ValueError("faces that are loaded already have neither folders nor photos to look at")
     try: faces = source if isinstance(source, FaceSet) else load(source, **options)
-    except TypeError: raise ValueError(f"{source}: only class folders can have {' and '.join(options)}") from None
+    except TypeError:
+        if not options: raise
+        raise ValueError(f"{source}: people's folders and photos to be cropped are for class folders only") from None
     if cut and cut.several: warnings.warn(f"{source}: {cut.several} photos show several faces; the largest was taken", stacklevel=2)
     if subjects and not around: faces = with_subjects(faces, subjects)
     return map_classes(faces, mapping) if mapping else faces
@@ -142,7 +145,7 @@ def beginning(
         if backbone not in (*STUDENTS, "baseline"): raise ValueError(f"{backbone}: only {', '.join([*STUDENTS, 'baseline', *BACKBONES])} can start at random")
         return new_head(build(backbone if backbone == "baseline" else f"student_{backbone}"), [""]*len(EXPRESSIONS), classes), "none, random initialisation"
     path = shipped_network(backbone) if backbone in STUDENTS and weights == "pretrained" else weights if weights != "pretrained" else backbone
-    if not Path(path).is_file() and Path(path).suffix != ".keras":
+    if path == backbone and not Path(path).is_file() and Path(path).suffix != ".keras":
         raise ValueError(f"backbone {backbone!r} is neither a .keras file nor one of {', '.join([*STUDENTS, *BACKBONES])}")
     network, known, meta = opened(path)
     network.trainable = True
@@ -307,12 +310,17 @@ def fine_tune(
     faces = divided(checked(own_faces(data, mapping, subjects, detector, rule)))
     network, history, temperature, origin, recipe = tune(faces, out, backbone, weights, mode, progress, **changes)
     meta = dict(data=f"{faces.edition}, {len(faces.part('train'))} faces", pretraining=origin, crop=rule, network=str(backbone), licence="not stated; that of the data decides",
-                selection="epochs and temperature by the validation rows") | (about or {})
+                selection="epochs and temperature by the validation rows", command=command_of(name, backbone, weights, mode, mapping, detector, changes)) | (about or {})
     files = exported(network, out, faces, name, kinds, meta, temperature)
     report = judged(network, out, faces, name, temperature, read_metadata(files["keras"]), history)
     return Tuned(network, faces.classes, history, report | dict(seconds=round(time.time() - start, 1)), files, temperature, out, dict(Counter(why for _, why in faces.skipped)))
 
 # %% ../nbs/10_transfer.ipynb #10-033
+def command_of(name, backbone, weights, mode, mapping, detector, changes) -> str:
+    "What re-creates a model, without the user's paths."
+    said = dict(name=name, backbone=Path(str(backbone)).name, weights=weights and Path(str(weights)).name, mode=mode, mapping=mapping, detector=detector and Path(str(detector)).name) | changes
+    return f"from fer_nb.transfer import fine_tune\nfine_tune(DATA, {', '.join(f'{k}={v!r}' for k, v in said.items())})"
+
 def exported(network, out, faces, name, kinds, about, temperature) -> dict:
     "The files of a model by kind. A kind that does not do what the network does is left out, with a warning."
     files = {}
@@ -490,8 +498,8 @@ def compare_networks(
     data, # FER2013, as for `fer_nb.data.load`
     file: str|Path = "models/transfer.json", # the results; networks that stand there under the same protocol are not trained again
     weights="pretrained", # of the ImageNet backbones: Keras' download, or a file
-    rows: int = 6000, # training rows
-    epochs: int = 12,
+    rows: int = 3000, # training rows
+    epochs: int = 10,
     work: str|Path = "_runs/compare", # folder for the runs; a run that was stopped goes on
     progress: bool = True, # show a progress bar?
     **changes, # other fields of `FineTune` for all
@@ -521,9 +529,10 @@ def sampled(train, rows, others=500) -> FaceSet:
 # %% ../nbs/10_transfer.ipynb #10-062
 def compared(sides, judged, folder, progress, **options) -> dict:
     "One network: trained, judged, measured."
-    network, history, temperature, *_ = tune(sides, folder, progress=progress, **options)
+    resumed, start = (folder/"checkpoint.npz").is_file(), time.process_time()
+    network, _, temperature, *_ = tune(sides, folder, progress=progress, **options)
+    seconds = None if resumed else round(time.process_time() - start)   # of the processor: another program beside it does not count
     report = evaluate(judged.labels, softmax(predict_logits(network, judged.images), temperature), judged.classes)
     ms = latency(litert_runner(to_litert(network, "fp32")), judged.images)
-    learning = history and sum(o["seconds"] for o in history)
     return dict(accuracy=report["accuracy"], accuracy_95=report["accuracy_95"], macro_f1=report["macro_f1"], n=report["n"], parameters=network.count_params(), macs=macs(network),
-                ms_per_face=round(ms, 3), training_seconds=round(learning))
+                ms_per_face=round(ms, 3), training_cpu_seconds=seconds)
