@@ -498,7 +498,7 @@ def compare_networks(
     data, # FER2013, as for `fer_nb.data.load`
     file: str|Path = "models/transfer.json", # the results; networks that stand there under the same protocol are not trained again
     weights="pretrained", # of the ImageNet backbones: Keras' download, or a file
-    rows: int = 3000, # training rows
+    rows: int = 4000, # training rows
     epochs: int = 10,
     work: str|Path = "_runs/compare", # folder for the runs; a run that was stopped goes on
     progress: bool = True, # show a progress bar?
@@ -507,7 +507,7 @@ def compare_networks(
     "Train several networks on the same rows in the same way, and judge them once on the clean PublicTest rows."
     faces = data if isinstance(data, FaceSet) else load(data)
     sides, judged = sampled(faces.part("train"), rows), faces.clean("val")
-    common = dict(epochs=epochs, batch_size=64, crop=48, patience=0, class_weights=False, ema=.99) | changes
+    common = dict(epochs=epochs, batch_size=32, crop=48, patience=0, class_weights=False, ema=.99) | changes
     protocol = dict(data=faces.edition, training_rows=int((sides.split == "train").sum()), judged_on="clean PublicTest", n=len(judged), **common)
     written = json.loads(Path(file).read_text()) if Path(file).is_file() else {}
     results = written.get("results", {}) if written.get("protocol") == protocol else {}
