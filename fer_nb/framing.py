@@ -124,9 +124,9 @@ def choose(
 ) -> int: # index of a rule
     "The rule that, with its neighbours, loses least."
     rules, loss = measured[0].rules, np.mean([o.loss for o in measured], axis=0)
-    steps = {k: min(np.diff(sorted({r[k] for r in rules})), default=0)*1.01 for k in ("margin", "vertical")}
-    def alike(a, b): return all(abs(a[k] - b[k]) <= steps[k] for k in steps) and (a["square"], a["align"]) == (b["square"], b["align"])
-    return int(np.argmin([loss[[alike(r, o) for o in rules]].mean() for r in rules]))
+    step = 1.01*min(np.diff(sorted({r["margin"] for r in rules})), default=0)
+    def near(a, b): return abs(a["margin"] - b["margin"]) <= step and all(a[k] == b[k] for k in ("vertical", "square", "align"))
+    return int(np.argmin([loss[[near(r, o) for o in rules]].mean() for r in rules]))
 
 # %% ../nbs/07a_framing.ipynb #07-024
 def coverage_curve(
@@ -166,11 +166,12 @@ def plot_framing(
         for k, vertical in enumerate(sorted({r["vertical"] for r in o["curve"] if alike(r)})):
             line = [r for r in o["curve"] if alike(r) and r["vertical"] == vertical]
             x, y, error = (np.array([r[k] for r in line]) for k in ("margin", "lost", "error"))
-            ax.plot(x, y, ".-", color=plt.cm.viridis(k/5), label=f"vertical {vertical:+.2f}", lw=2.5 if vertical == chosen["vertical"] else .8)
-            if vertical == chosen["vertical"]: ax.fill_between(x, y - error, y + error, color=plt.cm.viridis(k/5), alpha=.15)
+            ax.plot(x, y, ".-", color=plt.cm.viridis(k/4), label=f"vertical {vertical:+.2f}", lw=2.5 if vertical == chosen["vertical"] else .8)
+            if vertical == chosen["vertical"]: ax.fill_between(x, y - error, y + error, color=plt.cm.viridis(k/4), alpha=.15)
         ax.axvline(o["frame"]["margin"], color="gray", ls=":", label="median frame")
         ax.plot(chosen["margin"], o["lost"], "o", mec="k", mfc="none", ms=12)
-        ax.set(title=f"{name}: {o['lost']:.1f} points lost at margin {chosen['margin']:.2f}\n{o['found']:.0%} of {o['faces']:,} faces found", xlabel="margin", ylabel="points of accuracy lost")
+        ax.set(xlabel="margin", ylabel="points of accuracy lost")
+        ax.set_title(f"{name}: {o['lost']:.1f} points lost at margin {chosen['margin']:.2f}\n{o['found']:.0%} of {o['faces']:,} faces found", fontsize=9)
         ax.legend(fontsize=7)
     fig.suptitle(f"{report['model']}, faces in scenes against the original images, {report['rows']}", fontsize=9)
     return fig
@@ -187,7 +188,7 @@ def plot_coverage(
     x, y = (np.array([o[k] for o in curve]) for k in ("coverage", "accuracy"))
     band = 1.96*(y*(1 - y)/(x*chosen["rows"]))**.5
     ax.plot(x, y)
-    ax.fill_between(x, y - band, y + band, alpha=.15, label="95 %, each point by itself")
+    ax.fill_between(x, y - band, np.minimum(1, y + band), alpha=.15, label="95 %, each point by itself")
     ax.plot(chosen["coverage"], chosen["accuracy"], "o", color="k", label=f"from confidence {chosen['threshold']:.3f} on")
     ax.set(xlabel="share of faces that get an answer", ylabel="accuracy of the answers", xlim=(0, 1))
     ax.set_title(f"{report['model']}, {report['rows']}", fontsize=9)
@@ -196,8 +197,8 @@ def plot_coverage(
 
 # %% ../nbs/07a_framing.ipynb #07-030
 #: Margins that are tried, by detector; the classic grid around what the frames of the training images suggest.
-MARGINS = {"haar": np.arange(-.2, .26, .05).round(2), "yunet": np.arange(0, .51, .05).round(2)}
-VERTICALS, ROLL = (-.08, -.04, 0., .04, .08), 20.
+MARGINS = {"haar": np.arange(-4, 5)/20, "yunet": np.arange(1, 10)/20}
+VERTICALS, ROLL = (-.1, -.05, 0., .05), 20.
 
 def frame_of(detector, faces):
     "The second look: median and quartiles of the relation of the box to the frame, on training images themselves."
@@ -210,11 +211,11 @@ def adjust_detector(
     training: FaceSet, # rows whose frames are looked at
     detector: Detector,
     classifier: Classifier,
-    rules: list|None=None, # to choose from; None = `MARGINS` and `VERTICALS`, square or not, aligned or not
+    rules: list|None=None, # to choose from; None = `MARGINS` and `VERTICALS`, aligned or not, square or not
 ) -> dict: # plain data
     "Measure one detector, upright and turned, and choose its rule."
-    aligned = (False, True) if detector.name == "yunet" else (False,)
-    rules = rules or rule_grid(MARGINS.get(detector.name, MARGINS["yunet"]), VERTICALS, (True, False), aligned)
+    aligned, margins = (False, True) if detector.name == "yunet" else (False,), MARGINS.get(detector.name, MARGINS["yunet"])
+    rules = rules or rule_grid(margins, VERTICALS, (True,), aligned) + rule_grid(margins, (0.,), (False,), aligned)
     upright, turned = both = [measure(faces, detector, classifier, rules, roll) for roll in (0., ROLL)]
     k = choose(both)
     numbers = lambda o, i: dict(lost=round(float(o.loss[i]), 2), error=round(float(o.error[i]), 2))
