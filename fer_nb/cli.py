@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['PICTURES', 'KINDS', 'DATA', 'EXTRAS', 'inputs', 'targets', 'spread', 'lines', 'recognizer_of', 'predict', 'show',
            'write_picture', 'write_table', 'summary', 'source_of', 'video_targets', 'video', 'webcam', 'fetch',
-           'faces_of', 'describe', 'recipe_of', 'train', 'export', 'fields_of', 'classifier', 'judge', 'model_file',
-           'remeasure', 'print_report', 'evaluate', 'card_of', 'version', 'command', 'probability', 'add_model',
-           'add_predict', 'add_films', 'add_data', 'add_rest', 'add_evaluate', 'parser', 'main']
+           'faces_of', 'describe', 'recipe_of', 'train', 'export', 'fields_of', 'adjust', 'mapping_of', 'fine_tune',
+           'classifier', 'judge', 'model_file', 'remeasure', 'print_report', 'evaluate', 'card_of', 'version',
+           'command', 'probability', 'add_model', 'add_predict', 'add_films', 'add_data', 'add_rest', 'add_own',
+           'add_evaluate', 'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #11-003
 import argparse, csv, glob, io, itertools, json, os, sys
@@ -237,6 +238,35 @@ def fields_of(
     return fields
 
 # %% ../nbs/11_cli.ipynb #11-036
+def adjust(args) -> int:
+    "Choose a model's crop rule and its confidence threshold by measuring, and write them into its files."
+    import fer_nb.framing
+    from fer_nb.detection import load_detector
+    report = fer_nb.framing.adjust(args.model, faces_of(args.data), [load_detector(o) for o in args.detectors], args.accuracy, args.out)
+    for row in fer_nb.framing.framing_table(report): print(json.dumps(row))
+    print(json.dumps(report["uncertain"]))
+    return 0
+
+# %% ../nbs/11_cli.ipynb #11-038
+def mapping_of(
+    texts: list, # "old=new", or "old=" to drop a class
+) -> dict: # {old: new or None}; None = as they are
+    "How classes are renamed, merged and dropped. Raises `ValueError` where a text does not say."
+    if wrong := [o for o in texts if "=" not in o]: raise ValueError(f"--map {wrong[0]}: OLD=NEW is needed")
+    return {old: new or None for old, new in (o.split("=", 1) for o in texts)} or None
+
+def fine_tune(args) -> int:
+    "Train a network on your own faces and classes."
+    import yaml
+    import fer_nb.transfer
+    if wrong := [o for o in args.set if "=" not in o]: raise ValueError(f"--set {wrong[0]}: NAME=VALUE is needed")
+    changes = {name: yaml.safe_load(value) for name, value in (o.split("=", 1) for o in args.set)}
+    tuned = fer_nb.transfer.fine_tune(args.data, args.out, args.backbone, None if args.weights == "none" else args.weights, args.mode, mapping_of(args.map), args.subjects,
+                                      args.detect, args.name, progress=not args.quiet, **changes)
+    print(tuned)
+    return 0
+
+# %% ../nbs/11_cli.ipynb #11-040
 def classifier(
     path: Path, # `<name>.keras` or `<name>.<kind>.tflite`
 ): # -> (function from images (n, h, w, 1) to logits, or a Keras model; engine; metadata)
@@ -262,7 +292,7 @@ def judge(
     if tuple(meta["classes"]) != tuple(faces.classes): raise ValueError(f"{path} knows {meta['classes']}, the data {list(faces.classes)}")
     return evaluate_model(predict, faces, split, out, meta["temperature"], modes, meta["name"], engine)
 
-# %% ../nbs/11_cli.ipynb #11-037
+# %% ../nbs/11_cli.ipynb #11-041
 def model_file(
     name: str, # of the model
     engine: str, # keras, or the kind of a LiteRT file
@@ -299,7 +329,7 @@ def print_report(
         print(f"{r['split']:<12} {r['rows']:<9} {r['protocol']:<14} {r['mode']:<9} {r['engine']:<7} {r['n']:>6}  "
               f"{r['accuracy']:.2%} ({low:.2%}-{high:.2%})   {r['macro_f1']:>8.4f}  {r['balanced_accuracy']:>8.4f}  {r['ece']:.4f}")
 
-# %% ../nbs/11_cli.ipynb #11-038
+# %% ../nbs/11_cli.ipynb #11-042
 def evaluate(args) -> int: # 1 if a figure was not reproduced
     "Measure models on a dataset, or measure again what a report says."
     from fer_nb.evaluation import join_reports, save_report
@@ -317,7 +347,7 @@ def evaluate(args) -> int: # 1 if a figure was not reproduced
     if args.card: print(f"wrote {card_of(find_model(args.model[0]), faces, args)}", file=sys.stderr)
     return 0
 
-# %% ../nbs/11_cli.ipynb #11-039
+# %% ../nbs/11_cli.ipynb #11-043
 def card_of(
     path: Path, # the model file whose metadata the card shows
     faces, # FaceSet
@@ -331,7 +361,7 @@ def card_of(
     report = json.loads((args.out/"evaluation.json").read_text(encoding="utf-8"))
     return write_card(args.out, read_metadata(path) | fields_of(args.about), report | {"data": describe(faces)})
 
-# %% ../nbs/11_cli.ipynb #11-041
+# %% ../nbs/11_cli.ipynb #11-045
 def version(args) -> int:
     "Tell the versions that a bug report needs."
     from importlib.metadata import PackageNotFoundError, version as of
@@ -344,7 +374,7 @@ def version(args) -> int:
         except PackageNotFoundError: print(f"{name} is not installed")
     return 0
 
-# %% ../nbs/11_cli.ipynb #11-043
+# %% ../nbs/11_cli.ipynb #11-047
 def command(
     commands, # from `add_subparsers`
     run, # the function that does it; its name and docstring are the command's
@@ -368,7 +398,7 @@ def probability(
     if not 0 <= value <= 1: raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
     return value
 
-# %% ../nbs/11_cli.ipynb #11-044
+# %% ../nbs/11_cli.ipynb #11-048
 def add_model(add):
     "The options that all commands share which recognise."
     add("--model", metavar="NAME", help="a shipped model, or a .tflite file (default: the shipped one)")
@@ -388,7 +418,7 @@ def add_predict(commands):
     add("--csv", type=Path, metavar="FILE", help="write a table with one row for each face")
     add("--annotate", type=Path, metavar="DIR", help="write each picture with its faces marked into this folder")
 
-# %% ../nbs/11_cli.ipynb #11-045
+# %% ../nbs/11_cli.ipynb #11-049
 def add_films(commands):
     "The options of `fer_nb video`, `fer_nb webcam` and `fer_nb fetch`."
     add = command(commands, video, "clip.mp4 --out faces/\nclip.mp4 --table faces.parquet --start 60 --stop 90\n0 --film me.mp4\n"
@@ -415,14 +445,14 @@ def add_films(commands):
     add("what", choices=["yunet"], help="what to download")
     add("--url", metavar="URL", help="where from (default: the OpenCV Zoo)")
 
-# %% ../nbs/11_cli.ipynb #11-046
+# %% ../nbs/11_cli.ipynb #11-050
 DATA = "a file or folder with FER2013, or any folder with one subfolder for each class; sample = drawn faces (default: $FER_NB_DATA, else drawn faces)"
 
 def add_data(add, name="--data"):
     "The option that all commands share which need a dataset."
     add(name, **({} if name.startswith("-") else {"nargs": "?"}), default="", metavar="SOURCE", help=DATA)
 
-# %% ../nbs/11_cli.ipynb #11-047
+# %% ../nbs/11_cli.ipynb #11-051
 def add_rest(commands):
     "The options of the commands for those who train."
     add = command(commands, describe, "fer2013/\narchive.zip\nsample --json").add_argument
@@ -442,7 +472,30 @@ def add_rest(commands):
     add("--kinds", nargs="+", default=["fp32", "fp16", "int8", "onnx"], metavar="KIND", help="some of fp32, fp16, int8, onnx (default: all)")
     add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more metadata: licence, crop, ...")
 
-# %% ../nbs/11_cli.ipynb #11-048
+# %% ../nbs/11_cli.ipynb #11-052
+def add_own(commands):
+    "The options of `fer_nb fine-tune` and `fer_nb adjust`."
+    add = command(commands, fine_tune, "my_faces/ --out runs/mine\nphotos/ --detect auto --map angry=bad --map sad=bad --map fear=\n"
+                  "people/ --subjects outside --backbone mobilenet --mode head").add_argument
+    add("data", metavar="SOURCE", help="a folder with one subfolder for each class, or a data set")
+    add("--out", type=Path, default=Path("_runs/transfer"), metavar="DIR", help="folder of the run (default: %(default)s); a stopped run goes on")
+    add("--backbone", default="s", metavar="NAME", help="a shipped model, a .keras file, mobilenet, mobilenetv2, efficientnetb0 or vgg16 (default: s)")
+    add("--weights", default="pretrained", metavar="FILE", help="a file of weights, or none to train from scratch (default: those that belong to the backbone)")
+    add("--mode", choices=["full", "head"], default="full", help="let all layers learn, or only the last one (default: full)")
+    add("--map", action="append", default=[], metavar="OLD=NEW", help="rename or merge a class; OLD= drops it")
+    add("--subjects", metavar="WHO", help="who is in a picture: inside or outside (people's folders in the class folders, or around them), or a CSV: file, subject")
+    add("--detect", metavar="NAME", help="the pictures are whole photos: find the faces with auto, haar or yunet")
+    add("--name", default="own", help="what the model is called (default: %(default)s)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a field of the recipe")
+    add("--quiet", action="store_true", help="no progress bar")
+    add = command(commands, adjust, "models/s.keras models/s.int8.tflite --data fer2013/ --out models/s").add_argument
+    add("model", nargs="+", type=Path, metavar="FILE", help="the files of one model, one of them .tflite")
+    add_data(add)
+    add("--detectors", nargs="+", default=["haar", "auto"], metavar="NAME", help="for which detectors (default: haar auto)")
+    add("--accuracy", type=float, default=.8, metavar="A", help="wanted of the answers that are given (default: %(default)s)")
+    add("--out", type=Path, metavar="DIR", help="folder for the report and its figures (default: one named after the model, beside its files)")
+
+# %% ../nbs/11_cli.ipynb #11-053
 def add_evaluate(commands):
     "The options of `fer_nb evaluate`."
     add = command(commands, evaluate, "--data fer2013/ --split PublicTest\nmodels/s.keras models/s.int8.tflite --modes single flip ten-crop --out models/s\n"
@@ -461,11 +514,11 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser("fer_nb", description="Facial expression recognition: photos, films, the camera, data, training, evaluation.",
                                     epilog="`fer_nb COMMAND --help` shows options and examples.")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_predict, add_films, add_evaluate, add_rest): add(commands)
+    for add in (add_predict, add_films, add_own, add_evaluate, add_rest): add(commands)
     command(commands, version, "")
     return whole
 
-# %% ../nbs/11_cli.ipynb #11-050
+# %% ../nbs/11_cli.ipynb #11-055
 EXTRAS = dict(av="video", tqdm="video", pyarrow="video", matplotlib="video", ipywidgets="notebook") #: which extra brings a package; else `train`
 
 def main(
