@@ -9,7 +9,10 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 # The stamp's name holds what the installation depends on, so a second run installs nothing.
 KEY := $(shell (pwd; cat setup.py settings.ini .github/constraints.txt) | git hash-object --stdin)
 STAMP := $(VENV)/.installed-$(KEY)
+E2E := $(VENV)/.e2e-$(KEY)
 PEER := .venv-fer
+PORT := 8866
+WIDGETS := anywidget @jupyter-widgets/jupyterlab-manager @voila-dashboards/widgets-manager8
 
 # Nothing from the caller's environment may reach the kernels: only what is installed in $(VENV) counts.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV MPLBACKEND JUPYTER_PATH
@@ -19,11 +22,11 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test lab bench readme export clean
+.PHONY: help run test e2e lab app bench readme export clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## */: /' | awk -F': ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z0-9]+:.*##' Makefile | sed 's/:.*## */: /' | awk -F': ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
 run: $(STAMP)  ## execute the notebooks on drawn faces, then recognise the expressions in real photos
 	@$(BIN)/python .ci/demo.py
@@ -31,8 +34,16 @@ run: $(STAMP)  ## execute the notebooks on drawn faces, then recognise the expre
 test: $(STAMP)  ## every check, cheapest first; ends with "N passed, N failed"
 	@$(BIN)/python .ci/check.py
 
+e2e: $(E2E)  ## notebooks and app in a headless browser, with a camera made of a film; ends with "N passed, N failed"
+	@$(BIN)/python .ci/e2e.py
+
 lab: $(STAMP)  ## open JupyterLab on the notebooks
 	@cd nbs && $(BIN)/python -m jupyterlab
+
+app: $(STAMP)  ## serve upload and camera as a page without code, at http://127.0.0.1:8866 or another PORT=...
+	@cd nbs && JUPYTER_PATH=../.ci/app $(BIN)/voila app.ipynb --template=faces --no-browser --Voila.ip=127.0.0.1 --port=$(PORT) \
+	  --Voila.port_retries=0 --Voila.log_format='%(message)s' $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) \
+	  --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=300
 
 bench: $(STAMP) $(PEER)/.installed  ## measure speed, also against the package fer; writes models/bench.json
 	@$(BIN)/python .ci/bench.py
@@ -53,6 +64,11 @@ $(STAMP): setup.py settings.ini .github/constraints.txt
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check -c .github/constraints.txt -e '.[dev]'
 	@rm -f $(VENV)/.installed-* && touch $@
+
+$(E2E): $(STAMP)
+	@echo "Installing what drives the browser (once; some seconds)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c .github/constraints.txt -e '.[e2e]'
+	@rm -f $(VENV)/.e2e-* && touch $@
 
 # The package that `make bench` compares with; where it cannot be installed, the rest is measured without it.
 $(PEER)/.installed: .ci/peer.txt
