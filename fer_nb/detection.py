@@ -330,11 +330,12 @@ def tile_grid(
         scale *= .95
 
 # %% ../nbs/06_detection.ipynb #06-054
-def _resized(rgb, longest):
+def _resized(rgb, longest, rough=False):
     "An image, made smaller where its longer side is longer than that."
     shrink = min(1, longest/max(rgb.shape[:2]))
     small = tuple(max(1, round(n*shrink)) for n in rgb.shape[1::-1])
-    return cv2.resize(rgb, small, interpolation=cv2.INTER_AREA) if shrink < 1 else rgb
+    if shrink == 1: return rgb
+    return cv2.resize(rgb, small, interpolation=cv2.INTER_LINEAR if rough and shrink > .5 else cv2.INTER_AREA)
 
 def _moved(d, zoom, by=(0, 0)):
     "A detection in other coordinates: moved, then enlarged."
@@ -350,6 +351,7 @@ def _whole(box, start, side, size):
 class Detector:
     "What all detectors share: a bounded working size, tiles on request, and boxes in the pixels of the input."
     name = ""
+    rough = False # may the image be made smaller without averaging exactly?
     def __init__(self,
         size,        # pixels of the longer side at which faces are searched: (at least, at most), in between half of the image's
         tiles: int=0 # search in up to so many tiles as well; True = `MAX_TILES`
@@ -361,7 +363,7 @@ class Detector:
     ) -> list: # of `Detection`, the largest face first
         "All faces in an image."
         rgb = to_rgb(rgb)
-        small = _resized(rgb, np.clip(max(rgb.shape[:2])/2, *self.size))
+        small = _resized(rgb, np.clip(max(rgb.shape[:2])/2, *self.size), self.rough)
         zoom = rgb.shape[1]/small.shape[1], rgb.shape[0]/small.shape[0]
         found = [_moved(d, zoom) for d in self._find(small)]
         if self.tiles and max(rgb.shape[:2]) > max(small.shape[:2]): found = distinct(found + self._in_tiles(rgb))
@@ -414,7 +416,7 @@ YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 
 class YuNetDetector(Detector):
     "YuNet by OpenCV's `FaceDetectorYN`. Raises `ValueError` where the file is not one."
-    name = "yunet"
+    name, rough = "yunet", True
     def __init__(self,
         path,                   # the ONNX file
         size: tuple=(416, 640), # pixels of the longer side at which faces are searched: at least, at most; in between half of the image's
