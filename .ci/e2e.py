@@ -383,8 +383,8 @@ def sane(figures):
     require(figures["with_face"] > .8, f"the face is seen in {figures['with_face']:.0%} of the looks only")
 
 
-def closed(steps):
-    until(lambda: steps.page.evaluate("probe.tracks.length && probe.tracks.every(o => o.readyState === 'ended')"), "the camera is still open", 15)
+def closed(steps, seconds=15):
+    until(lambda: steps.page.evaluate("probe.tracks.length && probe.tracks.every(o => o.readyState === 'ended')"), "the camera is still open", seconds)
 
 
 def fallback(steps, camera, work, words, name):
@@ -537,6 +537,15 @@ def app_page(work, add):
             with page.expect_download() as got: camera.locator("[data-do=snapshot]").click()
             shutil.copy(got.value.path(), OUT / "app-snapshot.png")
             told.append(got.value.suggested_filename)
+        with steps("it closes by itself when it is out of sight, and opens again") as told:
+            start = time.time()
+            tab(page, "Upload")
+            closed(steps, 60)
+            told.append(f"closed after {time.time() - start:.0f} s")
+            tab(page, "Camera")
+            require("out of sight" in camera.locator(".fer-message").inner_text(), "it does not say why")
+            camera.locator("[data-do=start]").click()
+            until(lambda: (state_of(camera).get("faces") or "0") != "0")
         with steps("Stop closes the camera"):
             camera.locator("[data-do=stop]").click()
             closed(steps)

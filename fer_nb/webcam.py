@@ -487,7 +487,7 @@ class BrowserCamera:
         quality: float=.8,   # of their JPEG, 0..1
         rate: float=30.,     # frames a second that are sent, at most
         mirror: bool=True,   # show it as a mirror does
-        away: float=30.,     # seconds after which a page that is hidden closes the camera
+        away: float=30.,     # seconds after which the camera is closed when page or widget are out of sight
         **follow             # of `Recognizer.follow`
     ):
         self.recognizer, self.options = recognizer or Recognizer(), follow

@@ -109,6 +109,7 @@ function say(s, text, trouble = false) {
   box.hidden = !text;
   box.classList.toggle("fer-trouble", trouble);
   box.textContent = text;
+  for (const [way, main] of [["start", !trouble], ["choose", trouble]]) s.find(`[data-do=${way}]`).classList.toggle("fer-main", main);
 }
 
 function dress(s) {
@@ -137,7 +138,9 @@ function look(s) {
   const now = performance.now();
   if (s.state !== "on" && s.state !== "paused") return;
   if (s.root.isConnected) s.seen = now;
+  if (document.hidden || s.root.getClientRects().length) s.inSight = now;   // not so behind another tab
   if (now - s.seen > DETACHED) return stop(s, "The camera was closed, because the widget was not on the page any more.");
+  if (now - s.inSight > 1000*s.settings.away) return stop(s, "The camera was closed, because it was out of sight.");
   if (s.state !== "on" || document.hidden) return;
   s.arrived = s.arrived.filter(t => now - t < 2000);
   const rate = s.arrived.length / 2, n = [...s.faces.values()].filter(face => face.there).length;
@@ -176,7 +179,7 @@ async function start(s, device) {
     return;
   }
   if (turn !== s.turn) return;
-  Object.assign(s, {state: "on", asked: 0, seen: performance.now(), sent: 0, arrived: [], lag: 0, results: 0});
+  Object.assign(s, {state: "on", asked: 0, seen: performance.now(), inSight: performance.now(), sent: 0, arrived: [], lag: 0, results: 0});
   s.waiting.clear();
   s.faces.clear();
   dress(s);
@@ -340,11 +343,13 @@ function draw(s) {
 
 function paint(s, pen, wide, high) {
   const faces = [...s.faces.values()].sort((a, b) => a.box[2] - b.box[2]), zoom = Math.max(1, Math.min(1.3, Math.min(wide, high)/420));
-  for (const face of faces) {
-    const w = face.box[2]*wide, x = s.options.mirror && s.state !== "still" ? wide - face.box[0]*wide - w : face.box[0]*wide;
-    pen.globalAlpha = Math.max(0, Math.min(1, face.alpha));
-    paintFace(s, pen, face, [x, face.box[1]*high, w, face.box[3]*high], [wide, high], zoom);
-  }
+  const boxes = faces.map(({box: [x, y, w, h]}) => [s.options.mirror && s.state !== "still" ? wide*(1 - x - w) : x*wide, y*high, w*wide, h*high]);
+  const taken = boxes.map(([x, y, w, h]) => [x, y - 26*zoom, w, h + 26*zoom]);
+  const fading = (i, paintPart) => { pen.globalAlpha = Math.max(0, Math.min(1, faces[i].alpha)); paintPart(); };
+  faces.forEach((face, i) => fading(i, () => paintFace(s, pen, face, boxes[i], [wide, high], zoom)));
+  faces.forEach((face, i) => {
+    if (s.options.bars && boxes[i][2] > 28*zoom) fading(i, () => taken.push(paintBars(s, pen, face, boxes[i], taken, [wide, high], zoom)));
+  });
   pen.globalAlpha = 1;
 }
 
@@ -367,7 +372,6 @@ function paintFace(s, pen, face, [x, y, w, h], [wide, high], zoom) {
     pen.stroke();
   }
   pen.setLineDash([]);
-  if (s.options.bars && w > 28*zoom) paintBars(s, pen, face, [x, y, w], [wide, high], zoom);
   const text = `${face.label} ${Math.round(100*face.confidence)}%`;
   pen.font = `600 ${14*zoom}px ${FONT}`;
   pen.textBaseline = "middle";
@@ -380,12 +384,20 @@ function paintFace(s, pen, face, [x, y, w, h], [wide, high], zoom) {
   pen.fillText(text, left + 7*zoom, top + tall/2 + zoom/2);
 }
 
-// All probabilities on a dark plate: right of the face, else left of it, else inside.
-function paintBars(s, pen, face, [x, y, w], [wide, high], zoom) {
-  pen.textBaseline = "middle";
-  const line = 15*zoom, across = 150*zoom, tall = face.p.length*line + 10*zoom, gap = 8*zoom, best = face.aims.indexOf(Math.max(...face.aims));
-  const left = x + w + gap + across <= wide ? x + w + gap : x - gap - across >= 0 ? x - gap - across : Math.max(0, Math.min(wide - across, x + w - across));
-  const top = Math.max(0, Math.min(y, high - tall));
+// The place beside a face where its bars hide least of faces and of other bars; the one where they were is kept unless another is clearly better.
+function place(face, [x, y, w, h], taken, [wide, high], [across, tall], zoom) {
+  const common = ([x, y, w, h], [u, v, a, b]) => Math.max(0, Math.min(x + w, u + a) - Math.max(x, u))*Math.max(0, Math.min(y + h, v + b) - Math.max(y, v));
+  const middle = x + (w - across)/2, sides = [[x + w + 8*zoom, y], [x - 8*zoom - across, y], [middle, y + h + 8*zoom], [middle, y - 34*zoom - tall]];
+  const spots = sides.map(([left, top]) => [Math.max(0, Math.min(wide - across, left)), Math.max(0, Math.min(high - tall, top)), across, tall]);
+  const costs = spots.map((spot, i) => taken.reduce((sum, o) => sum + common(spot, o), 0)/(across*tall) + .03*i - (i === face.side ? .15 : 0));
+  face.side = costs.indexOf(Math.min(...costs));
+  return spots[face.side];
+}
+
+// All probabilities on a dark plate, whose place is given back.
+function paintBars(s, pen, face, box, taken, size, zoom) {
+  const line = 15*zoom, across = 150*zoom, tall = face.p.length*line + 10*zoom, best = face.aims.indexOf(Math.max(...face.aims));
+  const spot = place(face, box, taken, size, [across, tall], zoom), [left, top] = spot;
   pen.fillStyle = "rgba(18,20,24,.62)";
   round(pen, left, top, across, tall, 8*zoom);
   pen.fill();
@@ -401,6 +413,7 @@ function paintBars(s, pen, face, [x, y, w], [wide, high], zoom) {
     round(pen, start, middle - 4*zoom, Math.max(zoom, room*p), 8*zoom, 3*zoom);
     pen.fill();
   });
+  return spot;
 }
 
 async function snapshot(s) {
