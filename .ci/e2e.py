@@ -253,6 +253,13 @@ def open_notebook(page, work, name):
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     until(lambda: page.evaluate("jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus") == "connected", "no kernel")
     command(page, "application:toggle-left-area")
+    theme(page, "Light")
+
+
+def theme(page, name):
+    command(page, "apputils:change-theme", dict(theme=f"JupyterLab {name}"))
+    page.wait_for_selector(f'body[data-jp-theme-light="{str(name == "Light").lower()}"]', state="attached")
+    time.sleep(1)
 
 
 def command(page, name, args={}): return page.evaluate("([name, args]) => { jupyterapp.commands.execute(name, args); }", [name, args])
@@ -375,10 +382,10 @@ def tell(told, figures):
     told.append(f"{figures['lag_ms']['median']} ms behind (median; 95%: {figures['lag_ms']['p95']}), at most {figures['most_in_flight']} in flight")
 
 
-def sane(figures):
-    "Bounds that a loaded machine keeps, too."
+def sane(figures, behind=500):
+    "Bounds that a loaded machine keeps, too; `behind` in milliseconds."
     require(figures["results_per_second"] >= 2 and figures["longest_gap_ms"] < 10000, f"results do not keep coming: {figures}")
-    require(figures["lag_ms"]["median"] <= 500, f"it lags behind: {figures}")
+    require(figures["lag_ms"]["median"] <= behind, f"it lags behind: {figures}")
     require(1 <= figures["most_in_flight"] <= 2, f"{figures['most_in_flight']} frames in flight")
     require(figures["with_face"] > .8, f"the face is seen in {figures['with_face']:.0%} of the looks only")
 
@@ -423,9 +430,7 @@ def lab_upload(work, add):
         scope = page.locator(".jp-OutputArea-output", has=page.locator(".fer-upload")).last
         data = upload(steps, scope, work)
         with steps("dark theme", go_on=True):
-            command(page, "apputils:change-theme", dict(theme="JupyterLab Dark"))
-            page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
-            time.sleep(1)
+            theme(page, "Dark")
             steps.look("dark", scope.locator('.fer-card').last)
         with steps("nothing of it is in the saved notebook, whose widgets' state is saved") as told:
             text = save_notebook(page, work.notes / "08_upload.ipynb")
@@ -467,9 +472,7 @@ def lab_camera(work, add):
             require(after[0] - before[0] < 40, f"the kernel grew by {after[0] - before[0]:.0f} MB")
             require(after[1] - before[1] < 15, f"the page grew by {after[1] - before[1]:.0f} MB")
         with steps("dark theme", go_on=True):
-            command(page, "apputils:change-theme", dict(theme="JupyterLab Dark"))
-            page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
-            time.sleep(1)
+            theme(page, "Dark")
             steps.look("dark", camera)
         with steps("clearing the cell closes the camera"):
             command(page, "notebook:clear-all-cell-outputs")
@@ -488,7 +491,7 @@ def memory(kernel, tools) -> tuple:  # (MB of the kernel, MB of the page's JavaS
 def lab_refused(work, add):
     "JupyterLab: the permission for the camera is refused"
     with browsing(work, "--use-fake-device-for-media-stream", "--deny-permission-prompts") as page:
-        steps = Steps(add, page, "lab-refused")
+        steps = Steps(add, page, "lab")
         with steps("a short notebook opens and runs") as told:
             open_notebook(page, work, "camera.ipynb")
             told.append(run_all(page))
@@ -532,7 +535,7 @@ def app_page(work, add):
             figures = watch(steps, camera, 5, "app_streaming")
             steps.look("camera", camera)
             tell(told, figures)
-            sane(figures)
+            sane(figures, behind=1500)
         with steps("snapshot is downloaded", go_on=True) as told:
             with page.expect_download() as got: camera.locator("[data-do=snapshot]").click()
             shutil.copy(got.value.path(), OUT / "app-snapshot.png")
