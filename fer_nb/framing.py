@@ -144,7 +144,7 @@ def least_threshold(
     accuracy: float=.8,        # wanted of the answers
 ) -> dict: # threshold, accuracy, coverage, rows
     "The smallest confidence from which on the answers reach an accuracy. Raises `ValueError` where none does."
-    steps = np.round(np.arange(0, 1, .005), 3)
+    steps = np.round(np.arange(0, 1, .01), 2)
     given = probabilities.max(axis=1) >= steps[:, None]
     right = (given & (probabilities.argmax(axis=1) == labels)).sum(axis=1)
     enough = (given.sum(axis=1) >= 20) & (right >= accuracy*given.sum(axis=1))
