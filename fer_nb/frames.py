@@ -178,7 +178,7 @@ class FilmWriter(_Part):
         try: self._film, self._stream = _new_film(self.part, width, height, quality, codec)
         except (_av().FFmpegError, ValueError) as e:
             self.part.unlink()
-            raise FrameError(f"{path}: it cannot be written ({_reason(e)})") from None
+            raise FrameError(f"{path}: the encoder cannot be used ({_reason(e)})") from None
 
     def add(self,
         time: float,     # seconds from the beginning of the film; later than that of the frame before
@@ -227,8 +227,6 @@ def _open_file(path):
     try: return open(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
     except OSError as e: raise FrameError(f"it cannot be read ({e.strerror})") from None
 
-def _refuse(*_): raise PermissionError("a film may not open other files")
-
 # %% ../nbs/06a_frames.ipynb #06-035
 #: The kinds of addresses that are opened.
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp")
@@ -259,7 +257,7 @@ def _open_film(source, timeout):
         return av.open(source, options=options | allowed, timeout=timeout, metadata_errors="replace")
     try:
         if isinstance(source, str): return _within(2*timeout + 1, from_network, "no answer")
-        return av.open(source, options=options | {"protocol_whitelist": "none"}, io_open=_refuse, metadata_errors="replace", buffer_size=1 << 18)
+        return av.open(source, options=options | {"protocol_whitelist": "none"}, metadata_errors="replace", buffer_size=1 << 18)
     except (av.error.ExitError, av.error.TimeoutError): raise FrameError(f"no answer within {timeout:g} s") from None
     except av.error.InvalidDataError: raise FrameError("it is not a film that can be read" + _cut_off(source)) from None
     except (av.FFmpegError, OSError, ValueError, TypeError) as e: raise FrameError(f"it cannot be opened ({_reason(e)})") from None
@@ -337,8 +335,13 @@ def _origin(container):
 # %% ../nbs/06a_frames.ipynb #06-045
 class _Film:
     "A film or a stream of PyAV: pairs of (seconds, frame), and how to make RGB of a frame."
-    def __init__(self, source, name, timeout, start=0.):
+    def __init__(self, source, name, timeout, start=0., own=False):
         self.problems, self.source, self.timeout, self.start, self.end, self.count = Problems(), source, timeout, start, 0., 0
+        self.own, self.container = own, None  # own: `source` is a file that was opened here
+        try: self._begin(source, name, timeout)
+        except BaseException: self.close(); raise
+
+    def _begin(self, source, name, timeout):
         matrices = _matrices(source) if hasattr(source, "seek") else {}
         self.container = _open_film(source, timeout)
         self.stream = stream = _stream(self.container)
@@ -366,8 +369,8 @@ class _Film:
     def rgb(self, frame): return _frame_rgb(frame, self.scaler, self.aspect, self.matrix)
 
     def close(self):
-        self.container.close()
-        if not isinstance(self.source, str): self.source.close()
+        if self.container: self.container.close()
+        if self.own: self.source.close()
 
 # %% ../nbs/06a_frames.ipynb #06-046
 def _decode(film, packet=None):
@@ -377,7 +380,8 @@ def _decode(film, packet=None):
         yield from film.stream.codec_context.decode(packet)
     except (_av().FFmpegError, ValueError) as e:
         at = packet and film._time(packet)
-        film.problems.add(f"a frame near {film.end if at is None else at:.3f} s cannot be decoded ({_reason(e)})")
+        unsized = "" if film.stream.width else f", or it has more than {MAX_PIXELS:,} pixels"
+        film.problems.add(f"a frame near {film.end if at is None else at:.3f} s cannot be decoded ({_reason(e)}{unsized})")
 
 def _decoded(film):
     "All frames of a film, in the order in which they are shown."
@@ -433,22 +437,26 @@ def _camera_trouble(index, folder="/dev"):
     if not os.access(device, os.R_OK | os.W_OK): return f"no permission to use {device} (often it takes membership in the group 'video')"
     return ""
 
+def _capture(index):
+    "An open `cv2.VideoCapture`, or None; without what OpenCV writes to the standard error."
+    backends = {"linux": [cv2.CAP_V4L2], "darwin": [cv2.CAP_AVFOUNDATION], "win32": [cv2.CAP_MSMF, cv2.CAP_DSHOW]}.get(sys.platform, [cv2.CAP_ANY])
+    log = cv2.utils.logging
+    level = log.getLogLevel()
+    log.setLogLevel(log.LOG_LEVEL_SILENT)
+    try: return next((c for c in (cv2.VideoCapture(index, b) for b in backends) if c.isOpened()), None)
+    finally: log.setLogLevel(level)
+
 def _open_camera(index, size=None):
-    "A camera by number, with what OpenCV writes to the standard error kept away."
+    "A camera by number."
     if index < 0: raise FrameError("cameras are counted from 0")
     if sys.platform == "linux" and (why := _camera_trouble(index)): raise FrameError(why)
-    backends = {"linux": [cv2.CAP_V4L2], "darwin": [cv2.CAP_AVFOUNDATION], "win32": [cv2.CAP_MSMF, cv2.CAP_DSHOW]}.get(sys.platform, [cv2.CAP_ANY])
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)
-    try: opened = next((c for c in (cv2.VideoCapture(index, b) for b in backends) if c.isOpened()), None)
-    finally: cv2.setLogLevel(level)
-    if opened is None:
-        raise FrameError("it cannot be opened: there is no such camera, another program uses it, or this one is not allowed to"
+    if (camera := _capture(index)) is None:
+        raise FrameError("it cannot be opened: it is no camera, another program uses it, or this one is not allowed to"
                          + (" (System Settings, Privacy & Security, Camera)" if sys.platform == "darwin" else ""))
     if size:
-        opened.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-        for what, value in zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), size): opened.set(what, value)
-    return opened
+        camera.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        for what, value in zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), size): camera.set(what, value)
+    return camera
 
 # %% ../nbs/06a_frames.ipynb #06-053
 class _Camera:
@@ -587,11 +595,12 @@ def _is_number(x): return isinstance(x, (int, np.integer)) and not isinstance(x,
 def _source(source, name, timeout, start, fps, size):
     "What a source is, by its type."
     if _is_number(source):
-        return _Camera(_within(max(timeout, 5), lambda: _open_camera(int(source), size), "it did not open"), name, timeout)
+        def opened(): return _open_camera(int(source), size)
+        return _Camera(opened() if sys.platform == "darwin" else _within(max(timeout, 5), opened, "it did not open"), name, timeout)
     if isinstance(source, str) and (kind := re.match(r"([a-zA-Z][\w+.-]*)://", source)):
         if kind[1].lower() not in SCHEMES: raise FrameError(f"addresses begin with one of {', '.join(SCHEMES)}")
         return _Film(source, name, timeout, start)
-    if isinstance(source, (str, os.PathLike)): return _Film(_open_file(source), name, timeout, start)
+    if isinstance(source, (str, os.PathLike)): return _Film(_open_file(source), name, timeout, start, own=True)
     if isinstance(source, (bytes, bytearray, memoryview)): return _Film(BytesIO(source), name, timeout, start)
     if hasattr(source, "read"): return _Film(source, name, timeout, start)
     if isinstance(source, np.ndarray) and (source.ndim not in (3, 4) or source.ndim == 3 and source.shape[2] in (1, 3, 4)):
