@@ -1,6 +1,7 @@
 """Execute notebooks headless with papermill, each in a process of its own, a few at a time."""
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ import yaml
 
 NBS, JOBS, LIMIT = Path("nbs"), int(os.environ.get("JOBS", 2)), 900  # LIMIT: seconds for one notebook
 FER_NB = Path(sys.executable).with_name("fer_nb")  # the installed command
+# A shell that starts a job in the background makes it deaf to Ctrl-C, and so all that it starts; but some tests press Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
