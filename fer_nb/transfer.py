@@ -53,7 +53,9 @@ def map_classes(
     mapping: dict, # {class: new class, or None to leave its faces out}; classes that are not named stay
 ) -> FaceSet:
     "Merge, rename and drop classes. Raises `ValueError` for a class that is not there."
-    wanted = {canonical(k): v if v is None else canonical(v) for k, v in mapping.items()}
+    named = {canonical(k): v for k, v in mapping.items()}
+    staying = {canonical(o) for o in faces.classes} - set(named)  # a new name is taken as it is, unless it means one of these
+    wanted = {k: canonical(v) if v and canonical(v) in staying else v for k, v in named.items()}
     if unknown := sorted(set(wanted) - {canonical(o) for o in faces.classes}):
         raise ValueError(f"{faces.edition}: no class {', '.join(unknown)}; there are {', '.join(faces.classes)}")
     new = [wanted.get(canonical(o), o) for o in faces.classes]
