@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PICTURES', 'KINDS', 'DATA', 'EXTRAS', 'inputs', 'targets', 'spread', 'lines', 'recognizer_of', 'predict', 'show',
            'write_picture', 'write_table', 'summary', 'source_of', 'video_targets', 'video', 'webcam', 'fetch',
-           'faces_of', 'describe', 'recipe_of', 'train', 'export', 'fields_of', 'adjust', 'mapping_of', 'fine_tune',
-           'classifier', 'judge', 'model_file', 'remeasure', 'print_report', 'evaluate', 'card_of', 'version',
-           'command', 'probability', 'add_model', 'add_predict', 'add_films', 'add_data', 'add_rest', 'add_own',
-           'add_evaluate', 'parser', 'main']
+           'faces_of', 'describe', 'recipe_of', 'train', 'teach', 'study', 'export', 'fields_of', 'adjust',
+           'mapping_of', 'fine_tune', 'classifier', 'judge', 'model_file', 'remeasure', 'print_report', 'evaluate',
+           'spoilt', 'card_of', 'version', 'command', 'probability', 'add_model', 'add_predict', 'add_films',
+           'add_data', 'add_rest', 'add_own', 'add_evaluate', 'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #11-003
 import argparse, csv, glob, io, itertools, json, os, sys
@@ -216,6 +216,21 @@ def train(args) -> int:
     print(f"{recipe.network}, {len(history)} epochs: validation accuracy {history[-1]['val_accuracy']:.2%}; see {args.out}")
     return 0
 
+def teach(args) -> int:
+    "Write what trained networks say about the training faces, for another to learn from."
+    import fer_nb.training
+    rows, _ = fer_nb.training.partition(faces_of(args.data))
+    told = fer_nb.training.teach(args.model, rows, args.out, recipe_of(args.recipe), args.views, progress=not args.quiet)
+    print(f"{args.out}: {len(told):,} faces, {len(args.model)} teachers; they agree with the label on {(told.argmax(1) == rows.labels).mean():.2%}")
+    return 0
+
+def study(args) -> int:
+    "Train variants of a recipe with several seeds, and judge them all on the same rows."
+    import fer_nb.studies
+    found = fer_nb.studies.study(args.file, faces_of(args.data), args.out, args.report, args.split, progress=not args.quiet)
+    print(fer_nb.studies.study_table(found, rows="clean"))
+    return 0
+
 # %% ../nbs/11_cli.ipynb #11-034
 def export(args) -> int:
     "Convert a Keras network to LiteRT and ONNX, and check each file."
@@ -342,12 +357,25 @@ def evaluate(args) -> int: # 1 if a figure was not reproduced
     reports = []
     for model, split in itertools.product(args.model, args.split or ["test"]):
         reports.append(judge(find_model(model), faces, split, args.modes, None if reports else args.out))
+    if args.robust: reports[0]["robustness"] = spoilt(find_model(args.model[0]), faces, (args.split or ["test"])[0])
     print_report(report := join_reports(*reports))
     if args.out: print(f"wrote {save_report(args.out, report)}", file=sys.stderr)
     if args.card: print(f"wrote {card_of(find_model(args.model[0]), faces, args)}", file=sys.stderr)
     return 0
 
 # %% ../nbs/11_cli.ipynb #11-043
+def spoilt(
+    path: Path, # a model file
+    faces, # FaceSet
+    split: str, # rows to spoil, by name or role
+) -> list: # of `robustness`
+    "Measure a model on faces that are spoilt as everyday pictures are, and print it."
+    from fer_nb.robustness import robustness
+    predict, engine, _ = classifier(path)
+    records = robustness(predict, faces, split, engine)
+    for r in records: print(f"{r['change']:<28} {r['split']} {r['rows']} n {r['n']}  {r['accuracy']:.2%}  {-100*r['loss']:+.2f} points")
+    return records
+
 def card_of(
     path: Path, # the model file whose metadata the card shows
     faces, # FaceSet
@@ -458,12 +486,27 @@ def add_rest(commands):
     add = command(commands, describe, "fer2013/\narchive.zip\nsample --json").add_argument
     add_data(add, "source")
     add("--json", action="store_true", help="print a JSON object")
-    add = command(commands, train, "--data fer2013/ --out runs/s\n--recipe models/s.yaml --data fer2013/ --set epochs=90 --set seed=1").add_argument
+    add = command(commands, train, "--data fer2013/ --out runs/s\n--recipe models/s0.yaml --data fer2013/ --set epochs=90 --set seed=1").add_argument
     add("--recipe", type=Path, metavar="FILE", help="YAML or JSON file with fields of a recipe (default: the default recipe)")
     add_data(add)
     add("--out", type=Path, default=Path("_runs/training"), metavar="DIR", help="folder of the run (default: %(default)s); a stopped run goes on")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a field of the recipe")
     add("--quiet", action="store_true", help="no progress bar")
+    add = command(commands, teach, "runs/a/model.keras runs/b/model.keras --data fer2013/ --out runs/taught.npz\n"
+                  "(then: fer_nb train --set teachers=runs/taught.npz)").add_argument
+    add("model", nargs="+", type=Path, metavar="FILE", help="trained networks, .keras")
+    add_data(add)
+    add("--recipe", type=Path, metavar="FILE", help="whose views of the faces to use (default: the default recipe's)")
+    add("--views", type=int, default=8, metavar="N", help="views of each face (default: %(default)s)")
+    add("--out", type=Path, default=Path("_runs/taught.npz"), metavar="FILE", help="file to write (default: %(default)s)")
+    add("--quiet", action="store_true", help="no progress bar")
+    add = command(commands, study, "models/ablation.yaml --data fer2013/ --out runs/ablation --report models/ablation.json").add_argument
+    add("file", type=Path, metavar="FILE", help="YAML or JSON file: recipe, variants, seeds")
+    add_data(add)
+    add("--out", type=Path, default=Path("_runs/study"), metavar="DIR", help="folder for the runs (default: %(default)s); a stopped study goes on")
+    add("--report", type=Path, metavar="FILE", help="where the result goes (default: study.json in that folder)")
+    add("--split", nargs="+", default=["val"], help="rows to judge: val, test, or a split's own name (default: val)")
+    add("--quiet", action="store_true", help="do not say which run is on")
     add = command(commands, export, "runs/s/model.keras --data fer2013/ --name s --out models").add_argument
     add("model", type=Path, help="a .keras file")
     add_data(add)
@@ -505,6 +548,7 @@ def add_evaluate(commands):
     add("--split", nargs="+", help="rows to judge: train, val, test, or a split's own name (default: test; with --check: all of the report)")
     add("--modes", nargs="+", default=["single"], metavar="MODE", help="some of single, flip, ten-crop (default: single)")
     add("--out", type=Path, metavar="DIR", help="write evaluation.json and the figures into this folder")
+    add("--robust", action="store_true", help="also measure the first model on faces that are blurred, dark, badly cropped, ...")
     add("--card", action="store_true", help="also write MODEL_CARD.md there, about the first model")
     add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more for the card: looks, command, ...")
     add("--check", type=Path, metavar="FILE", help="measure again what this report says; exit code 1 if a figure is not reproduced")

@@ -7,7 +7,7 @@ __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval',
            'evaluate', 'fit_temperature', 'caption', 'plot_confusion', 'plot_per_class', 'plot_roc',
            'plot_precision_recall', 'plot_reliability', 'confident_mistakes', 'plot_mistakes', 'row_sets',
            'vote_agreement', 'save_report', 'evaluate_model', 'join_reports', 'differences', 'results_table',
-           'class_table', 'engine_table', 'model_card', 'write_card']
+           'class_table', 'robustness_table', 'engine_table', 'model_card', 'write_card']
 
 # %% ../nbs/04_evaluation.ipynb #04-005
 import io, json, textwrap
@@ -610,6 +610,15 @@ def class_table(
         "class": c, "recall, %": _percent(o["recall"]), "precision, %": _percent(o["precision"]), "F1, %": _percent(o["f1"]),
         "average precision, %": _percent(o["average_precision"]), "n": o["support"]} for c, o in record["per_class"].items()])
 
+def robustness_table(
+    records: list, # from `fer_nb.robustness.robustness`
+) -> str: # Markdown
+    "Every change of the faces, what is left and what it costs."
+    return _markdown_table([{
+        "change": o["change"], "engine": o["engine"], "rows": f"{o['split']}, {o['rows']}", "n": f"{o['n']:,}",
+        "accuracy, % (95 % interval)": f"{_percent(o['accuracy'], 2)} ({_interval(o)})",
+        "loss, points (95 % interval)": "" if o["change"] == "none" else f"{100*o['loss']:.1f} ({' to '.join(_percent(e) for e in o['loss_95'])})"} for o in records])
+
 def engine_table(
     records: list, # from `evaluate_model`
     record: dict, # compare on the rows of this one
@@ -685,6 +694,7 @@ def _results(
               f"Brier {record['brier']:.3f} ({caption(record)})."]
     engines, exports = engine_table(records, record), _markdown_table(figures.get("exports", []))
     if engines or exports: parts += ["### The exported files", f"{caption(record | dict(engine=None))}.", engines, exports]
+    if spoilt := figures.get("robustness"): parts += ["### Spoilt faces", "One change at a time, the same rows; the intervals of the losses are those of paired shares.", robustness_table(spoilt)]
     return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
 
 # %% ../nbs/04_evaluation.ipynb #04-115
