@@ -486,7 +486,7 @@ def add_rest(commands):
     add = command(commands, describe, "fer2013/\narchive.zip\nsample --json").add_argument
     add_data(add, "source")
     add("--json", action="store_true", help="print a JSON object")
-    add = command(commands, train, "--data fer2013/ --out runs/s\n--recipe models/s0.yaml --data fer2013/ --set epochs=90 --set seed=1").add_argument
+    add = command(commands, train, "--data fer2013/ --out runs/s\n--recipe models/s.yaml --data fer2013/ --set epochs=90 --set seed=1").add_argument
     add("--recipe", type=Path, metavar="FILE", help="YAML or JSON file with fields of a recipe (default: the default recipe)")
     add_data(add)
     add("--out", type=Path, default=Path("_runs/training"), metavar="DIR", help="folder of the run (default: %(default)s); a stopped run goes on")

@@ -68,7 +68,8 @@ def with_metadata(data:bytes, # content of a .tflite or .keras file
     buffer = io.BytesIO(data)
     buffer.seek(0, io.SEEK_END)
     with zipfile.ZipFile(buffer, 'a') as z:
-        for info, content in [*members, (zipfile.ZipInfo(MEMBER), meta)]: z.writestr(info, content)
+        for info, content in members: z.writestr(info, content, zipfile.ZIP_DEFLATED)
+        z.writestr(zipfile.ZipInfo(MEMBER), meta)
     return buffer.getvalue()
 
 def write_metadata(path:str|Path, # a .tflite or .keras file
@@ -239,9 +240,12 @@ def open_network(model): # a Keras model, or the path of a .keras file
     except Exception as e: raise ModelError(f'{model}: not a Keras model ({str(e).splitlines()[0]})') from None
 
 def save_network(network, path:Path, meta:dict):
-    "Write a Keras file with its metadata, in one step."
+    "Write a Keras file with its metadata, in one step; kernels are rounded to 16 bits, which halves the file."
+    exact = network.get_weights()
     with tempfile.TemporaryDirectory() as folder:
-        network.save(whole := Path(folder) / path.name)
+        network.set_weights([w.astype('float16').astype(w.dtype) if w.ndim > 1 else w for w in exact])
+        try: network.save(whole := Path(folder) / path.name)
+        finally: network.set_weights(exact)
         replace_file(path, with_metadata(whole.read_bytes(), meta, path))
 
 def save_export(out:Path, name:str, kind:str, content:bytes, meta:dict) -> str:
