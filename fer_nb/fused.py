@@ -5,10 +5,7 @@
 # %% auto #0
 __all__ = ['padded', 'convolve', 'activate', 'run', 'on_torch', 'fused', 'forward', 'warp']
 
-# %% ../nbs/02a_fused.ipynb #02-002
-from functools import partial
-
-# %% ../nbs/02a_fused.ipynb #02-004
+# %% ../nbs/02a_fused.ipynb #02-003
 def padded(x, # (N, C, H, W)
            kernel:int, # side of the kernel
            stride:int): # step of the kernel
@@ -33,7 +30,7 @@ def activate(layer, x):
     if layer.activation.__name__ not in known: raise TypeError(f'{layer.name}: activation {layer.activation.__name__} has no fused counterpart')
     return known[layer.activation.__name__](x)
 
-# %% ../nbs/02a_fused.ipynb #02-005
+# %% ../nbs/02a_fused.ipynb #02-004
 def run(layer, x, training:bool):
     "One Keras layer on channels-first tensors. Raises TypeError for a layer that is not covered."
     import keras
@@ -56,7 +53,7 @@ def run(layer, x, training:bool):
     if kind is L.Dense: return activate(layer, F.linear(x.float(), layer.kernel.value.T.float(), layer.bias.value))
     raise TypeError(f'{layer.name}: {kind.__name__} has no fused counterpart')
 
-# %% ../nbs/02a_fused.ipynb #02-007
+# %% ../nbs/02a_fused.ipynb #02-006
 def on_torch() -> bool:
     "Is PyTorch Keras' backend, and the CPU its device?"
     import keras
@@ -79,7 +76,7 @@ def forward(network): # a Keras network
     "The quickest way to call the network here: `fused` under PyTorch on a CPU, the network itself elsewhere."
     return fused(network) if on_torch() else network
 
-# %% ../nbs/02a_fused.ipynb #02-009
+# %% ../nbs/02a_fused.ipynb #02-008
 def warp(x, # faces (N, H, W, 1), float
          maps, # (N, 8), see `fer_nb.training.warps`
          edge:int=0): # pixels cut off at each side of the result
