@@ -500,7 +500,7 @@ def add_rest(commands):
     add("--views", type=int, default=8, metavar="N", help="views of each face (default: %(default)s)")
     add("--out", type=Path, default=Path("_runs/taught.npz"), metavar="FILE", help="file to write (default: %(default)s)")
     add("--quiet", action="store_true", help="no progress bar")
-    add = command(commands, study, "models/ablation.yaml --data fer2013/ --out runs/ablation --report models/ablation.json").add_argument
+    add = command(commands, study, "ablation.yaml --data fer2013/ --out runs/ablation --report ablation.json").add_argument
     add("file", type=Path, metavar="FILE", help="YAML or JSON file: recipe, variants, seeds")
     add_data(add)
     add("--out", type=Path, default=Path("_runs/study"), metavar="DIR", help="folder for the runs (default: %(default)s); a stopped study goes on")
