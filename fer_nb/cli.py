@@ -324,11 +324,12 @@ def remeasure(
     folder: Path, # of the report
     faces, # FaceSet
     splits: list = None, # only these; None = all
+    modes: list = None, # likewise
 ) -> list: # one line for each figure that is not reproduced
     "Measure again what a report says."
     from fer_nb.evaluation import differences, join_reports
-    records = [r for r in written["results"] if not splits or r["split"] in splits]
-    if not records: raise ValueError(f"the report has no results for {splits}")
+    records = [r for r in written["results"] if (not splits or r["split"] in splits) and (not modes or r["mode"] in modes)]
+    if not records: raise ValueError(f"the report has no results for {splits or 'any split'}, {modes or 'any mode'}")
     jobs = {}
     for r in records: jobs.setdefault((r["engine"], r["split"]), {})[r["mode"]] = True
     reports = [judge(model_file(written["name"], engine, folder), faces, split, list(modes)) for (engine, split), modes in jobs.items()]
@@ -351,12 +352,12 @@ def evaluate(args) -> int: # 1 if a figure was not reproduced
     from fer_nb.recognition import find_model
     faces = faces_of(args.data)
     if args.check:
-        lines = remeasure(json.loads(args.check.read_text(encoding="utf-8")), args.check.parent, faces, args.split)
+        lines = remeasure(json.loads(args.check.read_text(encoding="utf-8")), args.check.parent, faces, args.split, args.modes)
         print("\n".join(lines) or f"{args.check}: every figure is reproduced")
         return int(bool(lines))
     reports = []
     for model, split in itertools.product(args.model, args.split or ["test"]):
-        reports.append(judge(find_model(model), faces, split, args.modes, None if reports else args.out))
+        reports.append(judge(find_model(model), faces, split, args.modes or ["single"], None if reports else args.out))
     if args.robust: reports[0]["robustness"] = spoilt(find_model(args.model[0]), faces, (args.split or ["test"])[0])
     print_report(report := join_reports(*reports))
     if args.out: print(f"wrote {save_report(args.out, report)}", file=sys.stderr)
@@ -546,7 +547,7 @@ def add_evaluate(commands):
     add("model", nargs="*", default=[""], metavar="MODEL", help="shipped models, .keras or .tflite files (default: the shipped one)")
     add_data(add)
     add("--split", nargs="+", help="rows to judge: train, val, test, or a split's own name (default: test; with --check: all of the report)")
-    add("--modes", nargs="+", default=["single"], metavar="MODE", help="some of single, flip, ten-crop (default: single)")
+    add("--modes", nargs="+", metavar="MODE", help="some of single, flip, ten-crop (default: single; with --check: all of the report)")
     add("--out", type=Path, metavar="DIR", help="write evaluation.json and the figures into this folder")
     add("--robust", action="store_true", help="also measure the first model on faces that are blurred, dark, badly cropped, ...")
     add("--card", action="store_true", help="also write MODEL_CARD.md there, about the first model")

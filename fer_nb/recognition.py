@@ -87,7 +87,7 @@ def to_table(
     return pandas.DataFrame([o for o in rows(results) if faceless or o["face"] is not None], columns=list(columns))
 
 # %% ../nbs/07_recognition.ipynb #07-013
-DEFAULT_MODEL = "s" #: the shipped model that is used where none is named
+DEFAULT_MODEL = "m" #: the shipped model that is used where none is named
 
 def find_model(
     model: str|None="" # name of a shipped model, or a path; "" or None = the default

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['check_recipe', 'Recipe', 'read_recipe', 'warps', 'relight', 'degrade', 'blot', 'augment', 'vote_shares',
            'epoch_order', 'batches', 'mix', 'cross_entropy', 'consensus', 'load_teachers', 'digest', 'teach',
-           'load_taught', 'trainer', 'losses', 'learning_rate', 'optimizer', 'paced', 'hold_out', 'hold_out_groups',
-           'partition', 'average_weights', 'estimate_bn', 'write_atomically', 'save_checkpoint', 'load_checkpoint',
-           'main_logits', 'score', 'score_averaged', 'write_history', 'diary', 'watchers', 'begin_with', 'prepare',
-           'history_table', 'plot_history', 'check_resume', 'finish', 'fit', 'train']
+           'load_taught', 'trainer', 'losses', 'orthogonal', 'muon', 'learning_rate', 'optimizer', 'paced', 'hold_out',
+           'hold_out_groups', 'partition', 'average_weights', 'estimate_bn', 'write_atomically', 'save_checkpoint',
+           'load_checkpoint', 'main_logits', 'score', 'score_averaged', 'write_history', 'diary', 'watchers',
+           'begin_with', 'prepare', 'history_table', 'plot_history', 'check_resume', 'finish', 'fit', 'train']
 
 # %% ../nbs/03_training.ipynb #03-004
 import json, os, time, warnings
@@ -26,7 +26,7 @@ from .model import build
 # %% ../nbs/03_training.ipynb #03-007
 def check_recipe(recipe):
     "Raises ValueError for a value that cannot be."
-    for name, known in (('optimizer', ('sgd', 'adam')), ('schedule', ('cosine', 'plateau', 'constant')),
+    for name, known in (('optimizer', ('sgd', 'adam', 'muon')), ('schedule', ('cosine', 'plateau', 'constant')),
                         ('precision', ('float32', 'mixed_bfloat16')), ('monitor', ('val_accuracy', 'val_loss'))):
         if getattr(recipe, name) not in known: raise ValueError(f'recipe: {name} = {getattr(recipe, name)!r} is not one of {", ".join(known)}')
     if recipe.epochs < 1 or recipe.batch_size < 2 or not 32 <= recipe.crop: raise ValueError('recipe: needs epochs >= 1, batch_size >= 2 and crop >= 32')
@@ -41,7 +41,7 @@ class Recipe:
     ferplus: bool = True            # second head for the FER+ votes, where the data has them
     epochs: int = 100               # passes over the training rows
     batch_size: int = 128           # faces in one step; an incomplete last batch is dropped
-    optimizer: str = 'sgd'          # `sgd` (Nesterov, momentum 0.9) or `adam` (AdamW)
+    optimizer: str = 'sgd'          # `sgd` (Nesterov, momentum 0.9), `adam` (AdamW) or `muon` (orthogonal steps for kernels)
     learning_rate: float = 0.1      # highest learning rate
     schedule: str = 'cosine'        # `cosine` (to 0, after a warm-up), `plateau` (halve when stuck) or `constant`
     warmup: float = 0.05            # share of the steps spent on warming up (cosine)
@@ -314,7 +314,38 @@ def losses(out, recipe, class_weights):
     if 'ferplus' in out: loss = loss + recipe.votes * cross_entropy(out['votes'], out['ferplus'])
     return ops.mean(loss), ops.cast(ops.equal(ops.argmax(logits, -1), ops.argmax(target, -1)), 'float32')
 
-# %% ../nbs/03_training.ipynb #03-037
+# %% ../nbs/03_training.ipynb #03-038
+def orthogonal(x, # (rows, columns)
+               steps:int=4): # more come nearer
+    "The matrix with its singular values moved towards 1 by the Newton-Schulz steps of Jordan et al. 2024; same shape and type."
+    from keras import ops
+    rows, columns = x.shape
+    dtype, half = x.dtype, min(rows, columns) >= 64
+    x = ops.cast(x, 'bfloat16') if half else x
+    if rows > columns: x = ops.transpose(x)
+    x = x / (ops.norm(x) + 1e-7)
+    for _ in range(steps):
+        square = ops.matmul(x, ops.transpose(x))
+        x = 3.4445 * x + ops.matmul(2.0315 * ops.matmul(square, square) - 4.775 * square, x)
+    return ops.cast(ops.transpose(x) if rows > columns else x, dtype)
+
+def muon():
+    "A Keras optimiser class: Muon for the kernels of convolutions, SGD for the rest."
+    import keras
+    from keras import ops
+    class Muon(keras.optimizers.SGD):
+        pace_of_kernels = .3 # times the learning rate; by short runs on the validation rows
+        def update_step(self, gradient, variable, learning_rate):
+            if len(variable.shape) < 4: return super().update_step(gradient, variable, learning_rate)
+            mean, gradient = self.momentums[self._get_variable_index(variable)], ops.cast(gradient, variable.dtype)
+            blend = lambda m: self.momentum * m + (1 - self.momentum) * gradient
+            self.assign(mean, blend(mean))
+            step = ops.reshape(blend(mean) if self.nesterov else mean, (-1, variable.shape[-1]))
+            size = (step.shape[1] / min(step.shape)) ** .5
+            self.assign_sub(variable, learning_rate * self.pace_of_kernels * size * ops.reshape(orthogonal(step), variable.shape))
+    return Muon
+
+# %% ../nbs/03_training.ipynb #03-039
 def learning_rate(recipe:Recipe, # schedule and highest rate
                   steps:int): # steps of the whole run
     "A number, or the cosine schedule with its warm-up."
@@ -331,12 +362,13 @@ def optimizer(recipe:Recipe, # what to build
     ema = min(recipe.ema, max(0., 1 - 10 / steps))
     decay = recipe.weight_decay or (0. if recipe.optimizer == 'adam' else None)
     common = dict(learning_rate=learning_rate(recipe, steps), weight_decay=decay, use_ema=ema > 0, ema_momentum=ema)
-    kind = keras.optimizers.AdamW if recipe.optimizer == 'adam' else partial(keras.optimizers.SGD, momentum=0.9, nesterov=True)
+    kind = {'adam': keras.optimizers.AdamW, 'sgd': partial(keras.optimizers.SGD, momentum=0.9, nesterov=True),
+            'muon': partial(muon(), momentum=0.9, nesterov=True)}[recipe.optimizer]
     opt = (paced(kind, groups) if groups else kind)(**common)
     if recipe.weight_decay: opt.exclude_from_weight_decay(var_names=['bias', 'gamma', 'beta'])
     return opt
 
-# %% ../nbs/03_training.ipynb #03-040
+# %% ../nbs/03_training.ipynb #03-046
 def paced(kind, # a Keras optimiser class
           groups:dict): # path of a variable -> number of its group
     "The optimiser with a variable `pace`: a factor of the learning rate for each group of variables."
@@ -351,7 +383,7 @@ def paced(kind, # a Keras optimiser class
             super().update_step(gradient, variable, learning_rate * self.pace[self.group_of[self._get_variable_index(variable)]])
     return partial(Paced, **getattr(kind, 'keywords', {}))
 
-# %% ../nbs/03_training.ipynb #03-044
+# %% ../nbs/03_training.ipynb #03-050
 def hold_out(labels:np.ndarray, # (N,)
              share:float=0.1, # of each class
              seed:int=0, # of the draw
@@ -388,7 +420,7 @@ def partition(faces:FaceSet) -> tuple[FaceSet, FaceSet]: # any loaded set
     if len(train) < 2 or not len(val): raise ValueError(f'{faces.edition}: {len(train)} training and {len(val)} validation rows are too few')
     return train, val
 
-# %% ../nbs/03_training.ipynb #03-047
+# %% ../nbs/03_training.ipynb #03-053
 def average_weights(trained): # a compiled trainer
     "Put the optimiser's weight average into the trainable weights; nothing where it has none."
     opt = trained.optimizer
@@ -409,7 +441,7 @@ def estimate_bn(network, # a Keras model
         call(images[rows[k::max(1, len(rows) // batch_size)]][..., None], training=True)
     for l, m in zip(layers, before): l.momentum = m
 
-# %% ../nbs/03_training.ipynb #03-049
+# %% ../nbs/03_training.ipynb #03-055
 def write_atomically(path:Path, # where the file shall stand
                      write): # function that writes to the path it is given
     "Write beside `path`, then move into place: a reader never sees half a file."
@@ -437,7 +469,7 @@ def load_checkpoint(path, trained=None) -> dict:
         for place, v in zip(places, values): place.assign(v)
     return state
 
-# %% ../nbs/03_training.ipynb #03-051
+# %% ../nbs/03_training.ipynb #03-057
 def main_logits(network, # a Keras model
                 images:np.ndarray, # (N, H, W) uint8
                 batch_size:int=256) -> np.ndarray: # faces in a batch
@@ -475,7 +507,7 @@ def write_history(path, history:list[dict]):
             w.writerows(history)
     write_atomically(path, write)
 
-# %% ../nbs/03_training.ipynb #03-052
+# %% ../nbs/03_training.ipynb #03-058
 def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:list, watchers:list, bar, paces=None):
     "A Keras callback that validates, writes history and checkpoint after each epoch, and on resume tells `watchers` what was."
     import keras
@@ -507,7 +539,7 @@ def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:
             bar.update()
     return Diary()
 
-# %% ../nbs/03_training.ipynb #03-054
+# %% ../nbs/03_training.ipynb #03-060
 def watchers(trained, recipe:Recipe) -> list:
     "Keras' early stopping and plateau callbacks, as the recipe asks, tied to the trainer."
     import keras
@@ -519,14 +551,14 @@ def watchers(trained, recipe:Recipe) -> list:
         w.on_train_begin()
     return found
 
-# %% ../nbs/03_training.ipynb #03-056
+# %% ../nbs/03_training.ipynb #03-062
 def begin_with(network, path):
     "Put the weights of a saved network into `network`. Raises ValueError where they do not fit."
     import keras
     try: network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
     except (ValueError, OSError) as e: raise ValueError(f'{path}: cannot start {network.name} ({str(e).splitlines()[0]})') from None
 
-# %% ../nbs/03_training.ipynb #03-057
+# %% ../nbs/03_training.ipynb #03-063
 def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
     "Seeds set, network built under the recipe's precision unless one is given, trainer compiled and all variables made."
     import keras
@@ -552,7 +584,7 @@ def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
     trained.seed.state.assign(keras.random.SeedGenerator(recipe.seed).state)
     return trained
 
-# %% ../nbs/03_training.ipynb #03-058
+# %% ../nbs/03_training.ipynb #03-064
 def history_table(history): # CSV file, DataFrame, dict of columns, or list of one dict for each epoch
     "The history as a DataFrame. Raises ValueError where it has not even an epoch and a loss."
     import pandas as pd
@@ -577,7 +609,7 @@ def plot_history(history): # CSV file or table: epoch, loss; val_loss, accuracy,
         if len(names) > 1: ax.legend(frameon=False, fontsize=8)
     return fig
 
-# %% ../nbs/03_training.ipynb #03-060
+# %% ../nbs/03_training.ipynb #03-066
 def check_resume(path:Path, recipe:Recipe) -> list: # history so far
     "The history in a checkpoint of this recipe; empty where there is none. Raises ValueError for another recipe."
     if not path.exists(): return []
@@ -597,7 +629,7 @@ def finish(trained, recipe, train, history, out, network=None):
     write_atomically(out / 'curves.png', plot_history(history).savefig)
     return final
 
-# %% ../nbs/03_training.ipynb #03-061
+# %% ../nbs/03_training.ipynb #03-067
 def fit(recipe:Recipe, # what to do
         train:FaceSet, # training rows
         val:FaceSet, # validation rows
@@ -622,7 +654,7 @@ def fit(recipe:Recipe, # what to do
         else: note.on_train_begin()
     return finish(trained, recipe, train, history, out, network), history
 
-# %% ../nbs/03_training.ipynb #03-062
+# %% ../nbs/03_training.ipynb #03-068
 def train(recipe:Recipe|dict|str|Path, # a recipe, its fields, or a file with them
           data:str|Path|FaceSet='', # what `fer_nb.data.load` takes, or a loaded set
           out:str|Path='_runs/training', # folder for the run
