@@ -79,8 +79,8 @@ def framed(body, # function from feature map to feature map
 # %% ../nbs/02_model.ipynb #02-012
 def slim_body(widths): # filters of the stem and of each stage
     "Stem, pooling and residual blocks, one for each width; all but the first halve the map."
-    from keras import layers as L
     def body(x):
+        from keras import layers as L
         first, *rest = widths
         x = residual(L.MaxPooling2D(2)(conv_bn(x, first)), first)
         for filters in rest: x = residual(x, filters, strides=2)
@@ -89,8 +89,8 @@ def slim_body(widths): # filters of the stem and of each stage
 
 def vgg_body(stages): # one (filters, convolutions) pair for each stage
     "Plain stacks of `conv_bn` with a pooling after each stage but the last."
-    from keras import layers as L
     def body(x):
+        from keras import layers as L
         for i, (filters, n) in enumerate(stages):
             if i: x = L.MaxPooling2D(2)(x)
             for _ in range(n): x = conv_bn(x, filters)
