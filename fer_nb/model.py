@@ -78,7 +78,7 @@ def framed(body, # function from feature map to feature map
 
 # %% ../nbs/02_model.ipynb #02-012
 def slim_body(widths): # filters of the stem and of each stage
-    "Stem, pooling and residual blocks, one for each width; all but the first halve the map."
+    "Stem, pooling and residual blocks (He et al. 2016), one for each width; all but the first halve the map."
     def body(x):
         from keras import layers as L
         first, *rest = widths
@@ -88,7 +88,7 @@ def slim_body(widths): # filters of the stem and of each stage
     return body
 
 def vgg_body(stages): # one (filters, convolutions) pair for each stage
-    "Plain stacks of `conv_bn` with a pooling after each stage but the last."
+    "Plain stacks of `conv_bn` with a pooling after each stage but the last (Simonyan & Zisserman 2015, with batch norm)."
     def body(x):
         from keras import layers as L
         for i, (filters, n) in enumerate(stages):

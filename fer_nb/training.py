@@ -334,7 +334,7 @@ def muon():
     import keras
     from keras import ops
     class Muon(keras.optimizers.SGD):
-        pace_of_kernels = .3 # times the learning rate; by short runs on the validation rows
+        pace_of_kernels = .3 # times the learning rate; a judgement, not searched for
         def update_step(self, gradient, variable, learning_rate):
             if len(variable.shape) < 4: return super().update_step(gradient, variable, learning_rate)
             mean, gradient = self.momentums[self._get_variable_index(variable)], ops.cast(gradient, variable.dtype)
