@@ -380,7 +380,7 @@ def spoilt(
 def card_of(
     path: Path, # the model file whose metadata the card shows
     faces, # FaceSet
-    args, # with `out`, where the report lies, and `about`
+    args, # with `out`, where the report lies, `about` and `seeds`
 ) -> Path: # the card
     "Write the model card beside its report: metadata, figures, and what is to be said of the data."
     from fer_nb.data import describe
@@ -388,6 +388,8 @@ def card_of(
     from fer_nb.export import read_metadata
     if not args.out: raise ValueError("--card needs --out, the folder of the report")
     report = json.loads((args.out/"evaluation.json").read_text(encoding="utf-8"))
+    if args.seeds and not (summary := fields_of(args.seeds).get("summary")): raise ValueError(f"{args.seeds}: not the report of a study")
+    if args.seeds: report["seeds"] = summary
     return write_card(args.out, read_metadata(path) | fields_of(args.about), report | {"data": describe(faces)})
 
 # %% ../nbs/11_cli.ipynb #11-045
@@ -487,7 +489,7 @@ def add_rest(commands):
     add = command(commands, describe, "fer2013/\narchive.zip\nsample --json").add_argument
     add_data(add, "source")
     add("--json", action="store_true", help="print a JSON object")
-    add = command(commands, train, "--data fer2013/ --out runs/s\n--recipe models/s.yaml --data fer2013/ --set epochs=90 --set seed=1").add_argument
+    add = command(commands, train, "--data fer2013/ --out runs/s\n--recipe models/teachers/s_slim.yaml --data fer2013/ --set epochs=90 --set seed=1").add_argument
     add("--recipe", type=Path, metavar="FILE", help="YAML or JSON file with fields of a recipe (default: the default recipe)")
     add_data(add)
     add("--out", type=Path, default=Path("_runs/training"), metavar="DIR", help="folder of the run (default: %(default)s); a stopped run goes on")
@@ -552,6 +554,7 @@ def add_evaluate(commands):
     add("--robust", action="store_true", help="also measure the first model on faces that are blurred, dark, badly cropped, ...")
     add("--card", action="store_true", help="also write MODEL_CARD.md there, about the first model")
     add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more for the card: looks, command, ...")
+    add("--seeds", type=Path, metavar="FILE", help="report of a study with several seeds, to be shown in the card")
     add("--check", type=Path, metavar="FILE", help="measure again what this report says; exit code 1 if a figure is not reproduced")
 
 def parser() -> argparse.ArgumentParser:

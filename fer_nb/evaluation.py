@@ -7,7 +7,7 @@ __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval',
            'evaluate', 'fit_temperature', 'caption', 'plot_confusion', 'plot_per_class', 'plot_roc',
            'plot_precision_recall', 'plot_reliability', 'confident_mistakes', 'plot_mistakes', 'row_sets',
            'vote_agreement', 'save_report', 'evaluate_model', 'join_reports', 'differences', 'results_table',
-           'class_table', 'robustness_table', 'engine_table', 'model_card', 'write_card']
+           'class_table', 'robustness_table', 'seeds_table', 'engine_table', 'model_card', 'write_card']
 
 # %% ../nbs/04_evaluation.ipynb #04-005
 import io, json, textwrap
@@ -619,6 +619,15 @@ def robustness_table(
         "accuracy, % (95 % interval)": f"{_percent(o['accuracy'], 2)} ({_interval(o)})",
         "loss, points (95 % interval)": "" if o["change"] == "none" else f"{100*o['loss']:.1f} ({' to '.join(_percent(e) for e in o['loss_95'])})"} for o in records])
 
+# %% ../nbs/04_evaluation.ipynb #04-111
+def seeds_table(
+    records: list, # `summary` of a study's report
+) -> str: # Markdown
+    "Mean and standard deviation over the seeds, for every kind of rows."
+    return _markdown_table([{
+        "rows": f"{o['split']}, {o['rows']}", "protocol": o["protocol"], "crop": o["mode"], "n": f"{o['n']:,}", "seeds": o["seeds"], "accuracy, %": _percent(o["accuracy"], 2),
+        "sd, points": "" if o["sd"] is None else _percent(o["sd"], 2), "macro-F1": f"{o['macro_f1']:.3f}", "balanced accuracy, %": _percent(o["balanced_accuracy"])} for o in records])
+
 def engine_table(
     records: list, # from `evaluate_model`
     record: dict, # compare on the rows of this one
@@ -631,7 +640,7 @@ def engine_table(
              "macro-F1, %": _percent(o["macro_f1"]), "ECE": f"{o['ece']:.3f}", "n": f"{o['n']:,}"} for o in same]
     return _markdown_table(rows) if len(rows) > 1 else ""
 
-# %% ../nbs/04_evaluation.ipynb #04-113
+# %% ../nbs/04_evaluation.ipynb #04-114
 _PROSE = ("name", "classes", "data", "licence", "looks", "command", "selection", "pretraining") # told elsewhere than in the table of facts
 
 def _headline(
@@ -662,7 +671,7 @@ def _counted(
     data = figures.get("data") or {}
     return asdict(data) if is_dataclass(data) else data
 
-# %% ../nbs/04_evaluation.ipynb #04-114
+# %% ../nbs/04_evaluation.ipynb #04-115
 def _protocol(
     metadata: dict, # as for `model_card`
     figures: dict, # as for `model_card`
@@ -687,8 +696,7 @@ def _results(
     "All figures, per class, calibration, engines, seeds, pictures."
     records, seeds = figures["results"], figures.get("seeds")
     parts = ["## Results", _READING, results_table(records)]
-    if seeds: parts.append(f"Over {len(seeds)} seed{'s'*(len(seeds) > 1)}: {_percent(np.mean(seeds), 2)} % on average"
-                           + (f", standard deviation {_percent(np.std(seeds, ddof=1), 2)} points." if len(seeds) > 1 else "."))
+    if seeds: parts += ["### Other seeds", "The same recipe with other seeds, before export: mean and standard deviation.", seeds_table(seeds)]
     parts += ["### Per class", f"{caption(record)}.", class_table(record), "### Calibration",
               f"Temperature {record['temperature']:.3f}: expected calibration error {record['ece']:.3f}, NLL {record['nll']:.3f}, "
               f"Brier {record['brier']:.3f} ({caption(record)})."]
@@ -697,7 +705,7 @@ def _results(
     if spoilt := figures.get("robustness"): parts += ["### Spoilt faces", "One change at a time, the same rows; the intervals of the losses are those of paired shares.", robustness_table(spoilt)]
     return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
 
-# %% ../nbs/04_evaluation.ipynb #04-115
+# %% ../nbs/04_evaluation.ipynb #04-116
 _FACTS = dict(official="all rows of the official splits are there", blank="blank images", groups="groups of identical images",
               copies="images that repeat an earlier one", conflicting="groups of identical images with different labels",
               leaked="images that stand in the training rows, too", ferplus="faces counted by the FER+ rules", skipped="files left out")
@@ -717,7 +725,7 @@ def _noise(
              for k, v in _counted(figures).items() if k not in ("edition", "counts")]
     return ["## Label noise and the leak between training and test rows", *(parts or ["Not counted."]), _markdown_table(facts)]
 
-# %% ../nbs/04_evaluation.ipynb #04-117
+# %% ../nbs/04_evaluation.ipynb #04-118
 _USE = """## Intended use
 
 Learning and research; demonstrations with people who have agreed; a starting point for fine-tuning on one's own data. The answer is the expression *shown* on a face crop, as a distribution over the
@@ -742,10 +750,10 @@ _FER2013_RIGHTS = """FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) was gathe
 representation learning. We know of no licence for its images: the rights in them remain with their owners. None of the images is distributed with this model. Whether
 weights learned from such images may be used for every purpose is not settled law; who plans a commercial use must judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT licence."""
 
-# %% ../nbs/04_evaluation.ipynb #04-118
+# %% ../nbs/04_evaluation.ipynb #04-119
 def model_card(
     metadata: dict, # of the model file: name, classes, data, licence; and what else is known (selection, pretraining, looks, command, ...)
-    figures: dict, # from `evaluate_model` or `join_reports`; also seeds [accuracy], looks, exports [dict], data (from `describe`), where known
+    figures: dict, # from `evaluate_model` or `join_reports`; also seeds (`summary` of a study's report), looks, exports [dict], data (from `describe`), where known
 ) -> str: # Markdown
     "The model card. Every result comes from `figures`. Raises `ValueError` where name, classes, data, licence or results are missing."
     if missing := [k for k in ("name", "classes", "data", "licence") if not metadata.get(k)]: raise ValueError(f"the metadata lack {', '.join(missing)}")

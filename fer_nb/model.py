@@ -98,11 +98,11 @@ def vgg_body(stages): # one (filters, convolutions) pair for each stage
     return body
 
 # %% ../nbs/02_model.ipynb #02-013
-STUDENTS = {'xs': slim_body((16, 32, 64, 96)), 's': slim_body((32, 64, 112, 160)),
-            'm': vgg_body([(32, 1), (64, 2), (128, 2), (256, 3)]), 'm_slim': slim_body((48, 96, 192, 288)),
+STUDENTS = {'xs': slim_body((16, 32, 64, 96)), 's_slim': slim_body((32, 64, 112, 160)), 'm_slim': slim_body((48, 96, 192, 288)),
+            's': vgg_body([(32, 1), (48, 2), (80, 2), (152, 3)]), 'm': vgg_body([(32, 1), (64, 2), (128, 2), (256, 3)]),
             'l': vgg_body([(48, 1), (96, 2), (192, 2), (384, 3)])}
 
-def student(size:str='s', # `xs` (for lessons and tests), `s`, `m`, `m_slim` (of its size, with the other body) or `l`
+def student(size:str='s', # `xs` (for lessons and tests), `s`, `m`, `l`, or `s_slim`, `m_slim` (with the thin body)
             ferplus:bool=False, # second head for the FER+ votes?
             dropout:float=0.2): # share of pooled features dropped while training
     "A small network that can ship. Raises ValueError for an unknown size."

@@ -12,7 +12,7 @@ __all__ = ['check_recipe', 'Recipe', 'read_recipe', 'warps', 'relight', 'degrade
 
 # %% ../nbs/03_training.ipynb #03-004
 import json, os, time, warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -223,7 +223,8 @@ def consensus(teachers, # functions from faces to logits, or to a dict with them
     return ops.stop_gradient(ops.mean(ops.stack([ops.softmax(z['expression'] if isinstance(z, dict) else z) for z in logits]), axis=0))
 
 def load_teachers(paths, # `.keras` files
-                  classes:int): # that they must know
+                  classes:int, # that they must know
+                  precision:str='float32'): # of their convolutions
     "Saved networks as functions, for `consensus`. Raises ValueError that names the file."
     import keras
     found = []
@@ -233,6 +234,8 @@ def load_teachers(paths, # `.keras` files
         head = net.output['expression'] if isinstance(net.output, dict) else net.output
         if head.shape[-1] != classes: raise ValueError(f'{path}: knows {head.shape[-1]} classes, the data has {classes}')
         net.trainable = False
+        for layer in net.layers:
+            if isinstance(layer, keras.layers.Conv2D): layer.dtype_policy = precision
         found.append(forward(net))
     return found
 
@@ -576,7 +579,7 @@ def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
     counts = np.bincount(train.labels, minlength=len(train.classes))
     weights = len(train) / np.maximum(counts, 1) / len(counts) if recipe.class_weights else np.ones(len(counts))
     data = batches(train, recipe)
-    live = load_teachers(recipe.teachers.split(','), len(train.classes)) if recipe.teachers and not recipe.teachers.endswith('.npz') else ()
+    live = load_teachers(recipe.teachers.split(','), len(train.classes), recipe.precision) if recipe.teachers and not recipe.teachers.endswith('.npz') else ()
     trained = trainer(network, recipe, weights.astype('float32'), live)
     trained.compile(optimizer=optimizer(recipe, len(data) * recipe.epochs, groups), jit_compile=False if tensorflow else 'auto')
     trained(data[0][0])
