@@ -542,7 +542,7 @@ def matches(
 
 # %% ../nbs/06_detection.ipynb #06-086
 #: How the box of each detector becomes a crop that is framed like a FER2013 image; chosen by accuracy in `framing`.
-CROP = {"haar": dict(margin=-.1, vertical=0., square=True, align=False),
+CROP = {"haar": dict(margin=-.05, vertical=0., square=True, align=False),
         "yunet": dict(margin=.15, vertical=-.05, square=True, align=True)}
 #: For images that are crops already: the whole box, stretched to the size of the network.
 WHOLE = dict(margin=0., vertical=0., square=False, align=False)
