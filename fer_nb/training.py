@@ -12,7 +12,7 @@ __all__ = ['check_recipe', 'Recipe', 'read_recipe', 'warps', 'relight', 'degrade
 
 # %% ../nbs/03_training.ipynb #03-004
 import json, os, time, warnings
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
