@@ -238,7 +238,7 @@ def export(args) -> int:
     from fer_nb.detection import CROP
     faces = faces_of(args.data)
     about = {"data": faces.edition, "crop": CROP} | fields_of(args.about)
-    for r in fer_nb.export.export(args.model, args.out, faces, args.name or args.model.stem, args.kinds, about):
+    for r in fer_nb.export.export(args.model, args.out, faces, args.name or args.model.stem, args.kinds, about, vector=args.vector):
         print(f"{r['file']:<20} {r['bytes']/1e6:6.2f} MB  {r['ms_per_face']:6.2f} ms a face  accuracy {r['accuracy']:.2%}"
               f" (Keras {r['accuracy_keras']:.2%}), {r['agreement']:.1%} of the answers the same")
     return 0
@@ -517,6 +517,7 @@ def add_rest(commands):
     add("--name", help="what the model is called (default: the file's name)")
     add("--kinds", nargs="+", default=["fp32", "fp16", "int8", "onnx"], metavar="KIND", help="some of fp32, fp16, int8, onnx (default: all)")
     add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more metadata: licence, crop, ...")
+    add("--vector", action="store_true", help="first fit a factor and an offset of each class to the validation rows (vector scaling)")
 
 # %% ../nbs/11_cli.ipynb #11-052
 def add_own(commands):

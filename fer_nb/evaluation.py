@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval', 'per_class', 'ranking', 'calibration',
-           'evaluate', 'fit_temperature', 'caption', 'plot_confusion', 'plot_per_class', 'plot_roc',
-           'plot_precision_recall', 'plot_reliability', 'confident_mistakes', 'plot_mistakes', 'row_sets',
+           'evaluate', 'fit_temperature', 'fit_vector_scaling', 'caption', 'plot_confusion', 'plot_per_class',
+           'plot_roc', 'plot_precision_recall', 'plot_reliability', 'confident_mistakes', 'plot_mistakes', 'row_sets',
            'vote_agreement', 'save_report', 'evaluate_model', 'join_reports', 'differences', 'results_table',
            'class_table', 'robustness_table', 'seeds_table', 'engine_table', 'model_card', 'write_card']
 
@@ -46,7 +46,7 @@ def _forward(
 ) -> dict: # head name -> logits (N, C); the name is "" where the model has one unnamed output
     "One pass over one view."
     if hasattr(model, "predict_on_batch"): parts = [model.predict(images, batch_size=batch_size, verbose=0)]
-    else: parts = [model(images[i:i+batch_size]) for i in range(0, len(images), batch_size)]
+    else: parts = [model(np.ascontiguousarray(images[i:i+batch_size])) for i in range(0, len(images), batch_size)]
     parts = [o if isinstance(o, dict) else {"": o} for o in parts]
     return {k: np.concatenate([np.asarray(o[k], dtype=np.float32) for o in parts]) for k in parts[0]}
 
@@ -256,6 +256,25 @@ def fit_temperature(
     return float(np.exp(minimize_scalar(nll, bounds=np.log([.05, 20]), method="bounded", options=dict(xatol=1e-6)).x))
 
 # %% ../nbs/04_evaluation.ipynb #04-062
+def fit_vector_scaling(
+    labels, # (N,) int, 0..C-1; held-out rows, not those of the final test
+    logits, # (N, C)
+    prior: float = 1., # spread of log factors and of offsets around 0 that is taken for granted; holds those of a class without rows
+) -> tuple: # factors (C,), all > 0, and offsets (C,): logits * factors + offsets
+    "Factor and offset of each class with the smallest negative log-likelihood (Guo et al. 2017, arXiv 1706.04599). Raises `ValueError` for input that does not fit."
+    from scipy.optimize import minimize
+    labels, z = _checked(labels, logits)
+    n, c = z.shape
+    def cost(w): # and its gradient
+        log_a, b = w.reshape(2, c)
+        p = softmax(z*np.exp(log_a) + b)
+        off = (p - np.eye(c)[labels])/n
+        nll = -np.log(p[np.arange(n), labels].clip(np.finfo(float).tiny)).mean()
+        return nll + (w @ w)/(2*n*prior**2), np.concatenate([(off*z*np.exp(log_a)).sum(0), off.sum(0)]) + w/(n*prior**2)
+    log_a, b = minimize(cost, np.zeros(2*c), jac=True, method="L-BFGS-B").x.reshape(2, c)
+    return np.exp(log_a), b
+
+# %% ../nbs/04_evaluation.ipynb #04-066
 def caption(
     record: dict, # what is known: name, split, rows, protocol, mode, engine, n; each may be missing
 ) -> str: # one line
@@ -285,7 +304,7 @@ def _colour(
     import seaborn as sns
     return [COLOURS.get(canonical(c), spare) for c, spare in zip(classes, sns.color_palette("husl", len(classes)))]
 
-# %% ../nbs/04_evaluation.ipynb #04-065
+# %% ../nbs/04_evaluation.ipynb #04-069
 def plot_confusion(
     record: dict, # from `evaluate`: confusion, classes, n; with what `caption` knows
 ): # matplotlib Figure
@@ -302,7 +321,7 @@ def plot_confusion(
     ax.tick_params(axis="x", rotation=30)
     return fig
 
-# %% ../nbs/04_evaluation.ipynb #04-068
+# %% ../nbs/04_evaluation.ipynb #04-072
 def plot_per_class(
     record: dict, # from `evaluate`: per_class; with what `caption` knows
 ): # matplotlib Figure
@@ -320,7 +339,7 @@ def plot_per_class(
     ax.set(xlim=(0, 1.02), xlabel="recall"); ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7)
     return fig
 
-# %% ../nbs/04_evaluation.ipynb #04-071
+# %% ../nbs/04_evaluation.ipynb #04-075
 def _curves(
     record: dict, # from `evaluate`: per_class; with what `caption` knows
     labels, # (N,) int, 0..C-1
@@ -352,7 +371,7 @@ def plot_roc(
     fig.axes[0].plot([0, 1], [0, 1], ":", c="k", lw=1)
     return fig
 
-# %% ../nbs/04_evaluation.ipynb #04-073
+# %% ../nbs/04_evaluation.ipynb #04-077
 def plot_precision_recall(
     record: dict, # from `evaluate`; with what `caption` knows
     labels, # (N,) int, 0..C-1
@@ -368,7 +387,7 @@ def plot_precision_recall(
         fig.axes[0].axhline(record["per_class"][c]["support"]/record["n"], c=colour, ls=":", lw=.8)
     return fig
 
-# %% ../nbs/04_evaluation.ipynb #04-076
+# %% ../nbs/04_evaluation.ipynb #04-080
 def plot_reliability(
     record: dict, # from `evaluate`: calibration, ece; with what `caption` knows
 ): # matplotlib Figure
@@ -387,7 +406,7 @@ def plot_reliability(
     top.legend(fontsize=7, loc="upper left")
     return fig
 
-# %% ../nbs/04_evaluation.ipynb #04-083
+# %% ../nbs/04_evaluation.ipynb #04-087
 def confident_mistakes(
     labels, # (N,) int, 0..C-1
     probabilities, # (N, C)
@@ -416,7 +435,7 @@ def plot_mistakes(
         ax.set_title(f"{classes[labels[i]]} -> {classes[p[i].argmax()]}\n{100*p[i].max():.0f} %", fontsize=7)
     return fig
 
-# %% ../nbs/04_evaluation.ipynb #04-086
+# %% ../nbs/04_evaluation.ipynb #04-090
 def row_sets(
     faces: FaceSet, # all rows, the training rows included: they decide which rows are clean
     split: str|None, # a split by name or role ("val", "test"); None: all rows, nothing known about training
@@ -445,7 +464,7 @@ def _records(
             p = softmax(heads["ferplus"][known])
             yield dict(about, protocol=f"FER+ {protocol}", temperature=1.0, **evaluate(labels[known], p, FERPLUS, bins))
 
-# %% ../nbs/04_evaluation.ipynb #04-088
+# %% ../nbs/04_evaluation.ipynb #04-092
 def vote_agreement(
     faces: FaceSet, # with votes
     protocol: str = "majority", # as for `ferplus_labels`
@@ -458,7 +477,7 @@ def vote_agreement(
     by_class = {c: _number(same[labels == i].mean()) if (labels == i).any() else None for i, c in enumerate(faces.classes)}
     return dict(protocol=protocol, n=int(known.sum()), agreement=_number(same.mean()) if len(same) else None, per_class=by_class)
 
-# %% ../nbs/04_evaluation.ipynb #04-096
+# %% ../nbs/04_evaluation.ipynb #04-100
 def _figures(
     record: dict, # the record to draw
     labels, # (N,) int
@@ -491,7 +510,7 @@ def save_report(
         write_atomically(folder/name, lambda p: Path(p).write_bytes(content))
     return folder/"evaluation.json"
 
-# %% ../nbs/04_evaluation.ipynb #04-097
+# %% ../nbs/04_evaluation.ipynb #04-101
 def evaluate_model(
     predict, # a Keras model, or a function from images (n, h, w, 1) to logits (n, C) or {"expression": ..., "ferplus": ...}
     faces: FaceSet, # all rows, with the training rows, which decide what is clean
@@ -527,7 +546,7 @@ def evaluate_model(
     if out is not None: save_report(out, report, figures)
     return report
 
-# %% ../nbs/04_evaluation.ipynb #04-105
+# %% ../nbs/04_evaluation.ipynb #04-109
 _KEY = ("split", "rows", "protocol", "mode", "engine")
 _MEASURES = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
 
@@ -553,7 +572,7 @@ def differences(
                   for m in _MEASURES if abs(r[m] - new[key][m]) > tolerance]
     return lines
 
-# %% ../nbs/04_evaluation.ipynb #04-108
+# %% ../nbs/04_evaluation.ipynb #04-112
 #: Results of others on the official PrivateTest rows of FER2013: (what, accuracy in %, remark). None was measured by this project unless it says so.
 ANCHORS = (
     ("two introductory small-CNN tutorials", "62.1 and 63.9", "as published"),
@@ -591,7 +610,7 @@ def _interval(
     "The 95 % interval in %."
     return " to ".join(_percent(o) for o in record["accuracy_95"])
 
-# %% ../nbs/04_evaluation.ipynb #04-110
+# %% ../nbs/04_evaluation.ipynb #04-114
 def results_table(
     records: list, # from `evaluate_model`
 ) -> str: # Markdown
@@ -619,7 +638,7 @@ def robustness_table(
         "accuracy, % (95 % interval)": f"{_percent(o['accuracy'], 2)} ({_interval(o)})",
         "loss, points (95 % interval)": "" if o["change"] == "none" else f"{100*o['loss']:.1f} ({' to '.join(_percent(e) for e in o['loss_95'])})"} for o in records])
 
-# %% ../nbs/04_evaluation.ipynb #04-111
+# %% ../nbs/04_evaluation.ipynb #04-115
 def seeds_table(
     records: list, # `summary` of a study's report
 ) -> str: # Markdown
@@ -640,7 +659,7 @@ def engine_table(
              "macro-F1, %": _percent(o["macro_f1"]), "ECE": f"{o['ece']:.3f}", "n": f"{o['n']:,}"} for o in same]
     return _markdown_table(rows) if len(rows) > 1 else ""
 
-# %% ../nbs/04_evaluation.ipynb #04-114
+# %% ../nbs/04_evaluation.ipynb #04-118
 _PROSE = ("name", "classes", "data", "licence", "looks", "command", "selection", "pretraining") # told elsewhere than in the table of facts
 
 def _headline(
@@ -671,7 +690,7 @@ def _counted(
     data = figures.get("data") or {}
     return asdict(data) if is_dataclass(data) else data
 
-# %% ../nbs/04_evaluation.ipynb #04-115
+# %% ../nbs/04_evaluation.ipynb #04-119
 def _protocol(
     metadata: dict, # as for `model_card`
     figures: dict, # as for `model_card`
@@ -705,7 +724,7 @@ def _results(
     if spoilt := figures.get("robustness"): parts += ["### Spoilt faces", "One change at a time, the same rows; the intervals of the losses are those of paired shares.", robustness_table(spoilt)]
     return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
 
-# %% ../nbs/04_evaluation.ipynb #04-116
+# %% ../nbs/04_evaluation.ipynb #04-120
 _FACTS = dict(official="all rows of the official splits are there", blank="blank images", groups="groups of identical images",
               copies="images that repeat an earlier one", conflicting="groups of identical images with different labels",
               leaked="images that stand in the training rows, too", ferplus="faces counted by the FER+ rules", skipped="files left out")
@@ -725,7 +744,7 @@ def _noise(
              for k, v in _counted(figures).items() if k not in ("edition", "counts")]
     return ["## Label noise and the leak between training and test rows", *(parts or ["Not counted."]), _markdown_table(facts)]
 
-# %% ../nbs/04_evaluation.ipynb #04-118
+# %% ../nbs/04_evaluation.ipynb #04-122
 _USE = """## Intended use
 
 Learning and research; demonstrations with people who have agreed; a starting point for fine-tuning on one's own data. The answer is the expression *shown* on a face crop, as a distribution over the
@@ -750,7 +769,7 @@ _FER2013_RIGHTS = """FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) was gathe
 representation learning. We know of no licence for its images: the rights in them remain with their owners. None of the images is distributed with this model. Whether
 weights learned from such images may be used for every purpose is not settled law; who plans a commercial use must judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT licence."""
 
-# %% ../nbs/04_evaluation.ipynb #04-119
+# %% ../nbs/04_evaluation.ipynb #04-123
 def model_card(
     metadata: dict, # of the model file: name, classes, data, licence; and what else is known (selection, pretraining, looks, command, ...)
     figures: dict, # from `evaluate_model` or `join_reports`; also seeds (`summary` of a study's report), looks, exports [dict], data (from `describe`), where known

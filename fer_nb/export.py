@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MEMBER', 'NEEDED', 'LIMITS', 'KINDS', 'ModelError', 'checked_metadata', 'read_metadata', 'with_metadata',
            'write_metadata', 'replace_file', 'main_head', 'to_litert', 'to_onnx', 'litert_runner', 'onnx_runner',
-           'ExportError', 'compare', 'refuse', 'latency', 'describe_network', 'convert', 'export', 'open_network',
-           'save_network', 'save_export']
+           'ExportError', 'compare', 'refuse', 'latency', 'rescaled', 'describe_network', 'convert', 'export',
+           'open_network', 'save_network', 'save_export']
 
 # %% ../nbs/05_export.ipynb #05-004
 import hashlib, io, json, tempfile, time, zipfile
@@ -183,6 +183,19 @@ def latency(run, # function from faces to logits
     return float(np.median(times) * 1000)
 
 # %% ../nbs/05_export.ipynb #05-026
+def rescaled(network, # a Keras model whose logits come from a Dense layer named `expression`
+             factors, # (C,) for the logits
+             offsets): # (C,), added afterwards
+    "A copy of the network with logits * factors + offsets. Raises ModelError where the last layer is of another kind."
+    import keras
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    layer = next((l for l in copy.layers if l.name == 'expression' and isinstance(l, keras.layers.Dense)), None)
+    if layer is None or layer.activation is not keras.activations.linear or not layer.use_bias: raise ModelError(f'{network.name}: no linear layer "expression" to write into')
+    layer.set_weights([w * np.asarray(factors) + shift for w, shift in zip(layer.get_weights(), (0, np.asarray(offsets)))])
+    return copy
+
+# %% ../nbs/05_export.ipynb #05-029
 KINDS = ('fp32', 'fp16', 'int8', 'onnx')
 
 def describe_network(network, # a Keras model
@@ -202,7 +215,7 @@ def convert(network, kind:str, calibration) -> tuple[bytes, object]:
     if kind == 'onnx': return (content := to_onnx(network)), onnx_runner(content)
     return (content := to_litert(network, kind, calibration)), litert_runner(content)
 
-# %% ../nbs/05_export.ipynb #05-027
+# %% ../nbs/05_export.ipynb #05-030
 def export(model, # a Keras model, or the path of a .keras file
            out:str|Path, # folder for the files
            faces, # a `FaceSet` with training and validation rows
@@ -210,15 +223,17 @@ def export(model, # a Keras model, or the path of a .keras file
            kinds=KINDS, # which exports
            about:dict|None=None, # further metadata: data, recipe, licence, crop, ...
            limit:int=4000, # faces that the check uses at most
-           temperature:float|None=None) -> list[dict]: # of the softmax; None: fitted to the validation rows
+           temperature:float|None=None, # of the softmax; None: fitted to the validation rows
+           vector:bool=False) -> list[dict]: # before that, fit a factor and an offset of each class to these rows and write them into the last layer?
     "Write and check all exports; returns one report for each. Raises ExportError where one is off, ModelError for a bad file."
-    import keras
-    from fer_nb.evaluation import fit_temperature
+    from fer_nb.evaluation import fit_temperature, fit_vector_scaling
     from fer_nb.training import partition
     network, out = open_network(model), Path(out)
     train, val = partition(faces)
     val, calibration = val[:limit], train.images[::max(1, len(train) // 500)][:500]
-    wanted = main_head(network).predict(val.images[..., None], batch_size=256, verbose=0)
+    logits = lambda: main_head(network).predict(val.images[..., None], batch_size=256, verbose=0)
+    if vector: network = rescaled(network, *fit_vector_scaling(val.labels, logits()))
+    wanted = logits()
     meta = describe_network(network, name, faces.classes, temperature or fit_temperature(val.labels, wanted), about)
     out.mkdir(parents=True, exist_ok=True)
     reports = []
@@ -230,7 +245,7 @@ def export(model, # a Keras model, or the path of a .keras file
     save_network(network, out / f'{name}.keras', meta)
     return reports
 
-# %% ../nbs/05_export.ipynb #05-028
+# %% ../nbs/05_export.ipynb #05-031
 def open_network(model): # a Keras model, or the path of a .keras file
     "The Keras network. Raises FileNotFoundError, or ModelError naming the file that is not one."
     import keras
