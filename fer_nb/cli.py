@@ -305,7 +305,7 @@ def judge(
     from fer_nb.evaluation import evaluate_model
     predict, engine, meta = classifier(path)
     if tuple(meta["classes"]) != tuple(faces.classes): raise ValueError(f"{path} knows {meta['classes']}, the data {list(faces.classes)}")
-    return evaluate_model(predict, faces, split, out, meta["temperature"], modes, meta["name"], engine)
+    return evaluate_model(predict, faces, split, out, meta["temperature"], modes, meta["name"], engine, scaling=meta.get("scaling"))
 
 # %% ../nbs/11_cli.ipynb #11-041
 def model_file(

@@ -7,7 +7,8 @@ __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval',
            'evaluate', 'fit_temperature', 'fit_vector_scaling', 'caption', 'plot_confusion', 'plot_per_class',
            'plot_roc', 'plot_precision_recall', 'plot_reliability', 'confident_mistakes', 'plot_mistakes', 'row_sets',
            'vote_agreement', 'save_report', 'evaluate_model', 'join_reports', 'differences', 'results_table',
-           'class_table', 'robustness_table', 'seeds_table', 'engine_table', 'model_card', 'write_card']
+           'class_table', 'robustness_table', 'seeds_table', 'calibration_table', 'engine_table', 'model_card',
+           'write_card']
 
 # %% ../nbs/04_evaluation.ipynb #04-005
 import io, json, textwrap
@@ -445,18 +446,32 @@ def row_sets(
     parts = dict(official=faces.part(split), clean=faces.clean(split))
     return {k: np.flatnonzero(np.isin(faces.rows, o.rows)) for k, o in parts.items()}
 
+def _as_trained(
+    logits, # (N, C) of a network that holds the factors and offsets
+    scaling: dict|None, # {"factors": (C,), "offsets": (C,)} of `fit_vector_scaling`; None: there are none
+): # (N, C)
+    "The logits without the factors and offsets. Raises `ValueError` for those that cannot be taken out."
+    if not scaling: return logits
+    factors, offsets = (np.asarray(scaling.get(k, ()), dtype=float) for k in ("factors", "offsets"))
+    if {factors.shape, offsets.shape} != {logits.shape[1:]} or not (factors > 0).all() or not np.isfinite([factors, offsets]).all():
+        raise ValueError(f"scaling: one factor above 0 and one offset are needed for each of {logits.shape[1]} classes")
+    return (logits - offsets)/factors
+
 def _records(
     faces: FaceSet, # the rows to judge
     logits, # (N, C) or {head: (N, C)}
     temperature: float, # of the expression head
     bins: int, # bins of the calibration error
+    scaling: dict|None = None, # as for `_as_trained`
     **about, # what `caption` knows
 ): # yields records
     "One record for the expression labels; one for each FER+ protocol where votes and head exist."
     heads = logits if isinstance(logits, dict) else {"expression": logits}
     if "expression" not in heads: raise ValueError(f"the model has no output 'expression', only {sorted(heads)}")
     p = softmax(heads["expression"], temperature)
-    yield dict(about, protocol="labels", temperature=temperature, **evaluate(faces.labels, p, faces.classes, bins))
+    raw = evaluate(faces.labels, softmax(_as_trained(heads["expression"], scaling)), faces.classes, bins)
+    before = {k: raw[k] for k in ("accuracy", "ece", "nll", "brier")}
+    yield dict(about, protocol="labels", temperature=temperature, **evaluate(faces.labels, p, faces.classes, bins), before=before)
     if "ferplus" not in heads or faces.votes is None: return
     for protocol in ("majority", "argmax"):
         labels = ferplus_labels(faces.votes, protocol)
@@ -524,7 +539,8 @@ def evaluate_model(
     show_faces: bool = False, # draw the mistakes? Not where the data may not be shown
     history=None, # CSV file or table of the training
     batch_size: int = 256, # images per call
-) -> dict: # name, edition, split, figures, and results: one record for each of rows x protocol x mode
+    scaling: dict|None = None, # factors and offsets of the classes that the network holds: {"factors": (C,), "offsets": (C,)}
+) -> dict: # name, edition, split, figures, and results: one record for each of rows x protocol x mode; `before` is the same without calibration
     "Judge a model on the official and the clean rows of a split, under every label protocol the data offers."
     if unknown := set(modes) - set(MODES): raise ValueError(f"crop mode {sorted(unknown)} is none of {list(MODES)}")
     sets, results, figures = row_sets(faces, split), [], {}
@@ -536,8 +552,7 @@ def evaluate_model(
         for rows, i in sets.items():
             at = np.isin(every, i)
             chosen = {k: v[at] for k, v in logits.items()} if isinstance(logits, dict) else logits[at]
-            about = dict(name=name, engine=engine, split=split, rows=rows, mode=mode)
-            results += _records(part[at], chosen, temperature, bins, **about)
+            results += _records(part[at], chosen, temperature, bins, scaling, name=name, engine=engine, split=split, rows=rows, mode=mode)
         if out is not None and not figures:
             p = softmax(logits["expression"] if isinstance(logits, dict) else logits, temperature)
             figures = _figures(results[0], part.labels, p, part.images if show_faces else None, history)
@@ -546,7 +561,7 @@ def evaluate_model(
     if out is not None: save_report(out, report, figures)
     return report
 
-# %% ../nbs/04_evaluation.ipynb #04-109
+# %% ../nbs/04_evaluation.ipynb #04-111
 _KEY = ("split", "rows", "protocol", "mode", "engine")
 _MEASURES = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
 
@@ -572,7 +587,7 @@ def differences(
                   for m in _MEASURES if abs(r[m] - new[key][m]) > tolerance]
     return lines
 
-# %% ../nbs/04_evaluation.ipynb #04-112
+# %% ../nbs/04_evaluation.ipynb #04-114
 #: Results of others on the official PrivateTest rows of FER2013: (what, accuracy in %, remark). None was measured by this project unless it says so.
 ANCHORS = (
     ("two introductory small-CNN tutorials", "62.1 and 63.9", "as published"),
@@ -610,7 +625,7 @@ def _interval(
     "The 95 % interval in %."
     return " to ".join(_percent(o) for o in record["accuracy_95"])
 
-# %% ../nbs/04_evaluation.ipynb #04-114
+# %% ../nbs/04_evaluation.ipynb #04-116
 def results_table(
     records: list, # from `evaluate_model`
 ) -> str: # Markdown
@@ -638,14 +653,27 @@ def robustness_table(
         "accuracy, % (95 % interval)": f"{_percent(o['accuracy'], 2)} ({_interval(o)})",
         "loss, points (95 % interval)": "" if o["change"] == "none" else f"{100*o['loss']:.1f} ({' to '.join(_percent(e) for e in o['loss_95'])})"} for o in records])
 
-# %% ../nbs/04_evaluation.ipynb #04-115
+# %% ../nbs/04_evaluation.ipynb #04-117
 def seeds_table(
     records: list, # `summary` of a study's report
 ) -> str: # Markdown
-    "Mean and standard deviation over the seeds, for every kind of rows."
-    return _markdown_table([{
-        "rows": f"{o['split']}, {o['rows']}", "protocol": o["protocol"], "crop": o["mode"], "n": f"{o['n']:,}", "seeds": o["seeds"], "accuracy, %": _percent(o["accuracy"], 2),
+    "Mean and standard deviation over the seeds, for every kind of rows; where there are several variants, also the difference to the first."
+    several = len({o.get("variant") for o in records}) > 1
+    name = lambda o: {"variant": o["variant"]} if several else {}
+    versus = lambda o: {"difference, points": "" if o["difference"] is None else f"{100*o['difference']:+.2f}"} if several else {}
+    return _markdown_table([name(o) | {
+        "rows": f"{o['split']}, {o['rows']}", "protocol": o["protocol"], "crop": o["mode"], "n": f"{o['n']:,}", "seeds": o["seeds"], "accuracy, %": _percent(o["accuracy"], 2)} | versus(o) | {
         "sd, points": "" if o["sd"] is None else _percent(o["sd"], 2), "macro-F1": f"{o['macro_f1']:.3f}", "balanced accuracy, %": _percent(o["balanced_accuracy"])} for o in records])
+
+def calibration_table(
+    records: list, # from `evaluate_model`
+    record: dict, # the model, split and mode of this one
+) -> str: # Markdown; "" where the records do not say
+    "Before and after calibration."
+    same = [o for o in records if "before" in o and all(o[k] == record[k] for k in ("split", "protocol", "mode", "engine"))]
+    return _markdown_table([{
+        "rows": o["rows"], "logits": name, "accuracy, %": _percent(v["accuracy"], 2), "ECE": f"{v['ece']:.3f}", "NLL": f"{v['nll']:.3f}", "Brier": f"{v['brier']:.3f}"}
+        for o in same for name, v in (("as trained", o["before"]), ("calibrated", o))]) if same else ""
 
 def engine_table(
     records: list, # from `evaluate_model`
@@ -659,8 +687,8 @@ def engine_table(
              "macro-F1, %": _percent(o["macro_f1"]), "ECE": f"{o['ece']:.3f}", "n": f"{o['n']:,}"} for o in same]
     return _markdown_table(rows) if len(rows) > 1 else ""
 
-# %% ../nbs/04_evaluation.ipynb #04-118
-_PROSE = ("name", "classes", "data", "licence", "looks", "command", "selection", "pretraining") # told elsewhere than in the table of facts
+# %% ../nbs/04_evaluation.ipynb #04-120
+_PROSE = ("name", "classes", "data", "licence", "looks", "command", "selection", "pretraining", "scaling") # told elsewhere than in the table of facts
 
 def _headline(
     records: list, # from `evaluate_model`
@@ -690,7 +718,7 @@ def _counted(
     data = figures.get("data") or {}
     return asdict(data) if is_dataclass(data) else data
 
-# %% ../nbs/04_evaluation.ipynb #04-119
+# %% ../nbs/04_evaluation.ipynb #04-121
 def _protocol(
     metadata: dict, # as for `model_card`
     figures: dict, # as for `model_card`
@@ -716,7 +744,8 @@ def _results(
     records, seeds = figures["results"], figures.get("seeds")
     parts = ["## Results", _READING, results_table(records)]
     if seeds: parts += ["### Other seeds", "The same recipe with other seeds, before export: mean and standard deviation.", seeds_table(seeds)]
-    parts += ["### Per class", f"{caption(record)}.", class_table(record), "### Calibration",
+    parts += ["### Per class", f"{caption(record)}.", class_table(record), "### Calibration", calibration_table(records, record),
+              "*As trained* is without the temperature and without factors and offsets of the classes, where the model has any. "
               f"Temperature {record['temperature']:.3f}: expected calibration error {record['ece']:.3f}, NLL {record['nll']:.3f}, "
               f"Brier {record['brier']:.3f} ({caption(record)})."]
     engines, exports = engine_table(records, record), _markdown_table(figures.get("exports", []))
@@ -724,7 +753,7 @@ def _results(
     if spoilt := figures.get("robustness"): parts += ["### Spoilt faces", "One change at a time, the same rows; the intervals of the losses are those of paired shares.", robustness_table(spoilt)]
     return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
 
-# %% ../nbs/04_evaluation.ipynb #04-120
+# %% ../nbs/04_evaluation.ipynb #04-122
 _FACTS = dict(official="all rows of the official splits are there", blank="blank images", groups="groups of identical images",
               copies="images that repeat an earlier one", conflicting="groups of identical images with different labels",
               leaked="images that stand in the training rows, too", ferplus="faces counted by the FER+ rules", skipped="files left out")
@@ -744,7 +773,7 @@ def _noise(
              for k, v in _counted(figures).items() if k not in ("edition", "counts")]
     return ["## Label noise and the leak between training and test rows", *(parts or ["Not counted."]), _markdown_table(facts)]
 
-# %% ../nbs/04_evaluation.ipynb #04-122
+# %% ../nbs/04_evaluation.ipynb #04-124
 _USE = """## Intended use
 
 Learning and research; demonstrations with people who have agreed; a starting point for fine-tuning on one's own data. The answer is the expression *shown* on a face crop, as a distribution over the
@@ -769,7 +798,7 @@ _FER2013_RIGHTS = """FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) was gathe
 representation learning. We know of no licence for its images: the rights in them remain with their owners. None of the images is distributed with this model. Whether
 weights learned from such images may be used for every purpose is not settled law; who plans a commercial use must judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT licence."""
 
-# %% ../nbs/04_evaluation.ipynb #04-123
+# %% ../nbs/04_evaluation.ipynb #04-125
 def model_card(
     metadata: dict, # of the model file: name, classes, data, licence; and what else is known (selection, pretraining, looks, command, ...)
     figures: dict, # from `evaluate_model` or `join_reports`; also seeds (`summary` of a study's report), looks, exports [dict], data (from `describe`), where known

@@ -232,7 +232,9 @@ def export(model, # a Keras model, or the path of a .keras file
     train, val = partition(faces)
     val, calibration = val[:limit], train.images[::max(1, len(train) // 500)][:500]
     logits = lambda: main_head(network).predict(val.images[..., None], batch_size=256, verbose=0)
-    if vector: network = rescaled(network, *fit_vector_scaling(val.labels, logits()))
+    if vector:
+        found = fit_vector_scaling(val.labels, logits())
+        network, about = rescaled(network, *found), (about or {}) | {'scaling': dict(zip(('factors', 'offsets'), (o.round(5).tolist() for o in found)))}
     wanted = logits()
     meta = describe_network(network, name, faces.classes, temperature or fit_temperature(val.labels, wanted), about)
     out.mkdir(parents=True, exist_ok=True)
