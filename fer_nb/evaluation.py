@@ -446,6 +446,7 @@ def row_sets(
     parts = dict(official=faces.part(split), clean=faces.clean(split))
     return {k: np.flatnonzero(np.isin(faces.rows, o.rows)) for k, o in parts.items()}
 
+# %% ../nbs/04_evaluation.ipynb #04-091
 def _as_trained(
     logits, # (N, C) of a network that holds the factors and offsets
     scaling: dict|None, # {"factors": (C,), "offsets": (C,)} of `fit_vector_scaling`; None: there are none
@@ -479,7 +480,7 @@ def _records(
             p = softmax(heads["ferplus"][known])
             yield dict(about, protocol=f"FER+ {protocol}", temperature=1.0, **evaluate(labels[known], p, FERPLUS, bins))
 
-# %% ../nbs/04_evaluation.ipynb #04-092
+# %% ../nbs/04_evaluation.ipynb #04-093
 def vote_agreement(
     faces: FaceSet, # with votes
     protocol: str = "majority", # as for `ferplus_labels`
@@ -492,7 +493,7 @@ def vote_agreement(
     by_class = {c: _number(same[labels == i].mean()) if (labels == i).any() else None for i, c in enumerate(faces.classes)}
     return dict(protocol=protocol, n=int(known.sum()), agreement=_number(same.mean()) if len(same) else None, per_class=by_class)
 
-# %% ../nbs/04_evaluation.ipynb #04-100
+# %% ../nbs/04_evaluation.ipynb #04-101
 def _figures(
     record: dict, # the record to draw
     labels, # (N,) int
@@ -525,7 +526,7 @@ def save_report(
         write_atomically(folder/name, lambda p: Path(p).write_bytes(content))
     return folder/"evaluation.json"
 
-# %% ../nbs/04_evaluation.ipynb #04-101
+# %% ../nbs/04_evaluation.ipynb #04-102
 def evaluate_model(
     predict, # a Keras model, or a function from images (n, h, w, 1) to logits (n, C) or {"expression": ..., "ferplus": ...}
     faces: FaceSet, # all rows, with the training rows, which decide what is clean
@@ -561,7 +562,7 @@ def evaluate_model(
     if out is not None: save_report(out, report, figures)
     return report
 
-# %% ../nbs/04_evaluation.ipynb #04-111
+# %% ../nbs/04_evaluation.ipynb #04-112
 _KEY = ("split", "rows", "protocol", "mode", "engine")
 _MEASURES = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
 
@@ -587,7 +588,7 @@ def differences(
                   for m in _MEASURES if abs(r[m] - new[key][m]) > tolerance]
     return lines
 
-# %% ../nbs/04_evaluation.ipynb #04-114
+# %% ../nbs/04_evaluation.ipynb #04-115
 #: Results of others on the official PrivateTest rows of FER2013: (what, accuracy in %, remark). None was measured by this project unless it says so.
 ANCHORS = (
     ("two introductory small-CNN tutorials", "62.1 and 63.9", "as published"),
@@ -625,7 +626,7 @@ def _interval(
     "The 95 % interval in %."
     return " to ".join(_percent(o) for o in record["accuracy_95"])
 
-# %% ../nbs/04_evaluation.ipynb #04-116
+# %% ../nbs/04_evaluation.ipynb #04-117
 def results_table(
     records: list, # from `evaluate_model`
 ) -> str: # Markdown
@@ -653,7 +654,7 @@ def robustness_table(
         "accuracy, % (95 % interval)": f"{_percent(o['accuracy'], 2)} ({_interval(o)})",
         "loss, points (95 % interval)": "" if o["change"] == "none" else f"{100*o['loss']:.1f} ({' to '.join(_percent(e) for e in o['loss_95'])})"} for o in records])
 
-# %% ../nbs/04_evaluation.ipynb #04-117
+# %% ../nbs/04_evaluation.ipynb #04-118
 def seeds_table(
     records: list, # `summary` of a study's report
 ) -> str: # Markdown
@@ -687,7 +688,7 @@ def engine_table(
              "macro-F1, %": _percent(o["macro_f1"]), "ECE": f"{o['ece']:.3f}", "n": f"{o['n']:,}"} for o in same]
     return _markdown_table(rows) if len(rows) > 1 else ""
 
-# %% ../nbs/04_evaluation.ipynb #04-120
+# %% ../nbs/04_evaluation.ipynb #04-121
 _PROSE = ("name", "classes", "data", "licence", "looks", "command", "selection", "pretraining", "scaling") # told elsewhere than in the table of facts
 
 def _headline(
@@ -718,7 +719,7 @@ def _counted(
     data = figures.get("data") or {}
     return asdict(data) if is_dataclass(data) else data
 
-# %% ../nbs/04_evaluation.ipynb #04-121
+# %% ../nbs/04_evaluation.ipynb #04-122
 def _protocol(
     metadata: dict, # as for `model_card`
     figures: dict, # as for `model_card`
@@ -753,7 +754,7 @@ def _results(
     if spoilt := figures.get("robustness"): parts += ["### Spoilt faces", "One change at a time, the same rows; the intervals of the losses are those of paired shares.", robustness_table(spoilt)]
     return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
 
-# %% ../nbs/04_evaluation.ipynb #04-122
+# %% ../nbs/04_evaluation.ipynb #04-123
 _FACTS = dict(official="all rows of the official splits are there", blank="blank images", groups="groups of identical images",
               copies="images that repeat an earlier one", conflicting="groups of identical images with different labels",
               leaked="images that stand in the training rows, too", ferplus="faces counted by the FER+ rules", skipped="files left out")
@@ -773,7 +774,7 @@ def _noise(
              for k, v in _counted(figures).items() if k not in ("edition", "counts")]
     return ["## Label noise and the leak between training and test rows", *(parts or ["Not counted."]), _markdown_table(facts)]
 
-# %% ../nbs/04_evaluation.ipynb #04-124
+# %% ../nbs/04_evaluation.ipynb #04-125
 _USE = """## Intended use
 
 Learning and research; demonstrations with people who have agreed; a starting point for fine-tuning on one's own data. The answer is the expression *shown* on a face crop, as a distribution over the
@@ -798,7 +799,7 @@ _FER2013_RIGHTS = """FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) was gathe
 representation learning. We know of no licence for its images: the rights in them remain with their owners. None of the images is distributed with this model. Whether
 weights learned from such images may be used for every purpose is not settled law; who plans a commercial use must judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT licence."""
 
-# %% ../nbs/04_evaluation.ipynb #04-125
+# %% ../nbs/04_evaluation.ipynb #04-126
 def model_card(
     metadata: dict, # of the model file: name, classes, data, licence; and what else is known (selection, pretraining, looks, command, ...)
     figures: dict, # from `evaluate_model` or `join_reports`; also seeds (`summary` of a study's report), looks, exports [dict], data (from `describe`), where known
