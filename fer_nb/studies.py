@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .data import FaceSet, load
-from .evaluation import _markdown_table, evaluate_model
+from .evaluation import evaluate_model, seeds_table
 from .fused import forward
 from .training import Recipe, fit, partition, read_recipe, write_atomically
 
@@ -76,12 +76,12 @@ def study(source:str|Path|dict, # what `read_study` takes
           report:str|Path|None=None, # JSON file for the result; None: `study.json` in `out`
           splits=('val',), # rows to judge; the test rows only once a design is finished
           progress:bool=True) -> dict: # say which run is on?
-    "Train and judge every variant with every seed; the report is written anew after each run."
+    "Train and judge every variant with every seed (`{seed}` in a path of the recipe stands for it); the report is written anew after each run."
     recipe, variants, seeds = read_study(source)
     faces, runs, out = data if isinstance(data, FaceSet) else load(data), [], Path(out)
     for seed in seeds:
         for name, change in variants.items():
-            this = read_recipe({**asdict(recipe), **change, 'seed': seed})
+            this = read_recipe(json.loads(json.dumps({**asdict(recipe), **change, 'seed': seed}).replace('{seed}', str(seed))))
             folder = out / f'{name.replace(" ", "-").replace("/", "-")}-{seed}'
             if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
             runs.append({'variant': name, 'seed': seed, **run_once(this, faces, folder, splits)})
@@ -94,14 +94,12 @@ def study(source:str|Path|dict, # what `read_study` takes
 def study_table(found:dict, # from `study`, or read from its report
                 rows:str='clean', # or official, all
                 protocol:str='labels', # or FER+ majority, FER+ argmax
-                split:str|None=None) -> str: # a split by name; None: all of them
+                split:str|None=None, # a split by name; None: all of them
+                mode:str|None=None) -> str: # single or flip; None: both
     "Markdown: each variant on one kind of rows, with mean, standard deviation and the difference to the first."
-    chosen = [o for o in found['summary'] if o['rows'] in (rows, 'all') and o['protocol'] == protocol and split in (None, o['split'])]
-    percent = lambda x, sign='': '' if x is None else f'{100*x:{sign}.2f}'
-    return _markdown_table([{'variant': o['variant'], 'split': f"{o['split']}, {o['rows']}", 'crop': o['mode'], 'n': f"{o['n']:,}", 'seeds': o['seeds'],
-                             'accuracy, %': percent(o['accuracy']), 'sd': percent(o['sd']), 'difference, points': percent(o['difference'], '+')} for o in chosen])
+    return seeds_table([o for o in found['summary'] if o['rows'] in (rows, 'all') and o['protocol'] == protocol and split in (None, o['split']) and mode in (None, o['mode'])])
 
-# %% ../nbs/04b_studies.ipynb #04-017
+# %% ../nbs/04b_studies.ipynb #04-019
 def plot_study(found:dict, # from `study`, or read from its report
                rows:str='clean', # or official, all
                mode:str='single', # or flip
