@@ -227,7 +227,7 @@ def teach(args) -> int:
 def study(args) -> int:
     "Train variants of a recipe with several seeds, and judge them all on the same rows."
     import fer_nb.studies
-    found = fer_nb.studies.study(args.file, faces_of(args.data), args.out, args.report, args.split, progress=not args.quiet)
+    found = fer_nb.studies.study(args.file, faces_of(args.data), args.out, args.report, args.split, args.modes, progress=not args.quiet)
     print(fer_nb.studies.study_table(found, rows="clean"))
     return 0
 
@@ -509,6 +509,7 @@ def add_rest(commands):
     add("--out", type=Path, default=Path("_runs/study"), metavar="DIR", help="folder for the runs (default: %(default)s); a stopped study goes on")
     add("--report", type=Path, metavar="FILE", help="where the result goes (default: study.json in that folder)")
     add("--split", nargs="+", default=["val"], help="rows to judge: val, test, or a split's own name (default: val)")
+    add("--modes", nargs="+", default=["single", "flip"], metavar="MODE", help="some of single, flip, ten-crop (default: single flip)")
     add("--quiet", action="store_true", help="do not say which run is on")
     add = command(commands, export, "runs/s/model.keras --data fer2013/ --name s --out models").add_argument
     add("model", type=Path, help="a .keras file")

@@ -453,7 +453,7 @@ def _as_trained(
 ): # (N, C)
     "The logits without the factors and offsets. Raises `ValueError` for those that cannot be taken out."
     if not scaling: return logits
-    factors, offsets = (np.asarray(scaling.get(k, ()), dtype=float) for k in ("factors", "offsets"))
+    factors, offsets = (np.asarray(scaling.get(k, ()) if isinstance(scaling, dict) else (), dtype=float) for k in ("factors", "offsets"))
     if {factors.shape, offsets.shape} != {logits.shape[1:]} or not (factors > 0).all() or not np.isfinite([factors, offsets]).all():
         raise ValueError(f"scaling: one factor above 0 and one offset are needed for each of {logits.shape[1]} classes")
     return (logits - offsets)/factors

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MEMBER', 'NEEDED', 'LIMITS', 'KINDS', 'ModelError', 'checked_metadata', 'read_metadata', 'with_metadata',
            'write_metadata', 'replace_file', 'main_head', 'to_litert', 'to_onnx', 'litert_runner', 'onnx_runner',
-           'ExportError', 'compare', 'refuse', 'latency', 'rescaled', 'describe_network', 'convert', 'export',
-           'open_network', 'save_network', 'save_export']
+           'ExportError', 'compare', 'refuse', 'latency', 'rescaled', 'scaling_inside', 'describe_network', 'convert',
+           'export', 'open_network', 'save_network', 'save_export']
 
 # %% ../nbs/05_export.ipynb #05-004
 import hashlib, io, json, tempfile, time, zipfile
@@ -21,6 +21,13 @@ NEEDED = ('name', 'version', 'classes', 'input_size', 'channels', 'temperature',
 class ModelError(ValueError):
     "A model file that is not one, or is damaged; says which and why."
 
+def _is_scaling(scaling, classes:int) -> bool:
+    "Factors above 0 and offsets for so many classes?"
+    if not isinstance(scaling, dict): return False
+    try: factors, offsets = (np.array(scaling.get(k), dtype=float) for k in ('factors', 'offsets'))
+    except (TypeError, ValueError): return False
+    return factors.shape == offsets.shape == (classes,) and bool(np.isfinite([factors, offsets]).all() and (factors > 0).all())
+
 def checked_metadata(raw:bytes|str, # JSON text
                      where): # the file, for messages
     "Metadata as a dict; raises ModelError where a field is missing or makes no sense."
@@ -31,6 +38,7 @@ def checked_metadata(raw:bytes|str, # JSON text
     names, t = meta['classes'], meta['temperature']
     if not (isinstance(names, list) and len(names) > 1 and all(isinstance(n, str) for n in names)): raise ModelError(f'{where}: classes are not a list of names')
     if not (isinstance(t, (int, float)) and 0 < t < 100): raise ModelError(f'{where}: temperature {t!r} is not between 0 and 100')
+    if 'scaling' in meta and not _is_scaling(meta['scaling'], len(names)): raise ModelError(f'{where}: scaling is not one factor above 0 and one offset for each class')
     return meta
 
 # %% ../nbs/05_export.ipynb #05-008
@@ -195,6 +203,16 @@ def rescaled(network, # a Keras model whose logits come from a Dense layer named
     layer.set_weights([w * np.asarray(factors) + shift for w, shift in zip(layer.get_weights(), (0, np.asarray(offsets)))])
     return copy
 
+def scaling_inside(model, # a Keras model, or the path of a .keras file
+                   further=None) -> dict|None: # (factors, offsets) that are written into it now, each (C,)
+    "All factors and offsets that its last layer holds then; None where there are none."
+    try: held = read_metadata(model).get('scaling') if isinstance(model, (str, Path)) else None
+    except ModelError: held = None   # a network as it was trained says nothing of itself
+    if further is None: return held
+    factors, offsets = map(np.asarray, further)
+    if held: factors, offsets = factors * held['factors'], factors * held['offsets'] + offsets
+    return {'factors': factors.round(5).tolist(), 'offsets': offsets.round(5).tolist()}
+
 # %% ../nbs/05_export.ipynb #05-029
 KINDS = ('fp32', 'fp16', 'int8', 'onnx')
 
@@ -232,9 +250,9 @@ def export(model, # a Keras model, or the path of a .keras file
     train, val = partition(faces)
     val, calibration = val[:limit], train.images[::max(1, len(train) // 500)][:500]
     logits = lambda: main_head(network).predict(val.images[..., None], batch_size=256, verbose=0)
-    if vector:
-        found = fit_vector_scaling(val.labels, logits())
-        network, about = rescaled(network, *found), (about or {}) | {'scaling': dict(zip(('factors', 'offsets'), (o.round(5).tolist() for o in found)))}
+    found = fit_vector_scaling(val.labels, logits()) if vector else None
+    if scaling := scaling_inside(model, found): about = (about or {}) | {'scaling': scaling}
+    if vector: network = rescaled(network, *found)
     wanted = logits()
     meta = describe_network(network, name, faces.classes, temperature or fit_temperature(val.labels, wanted), about)
     out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .data import FaceSet, load
-from .evaluation import evaluate_model, seeds_table
+from .evaluation import MODES, evaluate_model, seeds_table
 from .fused import forward
 from .training import Recipe, fit, partition, read_recipe, write_atomically
 
@@ -40,18 +40,19 @@ def read_study(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML or J
 def run_once(recipe:Recipe, # what to do
              faces:FaceSet, # all rows
              out:Path, # folder of the run
-             splits=('val',)) -> dict: # rows to judge, by name or role
+             splits=('val',), # rows to judge, by name or role
+             modes=('single', 'flip')) -> dict: # keys of `fer_nb.evaluation.MODES`
     "Train (or go on, or nothing where the run is complete) and judge; returns the figures, which also lie in `out`."
-    done = out / 'figures.json'
-    if done.exists() and (known := json.loads(done.read_text()))['recipe'] == asdict(recipe) and set(splits) <= set(known['asked']): return known
+    done, asked = out / 'figures.json', [f'{s}, {m}' for s in splits for m in modes]
+    if done.exists() and (known := json.loads(done.read_text()))['recipe'] == asdict(recipe) and set(asked) <= set(known['asked']): return known
     network, history = fit(recipe, *partition(faces), out, progress=False)
     call = forward(network)
     def heads(images):
         z = call(images)
         return {k: np.array(v) for k, v in (z if isinstance(z, dict) else {'expression': z}).items()}
-    records = [r for s in splits for r in evaluate_model(network if call is network else heads, faces, s, modes=('single', 'flip'))['results']]
+    records = [r for s in splits for r in evaluate_model(network if call is network else heads, faces, s, modes=modes)['results']]
     kept = ('split', 'rows', 'mode', 'protocol', 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')
-    result = {'recipe': asdict(recipe), 'asked': list(splits), 'seconds': round(sum(h['seconds'] for h in history)), 'results': [{k: r[k] for k in kept} for r in records]}
+    result = {'recipe': asdict(recipe), 'asked': asked, 'seconds': round(sum(h['seconds'] for h in history)), 'results': [{k: r[k] for k in kept} for r in records]}
     write_atomically(done, lambda p: p.write_text(json.dumps(result, indent=1)))
     return result
 
@@ -75,16 +76,19 @@ def study(source:str|Path|dict, # what `read_study` takes
           out:str|Path, # folder of the runs
           report:str|Path|None=None, # JSON file for the result; None: `study.json` in `out`
           splits=('val',), # rows to judge; the test rows only once a design is finished
+          modes=('single', 'flip'), # crops, keys of `fer_nb.evaluation.MODES`
           progress:bool=True) -> dict: # say which run is on?
     "Train and judge every variant with every seed (`{seed}` in a path of the recipe stands for it); the report is written anew after each run."
     recipe, variants, seeds = read_study(source)
     faces, runs, out = data if isinstance(data, FaceSet) else load(data), [], Path(out)
+    if unknown := set(modes) - set(MODES): raise ValueError(f'crop mode {sorted(unknown)} is none of {list(MODES)}')
+    for s in splits: faces.part(s)   # one that is not there is found before the training
     for seed in seeds:
         for name, change in variants.items():
             this = read_recipe(json.loads(json.dumps({**asdict(recipe), **change, 'seed': seed}).replace('{seed}', str(seed))))
             folder = out / f'{name.replace(" ", "-").replace("/", "-")}-{seed}'
             if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
-            runs.append({'variant': name, 'seed': seed, **run_once(this, faces, folder, splits)})
+            runs.append({'variant': name, 'seed': seed, **run_once(this, faces, folder, splits, modes)})
             found = {'edition': faces.edition, 'variants': variants, 'recipe': asdict(recipe), 'summary': summarise(runs),
                      'runs': [{k: v for k, v in r.items() if k not in ('recipe', 'asked')} for r in runs]}
             write_atomically(Path(report or out / 'study.json'), lambda p: p.write_text(json.dumps(found, indent=1) + '\n'))
@@ -95,14 +99,14 @@ def study_table(found:dict, # from `study`, or read from its report
                 rows:str='clean', # or official, all
                 protocol:str='labels', # or FER+ majority, FER+ argmax
                 split:str|None=None, # a split by name; None: all of them
-                mode:str|None=None) -> str: # single or flip; None: both
+                mode:str|None=None) -> str: # single, flip or ten-crop; None: all of them
     "Markdown: each variant on one kind of rows, with mean, standard deviation and the difference to the first."
     return seeds_table([o for o in found['summary'] if o['rows'] in (rows, 'all') and o['protocol'] == protocol and split in (None, o['split']) and mode in (None, o['mode'])])
 
 # %% ../nbs/04b_studies.ipynb #04-019
 def plot_study(found:dict, # from `study`, or read from its report
                rows:str='clean', # or official, all
-               mode:str='single', # or flip
+               mode:str='single', # or flip, ten-crop
                ax=None): # matplotlib axes; None: new ones
     "Differences of the accuracy to the first variant with the same seed, in points of a per cent; a bar is the mean."
     import matplotlib.pyplot as plt
