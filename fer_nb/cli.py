@@ -348,20 +348,22 @@ def print_report(
 # %% ../nbs/11_cli.ipynb #11-042
 def evaluate(args) -> int: # 1 if a figure was not reproduced
     "Measure models on a dataset, or measure again what a report says."
-    from fer_nb.evaluation import join_reports, save_report
+    from fer_nb.evaluation import join_reports, log_looks, save_report
     from fer_nb.recognition import find_model
     faces = faces_of(args.data)
     if args.check:
         lines = remeasure(json.loads(args.check.read_text(encoding="utf-8")), args.check.parent, faces, args.split, args.modes)
         print("\n".join(lines) or f"{args.check}: every figure is reproduced")
         return int(bool(lines))
-    reports = []
-    for model, split in itertools.product(args.model, args.split or ["test"]):
-        reports.append(judge(find_model(model), faces, split, args.modes or ["single"], None if reports else args.out))
-    if args.robust: reports[0]["robustness"] = spoilt(find_model(args.model[0]), faces, (args.split or ["test"])[0])
+    if args.card and not args.out: raise ValueError("--card needs --out, the folder of the report")
+    reports, files, splits = [], [find_model(o) for o in args.model], args.split or ["test"]
+    if args.out: log_looks(args.out, faces, splits, args.why)
+    for file, split in itertools.product(files, splits):
+        reports.append(judge(file, faces, split, args.modes or ["single"], None if reports else args.out))
+    if args.robust: reports[0]["robustness"] = spoilt(files[0], faces, splits[0])
     print_report(report := join_reports(*reports))
     if args.out: print(f"wrote {save_report(args.out, report)}", file=sys.stderr)
-    if args.card: print(f"wrote {card_of(find_model(args.model[0]), faces, args)}", file=sys.stderr)
+    if args.card: print(f"wrote {card_of(files[0], faces, args)}", file=sys.stderr)
     return 0
 
 # %% ../nbs/11_cli.ipynb #11-043
@@ -384,13 +386,14 @@ def card_of(
 ) -> Path: # the card
     "Write the model card beside its report: metadata, figures, and what is to be said of the data."
     from fer_nb.data import describe
-    from fer_nb.evaluation import write_card
+    from fer_nb.evaluation import read_looks, write_card
     from fer_nb.export import read_metadata
-    if not args.out: raise ValueError("--card needs --out, the folder of the report")
-    report = json.loads((args.out/"evaluation.json").read_text(encoding="utf-8"))
-    if args.seeds and not (summary := fields_of(args.seeds).get("summary")): raise ValueError(f"{args.seeds}: not the report of a study")
-    if args.seeds: report["seeds"] = summary
-    return write_card(args.out, read_metadata(path) | fields_of(args.about), report | {"data": describe(faces)})
+    report, metadata = json.loads((args.out/"evaluation.json").read_text(encoding="utf-8")), read_metadata(path) | fields_of(args.about)
+    if args.seeds:
+        if not (study := fields_of(args.seeds)).get("summary"): raise ValueError(f"{args.seeds}: not the report of a study")
+        report["seeds"], looks = study["summary"], [*(read_looks(args.out/"looks.json") or metadata.get("looks") or []), *study.get("looks", [])]
+        if looks: report["looks"] = [o | {"look": i} for i, o in enumerate(looks, 1)]
+    return write_card(args.out, metadata, report | {"data": describe(faces)})
 
 # %% ../nbs/11_cli.ipynb #11-045
 def version(args) -> int:
@@ -552,10 +555,11 @@ def add_evaluate(commands):
     add_data(add)
     add("--split", nargs="+", help="rows to judge: train, val, test, or a split's own name (default: test; with --check: all of the report)")
     add("--modes", nargs="+", metavar="MODE", help="some of single, flip, ten-crop (default: single; with --check: all of the report)")
-    add("--out", type=Path, metavar="DIR", help="write evaluation.json and the figures into this folder")
+    add("--out", type=Path, metavar="DIR", help="write evaluation.json and the figures into this folder, and each look at test rows into looks.json there")
+    add("--why", default="", metavar="TEXT", help="the reason of this look at test rows, for looks.json")
     add("--robust", action="store_true", help="also measure the first model on faces that are blurred, dark, badly cropped, ...")
     add("--card", action="store_true", help="also write MODEL_CARD.md there, about the first model")
-    add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more for the card: looks, command, ...")
+    add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more for the card: selection, command, ...")
     add("--seeds", type=Path, metavar="FILE", help="report of a study with several seeds, to be shown in the card")
     add("--check", type=Path, metavar="FILE", help="measure again what this report says; exit code 1 if a figure is not reproduced")
 

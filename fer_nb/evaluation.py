@@ -6,20 +6,21 @@
 __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval', 'per_class', 'ranking', 'calibration',
            'evaluate', 'fit_temperature', 'fit_vector_scaling', 'caption', 'plot_confusion', 'plot_per_class',
            'plot_roc', 'plot_precision_recall', 'plot_reliability', 'confident_mistakes', 'plot_mistakes', 'row_sets',
-           'vote_agreement', 'save_report', 'evaluate_model', 'join_reports', 'differences', 'results_table',
-           'class_table', 'robustness_table', 'seeds_table', 'calibration_table', 'engine_table', 'model_card',
-           'write_card']
+           'vote_agreement', 'save_report', 'evaluate_model', 'read_looks', 'log_looks', 'join_reports', 'differences',
+           'results_table', 'class_table', 'robustness_table', 'seeds_table', 'calibration_table', 'engine_table',
+           'model_card', 'write_card']
 
 # %% ../nbs/04_evaluation.ipynb #04-005
 import io, json, textwrap
 from dataclasses import asdict, is_dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
 # %% ../nbs/04_evaluation.ipynb #04-006
 from .labels import COLOURS, FERPLUS, canonical, remap
-from .data import FaceSet, ferplus_labels
+from .data import ROLES, FaceSet, ferplus_labels
 from .training import plot_history, write_atomically
 
 # %% ../nbs/04_evaluation.ipynb #04-013
@@ -563,6 +564,32 @@ def evaluate_model(
     return report
 
 # %% ../nbs/04_evaluation.ipynb #04-112
+def read_looks(
+    file, # looks.json
+) -> list|None: # dicts with look, when, rows, why; None where there is no such file
+    "The looks at test rows so far. Raises `ValueError` that names a file which is no such log."
+    if not (file := Path(file)).is_file(): return None
+    try: looks = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as e: raise ValueError(f"{file}: not JSON ({e})") from None
+    if not isinstance(looks, list) or not all(isinstance(o, dict) for o in looks): raise ValueError(f"{file}: not a list of looks")
+    return looks
+
+def log_looks(
+    folder, # of looks.json, created where it is missing
+    faces: FaceSet, # all rows
+    splits, # what will be judged, by name or role; only test rows count
+    why: str = "", # the reason
+) -> list: # all looks so far
+    "Write down a look at the test rows, in one step. Raises `ValueError` as `read_looks` does, or for a split that is not there."
+    names = [o for o in dict.fromkeys(faces.part(s).split[0].item() for s in splits) if o in ("test", ROLES["test"])]
+    looks = read_looks(file := Path(folder)/"looks.json") or []
+    if not names: return looks
+    looks.append(dict(look=len(looks) + 1, when=datetime.now(timezone.utc).date().isoformat(), rows=", ".join(names), why=why or "not said"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, lambda p: Path(p).write_text(json.dumps(looks, indent=1) + "\n", encoding="utf-8"))
+    return looks
+
+# %% ../nbs/04_evaluation.ipynb #04-115
 _KEY = ("split", "rows", "protocol", "mode", "engine")
 _MEASURES = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
 
@@ -588,7 +615,7 @@ def differences(
                   for m in _MEASURES if abs(r[m] - new[key][m]) > tolerance]
     return lines
 
-# %% ../nbs/04_evaluation.ipynb #04-115
+# %% ../nbs/04_evaluation.ipynb #04-118
 #: Results of others on the official PrivateTest rows of FER2013: (what, accuracy in %, remark). None was measured by this project unless it says so.
 ANCHORS = (
     ("two introductory small-CNN tutorials", "62.1 and 63.9", "as published"),
@@ -626,7 +653,7 @@ def _interval(
     "The 95 % interval in %."
     return " to ".join(_percent(o) for o in record["accuracy_95"])
 
-# %% ../nbs/04_evaluation.ipynb #04-117
+# %% ../nbs/04_evaluation.ipynb #04-120
 def results_table(
     records: list, # from `evaluate_model`
 ) -> str: # Markdown
@@ -654,7 +681,7 @@ def robustness_table(
         "accuracy, % (95 % interval)": f"{_percent(o['accuracy'], 2)} ({_interval(o)})",
         "loss, points (95 % interval)": "" if o["change"] == "none" else f"{100*o['loss']:.1f} ({' to '.join(_percent(e) for e in o['loss_95'])})"} for o in records])
 
-# %% ../nbs/04_evaluation.ipynb #04-118
+# %% ../nbs/04_evaluation.ipynb #04-121
 def seeds_table(
     records: list, # `summary` of a study's report
 ) -> str: # Markdown
@@ -688,7 +715,7 @@ def engine_table(
              "macro-F1, %": _percent(o["macro_f1"]), "ECE": f"{o['ece']:.3f}", "n": f"{o['n']:,}"} for o in same]
     return _markdown_table(rows) if len(rows) > 1 else ""
 
-# %% ../nbs/04_evaluation.ipynb #04-121
+# %% ../nbs/04_evaluation.ipynb #04-124
 _PROSE = ("name", "classes", "data", "licence", "looks", "command", "selection", "pretraining", "scaling") # told elsewhere than in the table of facts
 
 def _headline(
@@ -719,7 +746,7 @@ def _counted(
     data = figures.get("data") or {}
     return asdict(data) if is_dataclass(data) else data
 
-# %% ../nbs/04_evaluation.ipynb #04-122
+# %% ../nbs/04_evaluation.ipynb #04-125
 def _protocol(
     metadata: dict, # as for `model_card`
     figures: dict, # as for `model_card`
@@ -754,7 +781,7 @@ def _results(
     if spoilt := figures.get("robustness"): parts += ["### Spoilt faces", "One change at a time, the same rows; the intervals of the losses are those of paired shares.", robustness_table(spoilt)]
     return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
 
-# %% ../nbs/04_evaluation.ipynb #04-123
+# %% ../nbs/04_evaluation.ipynb #04-126
 _FACTS = dict(official="all rows of the official splits are there", blank="blank images", groups="groups of identical images",
               copies="images that repeat an earlier one", conflicting="groups of identical images with different labels",
               leaked="images that stand in the training rows, too", ferplus="faces counted by the FER+ rules", skipped="files left out")
@@ -774,7 +801,7 @@ def _noise(
              for k, v in _counted(figures).items() if k not in ("edition", "counts")]
     return ["## Label noise and the leak between training and test rows", *(parts or ["Not counted."]), _markdown_table(facts)]
 
-# %% ../nbs/04_evaluation.ipynb #04-125
+# %% ../nbs/04_evaluation.ipynb #04-128
 _USE = """## Intended use
 
 Learning and research; demonstrations with people who have agreed; a starting point for fine-tuning on one's own data. The answer is the expression *shown* on a face crop, as a distribution over the
@@ -799,7 +826,7 @@ _FER2013_RIGHTS = """FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) was gathe
 representation learning. We know of no licence for its images: the rights in them remain with their owners. None of the images is distributed with this model. Whether
 weights learned from such images may be used for every purpose is not settled law; who plans a commercial use must judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT licence."""
 
-# %% ../nbs/04_evaluation.ipynb #04-126
+# %% ../nbs/04_evaluation.ipynb #04-129
 def model_card(
     metadata: dict, # of the model file: name, classes, data, licence; and what else is known (selection, pretraining, looks, command, ...)
     figures: dict, # from `evaluate_model` or `join_reports`; also seeds (`summary` of a study's report), looks, exports [dict], data (from `describe`), where known
@@ -821,9 +848,10 @@ def write_card(
     figures: dict|None = None, # None: evaluation.json in the folder
     filename: str = "MODEL_CARD.md", # in the folder
 ) -> Path: # the card
-    "Write the model card beside its figures, in one step. Raises `FileNotFoundError` without evaluation.json, `ValueError` as `model_card` does."
+    "Write the model card beside its figures and looks.json, if that is there, in one step. Raises `FileNotFoundError` without evaluation.json, `ValueError` as `model_card` does."
     folder = Path(folder)
     if figures is None: figures = json.loads((folder/"evaluation.json").read_text())
+    if looks := read_looks(folder/"looks.json"): figures = dict(looks=looks) | figures
     there = {k: v for k, v in figures.get("figures", {}).items() if (folder/k).is_file()}
     card = model_card(metadata, figures | dict(figures=there))
     write_atomically(folder/filename, lambda p: Path(p).write_text(card, encoding="utf-8"))

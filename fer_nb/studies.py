@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .data import FaceSet, load
-from .evaluation import MODES, evaluate_model, seeds_table
+from .evaluation import MODES, evaluate_model, log_looks, read_looks, seeds_table
 from .fused import forward
 from .training import Recipe, fit, partition, read_recipe, write_atomically
 
@@ -46,6 +46,7 @@ def run_once(recipe:Recipe, # what to do
     done, asked = out / 'figures.json', [f'{s}, {m}' for s in splits for m in modes]
     if done.exists() and (known := json.loads(done.read_text()))['recipe'] == asdict(recipe) and set(asked) <= set(known['asked']): return known
     network, history = fit(recipe, *partition(faces), out, progress=False)
+    log_looks(out, faces, splits, f'study: {out.name}')
     call = forward(network)
     def heads(images):
         z = call(images)
@@ -80,7 +81,7 @@ def study(source:str|Path|dict, # what `read_study` takes
           progress:bool=True) -> dict: # say which run is on?
     "Train and judge every variant with every seed (`{seed}` in a path of the recipe stands for it); the report is written anew after each run."
     recipe, variants, seeds = read_study(source)
-    faces, runs, out = data if isinstance(data, FaceSet) else load(data), [], Path(out)
+    faces, runs, looks, out = data if isinstance(data, FaceSet) else load(data), [], [], Path(out)
     if unknown := set(modes) - set(MODES): raise ValueError(f'crop mode {sorted(unknown)} is none of {list(MODES)}')
     for s in splits: faces.part(s)   # one that is not there is found before the training
     for seed in seeds:
@@ -89,7 +90,8 @@ def study(source:str|Path|dict, # what `read_study` takes
             folder = out / f'{name.replace(" ", "-").replace("/", "-")}-{seed}'
             if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
             runs.append({'variant': name, 'seed': seed, **run_once(this, faces, folder, splits, modes)})
-            found = {'edition': faces.edition, 'variants': variants, 'recipe': asdict(recipe), 'summary': summarise(runs),
+            looks += read_looks(folder / 'looks.json') or []
+            found = {'edition': faces.edition, 'variants': variants, 'recipe': asdict(recipe), 'summary': summarise(runs), 'looks': looks,
                      'runs': [{k: v for k, v in r.items() if k not in ('recipe', 'asked')} for r in runs]}
             write_atomically(Path(report or out / 'study.json'), lambda p: p.write_text(json.dumps(found, indent=1) + '\n'))
     return found
