@@ -7,8 +7,8 @@ __all__ = ['PICTURES', 'KINDS', 'DATA', 'EXTRAS', 'inputs', 'targets', 'spread',
            'write_picture', 'write_table', 'summary', 'source_of', 'video_targets', 'video', 'webcam', 'fetch',
            'faces_of', 'describe', 'recipe_of', 'train', 'teach', 'study', 'export', 'fields_of', 'adjust',
            'mapping_of', 'fine_tune', 'classifier', 'judge', 'model_file', 'remeasure', 'print_report', 'evaluate',
-           'spoilt', 'card_of', 'version', 'command', 'probability', 'add_model', 'add_predict', 'add_films',
-           'add_data', 'add_rest', 'add_own', 'add_evaluate', 'parser', 'main']
+           'spoilt', 'card_of', 'card', 'version', 'command', 'probability', 'add_model', 'add_predict', 'add_films',
+           'add_data', 'add_rest', 'add_own', 'add_about', 'add_evaluate', 'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #11-003
 import argparse, csv, glob, io, itertools, json, os, sys
@@ -376,7 +376,7 @@ def spoilt(
     from fer_nb.robustness import robustness
     predict, engine, _ = classifier(path)
     records = robustness(predict, faces, split, engine)
-    for r in records: print(f"{r['change']:<28} {r['split']} {r['rows']} n {r['n']}  {r['accuracy']:.2%}  {-100*r['loss']:+.2f} points")
+    for r in records: print(f"{r['change']:<28} {r['split']} {r['rows']} n {r['n']}  {r['accuracy']:.2%}  {0 - 100*r['loss']:+.2f} points")
     return records
 
 def card_of(
@@ -394,6 +394,12 @@ def card_of(
         report["seeds"], looks = study["summary"], [*(read_looks(args.out/"looks.json") or metadata.get("looks") or []), *study.get("looks", [])]
         if looks: report["looks"] = [o | {"look": i} for i, o in enumerate(looks, 1)]
     return write_card(args.out, metadata, report | {"data": describe(faces)})
+
+def card(args) -> int:
+    "Write a model's card anew from the report and the log of looks that lie in its folder; nothing is measured."
+    from fer_nb.recognition import find_model
+    print(card_of(find_model(args.model), faces_of(args.data), args))
+    return 0
 
 # %% ../nbs/11_cli.ipynb #11-045
 def version(args) -> int:
@@ -547,8 +553,13 @@ def add_own(commands):
     add("--out", type=Path, metavar="DIR", help="folder for the report and its figures (default: one named after the model, beside its files)")
 
 # %% ../nbs/11_cli.ipynb #11-053
+def add_about(add):
+    "The options for what a card says beside the figures."
+    add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more for the card: selection, command, ...")
+    add("--seeds", type=Path, metavar="FILE", help="report of a study with several seeds, to be shown in the card")
+
 def add_evaluate(commands):
-    "The options of `fer_nb evaluate`."
+    "The options of `fer_nb evaluate` and `fer_nb card`."
     add = command(commands, evaluate, "--data fer2013/ --split PublicTest\nmodels/s.keras models/s.int8.tflite --modes single flip ten-crop --out models/s\n"
                   "--data fer2013/ --check models/s/evaluation.json").add_argument
     add("model", nargs="*", default=[""], metavar="MODEL", help="shipped models, .keras or .tflite files (default: the shipped one)")
@@ -559,9 +570,13 @@ def add_evaluate(commands):
     add("--why", default="", metavar="TEXT", help="the reason of this look at test rows, for looks.json")
     add("--robust", action="store_true", help="also measure the first model on faces that are blurred, dark, badly cropped, ...")
     add("--card", action="store_true", help="also write MODEL_CARD.md there, about the first model")
-    add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more for the card: selection, command, ...")
-    add("--seeds", type=Path, metavar="FILE", help="report of a study with several seeds, to be shown in the card")
     add("--check", type=Path, metavar="FILE", help="measure again what this report says; exit code 1 if a figure is not reproduced")
+    add_about(add)
+    add = command(commands, card, "models/s.keras --data fer2013/ --out models/s --seeds seeds.json").add_argument
+    add("model", metavar="MODEL", help="a shipped model, or a .keras or .tflite file")
+    add_data(add)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of evaluation.json, where MODEL_CARD.md goes")
+    add_about(add)
 
 def parser() -> argparse.ArgumentParser:
     "The whole command line."
