@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['check_recipe', 'Recipe', 'read_recipe', 'warps', 'relight', 'degrade', 'blot', 'augment', 'vote_shares',
-           'epoch_order', 'batches', 'mix', 'cross_entropy', 'consensus', 'load_teachers', 'digest', 'teach',
-           'load_taught', 'trainer', 'losses', 'orthogonal', 'muon', 'learning_rate', 'optimizer', 'paced', 'hold_out',
-           'hold_out_groups', 'partition', 'average_weights', 'estimate_bn', 'write_atomically', 'save_checkpoint',
-           'load_checkpoint', 'main_logits', 'score', 'score_averaged', 'write_history', 'diary', 'watchers',
-           'begin_with', 'prepare', 'history_table', 'plot_history', 'check_resume', 'finish', 'fit', 'train']
+           'epoch_order', 'batches', 'mix', 'cross_entropy', 'consensus', 'load_teachers', 'digest', 'contents',
+           'teach', 'load_taught', 'trainer', 'losses', 'orthogonal', 'muon', 'learning_rate', 'optimizer', 'paced',
+           'hold_out', 'hold_out_groups', 'partition', 'average_weights', 'estimate_bn', 'write_atomically',
+           'save_checkpoint', 'load_checkpoint', 'main_logits', 'score', 'score_averaged', 'write_history', 'diary',
+           'watchers', 'begin_with', 'prepare', 'history_table', 'plot_history', 'learnt_from', 'check_resume',
+           'finish', 'fit', 'train']
 
 # %% ../nbs/03_training.ipynb #03-004
-import json, os, time, warnings
+import hashlib, json, os, time, warnings, zipfile
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -242,8 +243,14 @@ def load_teachers(paths, # `.keras` files
 # %% ../nbs/03_training.ipynb #03-032
 def digest(images:np.ndarray) -> str: # uint8 (N, H, W)
     "SHA-256 of the pixels of all faces in their order, in hex."
-    import hashlib
     return hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+
+def contents(path) -> str: # a `.keras` or `.npz` file
+    "Sixteen digits that tell the weights or arrays in a file from others, whenever it was written; '' where there is no such file."
+    try:
+        with zipfile.ZipFile(path) as z: parts = sorted((i.filename, i.CRC) for i in z.infolist() if i.filename.endswith(('.h5', '.npy')))
+    except (OSError, zipfile.BadZipFile): return ''
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 def teach(teachers, # `.keras` files
           faces:FaceSet, # the training rows
@@ -261,7 +268,7 @@ def teach(teachers, # `.keras` files
             x = augment(faces.images[i:i+256, ..., None], recipe, seed, 0.)
             total[i:i+256] += ops.convert_to_numpy(consensus(asked, x))
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    about = json.dumps({'teachers': [Path(t).name for t in teachers], 'views': views, 'pixels': digest(faces.images)})
+    about = json.dumps({'teachers': [f'{Path(t).name} {contents(t)}' for t in teachers], 'views': views, 'pixels': digest(faces.images)})
     write_atomically(Path(out), lambda p: np.savez(p, probabilities=(total / views).astype('float16'), about=about))
     return total / views
 
@@ -514,6 +521,7 @@ def write_history(path, history:list[dict]):
 def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:list, watchers:list, bar, paces=None):
     "A Keras callback that validates, writes history and checkpoint after each epoch, and on resume tells `watchers` what was."
     import keras
+    learnt = learnt_from(recipe)
     class Diary(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             for h in history:
@@ -535,7 +543,7 @@ def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:
             best = max((sign * h[recipe.monitor] for h in history), default=-np.inf)
             history.append(row)
             for w in watchers: w.on_epoch_end(epoch, logs)
-            save_checkpoint(out / 'checkpoint.npz', trained, {'recipe': asdict(recipe), 'history': history})
+            save_checkpoint(out / 'checkpoint.npz', trained, {'recipe': asdict(recipe), 'files': learnt, 'history': history})
             if recipe.patience and sign * row[recipe.monitor] > best: save_checkpoint(out / 'best.npz', trained, {'epoch': epoch + 1})
             write_history(out / 'history.csv', history)
             bar.set_postfix(loss=f"{row['loss']:.3f}", val_accuracy=f"{row['val_accuracy']:.4f}")
@@ -613,12 +621,19 @@ def plot_history(history): # CSV file or table: epoch, loss; val_loss, accuracy,
     return fig
 
 # %% ../nbs/03_training.ipynb #03-066
+def learnt_from(recipe:Recipe) -> dict: # path -> `contents`
+    "The files that a recipe learns from or starts with: a name alone does not say what was in them."
+    return {f: contents(f) for f in (*recipe.teachers.split(','), recipe.start) if f}
+
 def check_resume(path:Path, recipe:Recipe) -> list: # history so far
     "The history in a checkpoint of this recipe; empty where there is none. Raises ValueError for another recipe."
     if not path.exists(): return []
     state = load_checkpoint(path)
     other = {k: v for k, v in state['recipe'].items() if v != getattr(recipe, k, None)}
     if other: raise ValueError(f'{path}: is from another recipe ({", ".join(f"{k} = {v}" for k, v in other.items())}); give another folder')
+    now = learnt_from(recipe)
+    for f, was in state.get('files', {}).items():
+        if now.get(f) and was != now[f]: raise ValueError(f'{path}: was begun when {f} held something else; give another folder')
     return state['history']
 
 def finish(trained, recipe, train, history, out, network=None):
