@@ -15,7 +15,7 @@ import numpy as np
 from .data import FaceSet, load
 from .evaluation import MODES, evaluate_model, log_looks, read_looks, seeds_table
 from .fused import forward
-from .training import Recipe, fit, learnt_from, partition, read_recipe, write_atomically
+from .training import Recipe, fit, load_checkpoint, partition, read_recipe, write_atomically
 
 # %% ../nbs/04b_studies.ipynb #04-006
 def read_study(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML or JSON file or its fields: recipe, variants, seeds
@@ -53,7 +53,7 @@ def run_once(recipe:Recipe, # what to do
         return {k: np.array(v) for k, v in (z if isinstance(z, dict) else {'expression': z}).items()}
     records = [r for s in splits for r in evaluate_model(network if call is network else heads, faces, s, modes=modes)['results']]
     kept = ('split', 'rows', 'mode', 'protocol', 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')
-    result = {'recipe': asdict(recipe), 'asked': asked, 'files': learnt_from(recipe), 'seconds': round(sum(h['seconds'] for h in history)), 'results': [{k: r[k] for k in kept} for r in records]}
+    result = {'recipe': asdict(recipe), 'asked': asked, 'files': load_checkpoint(out / 'checkpoint.npz').get('files', {}), 'seconds': round(sum(h['seconds'] for h in history)), 'results': [{k: r[k] for k in kept} for r in records]}
     write_atomically(done, lambda p: p.write_text(json.dumps(result, indent=1)))
     return result
 
