@@ -15,7 +15,7 @@ import numpy as np
 from .data import FaceSet, load
 from .evaluation import MODES, evaluate_model, log_looks, read_looks, seeds_table
 from .fused import forward
-from .training import Recipe, fit, load_checkpoint, partition, read_recipe, write_atomically
+from .training import Recipe, check_resume, fit, load_checkpoint, partition, read_recipe, write_atomically
 
 # %% ../nbs/04b_studies.ipynb #04-006
 def read_study(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML or JSON file or its fields: recipe, variants, seeds
@@ -44,6 +44,7 @@ def run_once(recipe:Recipe, # what to do
              modes=('single', 'flip')) -> dict: # keys of `fer_nb.evaluation.MODES`
     "Train (or go on, or nothing where the run is complete) and judge; returns the figures, which also lie in `out`."
     done, asked = out / 'figures.json', [f'{s}, {m}' for s in splits for m in modes]
+    check_resume(out / 'checkpoint.npz', recipe)   # also a complete run must have learnt from what the files hold now
     if done.exists() and (known := json.loads(done.read_text()))['recipe'] == asdict(recipe) and set(asked) <= set(known['asked']): return known
     network, history = fit(recipe, *partition(faces), out, progress=False)
     log_looks(out, faces, splits, f'study: {out.name}')
