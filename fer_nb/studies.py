@@ -47,7 +47,7 @@ def run_once(recipe:Recipe, # what to do
     check_resume(out / 'checkpoint.npz', recipe)   # also a complete run must have learnt from what the files hold now
     if done.exists() and (known := json.loads(done.read_text()))['recipe'] == asdict(recipe) and set(asked) <= set(known['asked']): return known
     network, history = fit(recipe, *partition(faces), out, progress=False)
-    log_looks(out, faces, splits, f'study: {out.name}')
+    log_looks(out, faces, splits, f'run {out.name} of the study {out.parent.name}')
     call = forward(network)
     def heads(images):
         z = call(images)
