@@ -7,6 +7,7 @@ the package `fer` 25.10.3, which has an environment of its own (.ci/peer.txt) an
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -232,11 +233,12 @@ def ratios(taken: dict) -> dict:
 
 
 def machine() -> dict:
-    "What the figures were taken on."
+    "What the figures were taken on; `vectors` are its vector instructions, which decide more than its name."
     cpu = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
-    return dict(cpu=names[0] if names else platform.processor(), cores=os.cpu_count(), system=platform.system(), python=platform.python_version(),
-                load=round(os.getloadavg()[0], 2), runs=RUNS)
+    facts = dict(re.findall(r"^(.+?)\s*: (.*)$", cpu.read_text(), re.MULTILINE)) if cpu.exists() else {}
+    vectors = [f for f in facts.get("flags", facts.get("Features", "")).split() if f.startswith(("avx", "amx", "asimd", "sve"))]
+    return dict(cpu=facts.get("model name") or platform.processor(), vectors=vectors, cores=os.cpu_count(),
+                system=platform.system(), python=platform.python_version(), load=round(os.getloadavg()[0], 2), runs=RUNS)
 
 
 COLD = dict(start=starting, network=classifying)  # first: what this process holds would count as its children's memory

@@ -21,7 +21,7 @@ import numpy as np
 
 from .data import FaceSet, image_groups, load
 from .labels import FERPLUS
-from .fused import forward, warp
+from .fused import forward, has_bfloat16, warp
 from .model import build
 
 # %% ../nbs/03_training.ipynb #03-007
@@ -330,7 +330,7 @@ def orthogonal(x, # (rows, columns)
     "The matrix with its singular values moved towards 1 by the Newton-Schulz steps of Jordan et al. 2024; same shape and type."
     from keras import ops
     rows, columns = x.shape
-    dtype, half = x.dtype, min(rows, columns) >= 64
+    dtype, half = x.dtype, min(rows, columns) >= 64 and has_bfloat16()
     x = ops.cast(x, 'bfloat16') if half else x
     if rows > columns: x = ops.transpose(x)
     x = x / (ops.norm(x) + 1e-7)
