@@ -1,4 +1,5 @@
-"""`make bench`: how long `fer_nb` takes to start and to answer, and what stands beside it. Writes models/bench.json.
+"""`make bench`: how long `fer_nb` takes to start and to answer, and what stands beside it. Writes models/bench.json,
+which keeps one report for each kind of processor.
 `python .ci/bench.py PART...` measures some parts only, and only prints them. RUNS=2 takes two runs of everything.
 
 Every figure is the median of several runs. Times mean little away from the machine they were taken on, so each is
@@ -241,6 +242,11 @@ def machine() -> dict:
                 system=platform.system(), python=platform.python_version(), load=round(os.getloadavg()[0], 2), runs=RUNS)
 
 
+def kind(vectors: list) -> str:
+    "Under which name a machine's report is kept: a processor's widest vector instructions decide how quick a network is."
+    return next((name for start, name in (("avx512", "AVX-512"), ("avx2", "AVX2"), ("asimd", "NEON")) if any(v.startswith(start) for v in vectors)), "other")
+
+
 COLD = dict(start=starting, network=classifying)  # first: what this process holds would count as its children's memory
 WARM = dict(photo=photographs, film=films, crops=crops, together=together)
 
@@ -273,7 +279,7 @@ if __name__ == "__main__":
     if unknown := set(sys.argv[1:]) - (parts := {*COLD, *WARM, "detection"}): sys.exit(f"no part {', '.join(unknown)}; there are {', '.join(parts)}")
     with tempfile.TemporaryDirectory() as folder: report = measured(sys.argv[1:] or list(parts), Path(folder))
     if not sys.argv[1:]:
-        part = OUT.with_suffix(".part")
-        part.write_text(json.dumps(report, indent=1) + "\n")
+        part, known = OUT.with_suffix(".part"), json.loads(OUT.read_text()) if OUT.exists() else {}
+        part.write_text(json.dumps(known | {kind(report["machine"]["vectors"]): report}, indent=1) + "\n")
         part.replace(OUT)
         print(f"wrote {OUT}")
