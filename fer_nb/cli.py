@@ -324,26 +324,32 @@ def remeasure(
     folder: Path, # of the report
     faces, # FaceSet
     splits: list = None, # only these; None = all
-    modes: list = None, # likewise
+    modes: list = None, # likewise; spoilt faces are single crops
 ) -> list: # one line for each figure that is not reproduced
     "Measure again what a report says."
     from fer_nb.evaluation import differences, join_reports
-    records = [r for r in written["results"] if (not splits or r["split"] in splits) and (not modes or r["mode"] in modes)]
+    wanted = lambda r: (not splits or r["split"] in splits) and (not modes or r.get("mode", "single") in modes)
+    records, robust = ([r for r in written.get(kind, []) if wanted(r)] for kind in ("results", "robustness"))
     if not records: raise ValueError(f"the report has no results for {splits or 'any split'}, {modes or 'any mode'}")
     jobs = {}
     for r in records: jobs.setdefault((r["engine"], r["split"]), {})[r["mode"]] = True
-    reports = [judge(model_file(written["name"], engine, folder), faces, split, list(modes)) for (engine, split), modes in jobs.items()]
-    return differences({**written, "results": records}, join_reports(*reports))
+    file = lambda engine: model_file(written["name"], engine, folder)
+    reports = [judge(file(engine), faces, split, list(modes)) for (engine, split), modes in jobs.items()]
+    again = [r for engine, split in {(r["engine"], r["split"]): 0 for r in robust} for r in spoilt(file(engine), faces, split)]
+    return differences(written | dict(results=records, robustness=robust), join_reports(*reports) | dict(robustness=again))
 
+# %% ../nbs/11_cli.ipynb #11-041b
 def print_report(
     report: dict, # of `evaluate_model`
 ):
-    "One line for each record."
+    "One line for each record, then one for each way of spoiling the faces."
     print(f"{'split':<12} {'rows':<9} {'labels':<14} {'crop':<9} {'engine':<7} {'n':>6}  accuracy (95 % interval)  macro-F1  balanced    ECE")
     for r in report["results"]:
         low, high = r["accuracy_95"]
         print(f"{r['split']:<12} {r['rows']:<9} {r['protocol']:<14} {r['mode']:<9} {r['engine']:<7} {r['n']:>6}  "
               f"{r['accuracy']:.2%} ({low:.2%}-{high:.2%})   {r['macro_f1']:>8.4f}  {r['balanced_accuracy']:>8.4f}  {r['ece']:.4f}")
+    for r in report.get("robustness", []):
+        print(f"{r['change']:<28} {r['split']} {r['rows']} n {r['n']}  {r['accuracy']:.2%}  {0 - 100*r['loss']:+.2f} points")
 
 # %% ../nbs/11_cli.ipynb #11-042
 def evaluate(args) -> int: # 1 if a figure was not reproduced
@@ -372,12 +378,10 @@ def spoilt(
     faces, # FaceSet
     split: str, # rows to spoil, by name or role
 ) -> list: # of `robustness`
-    "Measure a model on faces that are spoilt as everyday pictures are, and print it."
+    "Measure a model on faces that are spoilt as everyday pictures are."
     from fer_nb.robustness import robustness
     predict, engine, _ = classifier(path)
-    records = robustness(predict, faces, split, engine)
-    for r in records: print(f"{r['change']:<28} {r['split']} {r['rows']} n {r['n']}  {r['accuracy']:.2%}  {0 - 100*r['loss']:+.2f} points")
-    return records
+    return robustness(predict, faces, split, engine)
 
 def card_of(
     path: Path, # the model file whose metadata the card shows

@@ -591,7 +591,8 @@ def log_looks(
 
 # %% ../nbs/04_evaluation.ipynb #04-115
 _KEY = ("split", "rows", "protocol", "mode", "engine")
-_MEASURES = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
+_COMPARED = dict(results=(_KEY, ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")), # what a record is about, and its figures
+                 robustness=(("split", "rows", "change", "engine"), ("accuracy", "loss")))
 
 def join_reports(
     *reports: dict, # from `evaluate_model`; the first gives name and edition
@@ -606,13 +607,15 @@ def differences(
     tolerance: float = .0005, # largest difference allowed in each figure
 ) -> list: # one line for each figure that is not reproduced; empty: all are
     "What a new measurement does not reproduce. Records of `written` that were not measured anew count as differences."
-    new, lines = {tuple(r[k] for k in _KEY): r for r in measured["results"]}, []
-    for r in written["results"]:
-        key = tuple(r[k] for k in _KEY)
-        if key not in new: lines.append(f"{', '.join(key)}: not measured"); continue
-        if r["n"] != new[key]["n"]: lines.append(f"{', '.join(key)}: n {r['n']} written, {new[key]['n']} measured")
-        lines += [f"{', '.join(key)}: {m} {r[m]:.4f} written, {new[key][m]:.4f} measured"
-                  for m in _MEASURES if abs(r[m] - new[key][m]) > tolerance]
+    lines = []
+    for kind, (about, measures) in _COMPARED.items():
+        new = {tuple(r[k] for k in about): r for r in measured.get(kind, [])}
+        for r in written.get(kind, []):
+            key = tuple(r[k] for k in about)
+            if key not in new: lines.append(f"{', '.join(key)}: not measured"); continue
+            if r["n"] != new[key]["n"]: lines.append(f"{', '.join(key)}: n {r['n']} written, {new[key]['n']} measured")
+            lines += [f"{', '.join(key)}: {m} {r[m]:.4f} written, {new[key][m]:.4f} measured"
+                      for m in measures if abs(r[m] - new[key][m]) > tolerance]
     return lines
 
 # %% ../nbs/04_evaluation.ipynb #04-118
