@@ -251,7 +251,9 @@ class Live(Watched):
 # %% ../nbs/09_webcam.ipynb #09-021
 def _wait(live, seconds):
     "Wait for a `Live`."
-    try: live.watch and live.watch.join(seconds)
+    try:
+        with live.lock: watch = live.watch  # not in the middle of a change: what has ended has also been told
+        if watch: watch.join(seconds)
     except KeyboardInterrupt: live.stop(); raise
     return live
 
@@ -259,7 +261,7 @@ def _take(live, watch, time, rgb):
     "One frame of a watch; False where it is not to go on."
     if live.watch is not watch: return False
     if perf_counter() - live.began > live.limit:
-        live.stop(f"Stopped after {live.limit/60:.2g} minutes. Start goes on.")
+        with live.lock: live.stop(f"Stopped after {live.limit/60:.2g} minutes. Start goes on.")
         return False
     rgb = cv2.flip(rgb, 1) if live.mirror else rgb
     live.follower.min_confidence = live.least if live.uncertain else 0.
