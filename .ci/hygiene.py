@@ -1,4 +1,5 @@
 """What nbdev_clean does not look at in a notebook; `python .ci/hygiene.py` prints what is wrong."""
+import ast
 import json
 import re
 import sys
@@ -41,6 +42,22 @@ def of_cell(cell: dict):
     for output in cell.get("outputs", []): yield from of_output(output)
 
 
+def assigned(node) -> set:
+    "Names that a cell's top level assigns."
+    inner = ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): return {node.id}
+    return set().union(*(assigned(n) for n in ast.iter_child_nodes(node) if not isinstance(n, inner)))
+
+
+def of_parameters(cells: list):
+    "A parameter keeps the value that papermill, or a person, gave it."
+    try: code = [(i, assigned(ast.parse(source(c))), "parameters" in c["metadata"].get("tags", [])) for i, c in enumerate(cells) if c["cell_type"] == "code"]
+    except SyntaxError as e: yield f"a cell that is not Python: {e.msg}: {(e.text or '').strip()}"; return
+    given = set().union(*(names for _, names, tagged in code if tagged))
+    for i, names, tagged in code:
+        if not tagged: yield from (f"cell {i}: it assigns the parameter {name}" for name in sorted(names & given))
+
+
 def of_titles(name: str, cells: list):
     "The first cells name the notebook, say it in one line, and tell the module."
     prose = re.sub(r"^```.*?^```", "", "\n".join(source(c) for c in cells if c["cell_type"] == "markdown"), flags=re.M | re.S)
@@ -59,6 +76,7 @@ def problems(path: Path):
     if nb["metadata"].get("kernelspec", {}).get("name") != "python3": yield "its kernel is not python3"
     if "widgets" in nb["metadata"]: yield "saved widget state, which may hold uploaded photos"
     yield from of_titles(path.stem, cells)
+    yield from of_parameters(cells)
     if sum("parameters" in c["metadata"].get("tags", []) for c in cells) > 1: yield "more than one parameters cell"
     if len({c.get("id") for c in cells}) < len(cells): yield "cells without an id of their own"
     if "nbdev_export(" in source(cells[-1]): yield "it exports itself, which papermill would run"
@@ -77,4 +95,4 @@ def import_order(lib: Path):
 
 if __name__ == "__main__":
     bad = [f"{p}: {what}" for p in sorted(Path("nbs").glob("*.ipynb")) for what in problems(p)]
-    sys.exit("\n".join(bad + list(import_order(Path("fer_nb")))))
+    sys.exit("\n".join(bad + list(import_order(Path("fer_nb")))) or None)
