@@ -22,7 +22,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test e2e lab app bench readme export clean
+.PHONY: help run test e2e lab app bench peer readme export clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,6 +47,9 @@ app: $(STAMP)  ## serve upload and camera as a page without code, at http://127.
 
 bench: $(STAMP) $(PEER)/.installed  ## measure speed, also against the package fer; writes models/bench.json
 	@$(BIN)/python .ci/bench.py
+
+peer: $(STAMP) $(PEER)/.installed  ## measure the accuracy of the package fer on FER2013 (FER_NB_DATA); writes models/peer.json
+	@$(BIN)/python .ci/peer_accuracy.py
 
 export: $(STAMP)  ## write fer_nb/*.py and README.md from the notebooks
 	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python .ci/readme.py
