@@ -11,11 +11,18 @@ __all__ = ['PICTURES', 'KINDS', 'DATA', 'EXTRAS', 'inputs', 'targets', 'spread',
            'add_data', 'add_rest', 'add_own', 'add_about', 'add_evaluate', 'parser', 'main']
 
 # %% ../nbs/11_cli.ipynb #11-003
-import argparse, csv, glob, io, itertools, json, os, sys
+import argparse
+import csv
+import glob
+import io
+import itertools
+import json
+import os
+import sys
 from pathlib import Path
 
 # %% ../nbs/11_cli.ipynb #11-009
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+PICTURES = {'.jpg', '.jpeg', '.png', '.webp', '.tif', '.tiff', '.bmp', '.gif'}
 
 def inputs(
     paths: list, # files, folders and glob patterns, as typed
@@ -25,7 +32,9 @@ def inputs(
     for text in map(str, paths):
         path = Path(text)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file() and skip not in p.parents)
+            found = sorted(
+                p for p in path.rglob('*') if p.suffix.lower() in PICTURES and p.is_file() and skip not in p.parents
+            )
         else: found = [] if path.exists() else sorted(map(Path, glob.glob(text, recursive=True)))
         yield from found or [path]
 
@@ -35,12 +44,13 @@ def targets(
     folder: Path, # where pictures go
 ) -> dict: # {input: picture}
     "A file name of its own for the picture of each input. Raises `ValueError` where one cannot be, or would overwrite an input."
-    if folder.exists() and not folder.is_dir(): raise ValueError(f"{folder} is a file, not a folder")
+    if folder.exists() and not folder.is_dir(): raise ValueError(f'{folder} is a file, not a folder')
     sources, taken = {p.resolve() for p in paths}, {}
     for path in dict.fromkeys(paths):
         names = (folder/f"{path.stem}{f'-{i}' if i > 1 else ''}.png" for i in itertools.count(1))
         picture = next(o for o in names if o not in taken)
-        if picture.resolve() in sources: raise ValueError(f"{picture} is one of the inputs; choose another folder for the pictures")
+        if picture.resolve() in sources:
+            raise ValueError(f'{picture} is one of the inputs; choose another folder for the pictures')
         taken[picture] = path
     return {path: picture for picture, path in taken.items()}
 
@@ -51,7 +61,7 @@ def spread(
 ) -> str:
     "The most probable classes, most probable first."
     best = sorted(probabilities, key=probabilities.get, reverse=True)[:n]
-    return ", ".join(f"{o} {probabilities[o]:.0%}" for o in best)
+    return ', '.join(f'{o} {probabilities[o]:.0%}' for o in best)
 
 def lines(
     name: str, # of the input
@@ -59,33 +69,36 @@ def lines(
     width: int = 30, # of the first column; longer names lose their beginning
 ): # yields lines of text
     "What is shown of one result: a line for each face, or the reason why there is none."
-    name = name if len(name) <= width else "…" + name[1-width:]
-    why = (result["error"] or "no face found").removeprefix(f"{result['source']}: ")
-    if not result["faces"]: yield f"{name:<{width}}     -  {why}"
-    for i, face in enumerate(result["faces"]):
-        box = "{:.0f},{:.0f} {:.0f}x{:.0f}".format(*face["box"])
-        yield f"{name:<{width}}  {i:>4}  {face['label']:<9}  {face['confidence']:>4.0%}  {box:<20}  {spread(face['probabilities'])}"
+    name = name if len(name) <= width else '…' + name[1-width:]
+    why = (result['error'] or 'no face found').removeprefix(f"{result['source']}: ")
+    if not result['faces']: yield f'{name:<{width}}     -  {why}'
+    for i, face in enumerate(result['faces']):
+        box = '{:.0f},{:.0f} {:.0f}x{:.0f}'.format(*face['box'])
+        yield f'{name:<{width}}  {i:>4}  {face["label"]:<9}  {face["confidence"]:>4.0%}  {box:<20}  {spread(face["probabilities"])}'
 
 # %% ../nbs/11_cli.ipynb #11-018
 def recognizer_of(args): # -> Recognizer
     "What the options of several commands say: model, detector, from when on a face is uncertain. Raises `ValueError` where one is wrong."
     from fer_nb.detection import load_detector
     from fer_nb.recognition import Recognizer
-    return Recognizer(args.model, load_detector(args.detector, tiles=getattr(args, "tiles", 0)), min_confidence=args.min_confidence)
+    return Recognizer(
+        args.model, load_detector(args.detector, tiles=getattr(args, 'tiles', 0)), min_confidence=args.min_confidence
+    )
 
 # %% ../nbs/11_cli.ipynb #11-019
 def predict(args) -> int: # 1 if an input could not be read
     "Recognise the expression of every face in pictures."
     paths = list(inputs(args.paths, args.annotate))
     pictures = targets(paths, args.annotate) if args.annotate else {}
-    if args.csv and args.csv.resolve() in {p.resolve() for p in paths}: raise ValueError(f"{args.csv} is one of the inputs")
+    if args.csv and args.csv.resolve() in {p.resolve() for p in paths}:
+        raise ValueError(f'{args.csv} is one of the inputs')
     recognizer = recognizer_of(args)
     if not args.json: print(f"{'file':<30}  face  expression  sure  {'x,y width x height':<18}  most probable")
     results = []
     for path in paths:
         results.append(recognizer(path, detect=not args.no_detect))
         show(results[-1].to_dict(), args.json)
-        if path in pictures and results[-1].status != "unreadable":
+        if path in pictures and results[-1].status != 'unreadable':
             write_picture(pictures[path], recognizer.annotate(path, results[-1]))
     if args.csv: write_table(args.csv, [row for r in results for row in r.rows()])
     return summary(results, [args.csv, *pictures.values()])
@@ -97,7 +110,7 @@ def show(
 ):
     "Print one result at once, also into a pipe."
     if as_json: print(json.dumps(result), flush=True)
-    else: print(*lines(result["source"], result), sep="\n", flush=True)
+    else: print(*lines(result['source'], result), sep='\n', flush=True)
 
 def write_picture(
     path: Path, # the PNG; its folder is made
@@ -105,9 +118,10 @@ def write_picture(
 ):
     "Write a picture in one piece."
     import cv2
+
     from fer_nb.training import write_atomically
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: part.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes()))
+    write_atomically(path, lambda part: part.write_bytes(cv2.imencode('.png', image[..., ::-1])[1].tobytes()))
 
 def write_table(
     path: Path, # the CSV; its folder is made
@@ -115,12 +129,12 @@ def write_table(
 ):
     "Write a table in one piece."
     from fer_nb.training import write_atomically
-    text = io.StringIO(newline="")
+    text = io.StringIO(newline='')
     table = csv.DictWriter(text, rows[0])
     table.writeheader()
     table.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding="utf-8", newline=""))
+    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding='utf-8', newline=''))
 
 # %% ../nbs/11_cli.ipynb #11-021
 def summary(
@@ -128,14 +142,14 @@ def summary(
     written: list, # paths, or None
 ) -> int: # the exit code
     "Say on stderr how it went."
-    faces, bad = sum(len(r.faces) for r in results), sum(r.status == "unreadable" for r in results)
-    print(f"inputs: {len(results)}, faces: {faces}, not readable: {bad}", file=sys.stderr)
+    faces, bad = sum(len(r.faces) for r in results), sum(r.status == 'unreadable' for r in results)
+    print(f'inputs: {len(results)}, faces: {faces}, not readable: {bad}', file=sys.stderr)
     for path in written:
-        if path and path.exists(): print(f"wrote {path}", file=sys.stderr)
+        if path and path.exists(): print(f'wrote {path}', file=sys.stderr)
     return int(bad > 0)
 
 # %% ../nbs/11_cli.ipynb #11-023
-KINDS = dict(table=".csv", film=".mp4", timeline=".png", summary=".json")
+KINDS = dict(table='.csv', film='.mp4', timeline='.png', summary='.json')
 
 def source_of(
     text: str, # as typed
@@ -148,8 +162,15 @@ def video_targets(args) -> dict: # {"table", "film", "timeline", "summary": path
     from urllib.parse import urlsplit
     named = {kind: getattr(args, kind) for kind in KINDS}
     if not args.out: return named
-    stem = f"camera{args.source}" if isinstance(source_of(args.source), int) else Path(urlsplit(args.source).path).stem or "stream"
-    return {kind: path or args.out/f"{stem}{'-faces' if kind == 'film' else ''}{KINDS[kind]}" for kind, path in named.items()}
+    stem = (
+        f'camera{args.source}'
+        if isinstance(source_of(args.source), int)
+        else Path(urlsplit(args.source).path).stem or 'stream'
+    )
+    return {
+        kind: path or args.out / f'{stem}{"-faces" if kind == "film" else ""}{KINDS[kind]}'
+        for kind, path in named.items()
+    }
 
 def video(args) -> int: # 1 if something was wrong with the film, 130 if it was stopped
     "Follow the expressions of the faces in a film, a camera or a stream."
@@ -157,10 +178,12 @@ def video(args) -> int: # 1 if something was wrong with the film, 130 if it was 
     named = video_targets(args)
     recognizer = recognizer_of(args)
     if args.out: args.out.mkdir(parents=True, exist_ok=True)
-    found = analyse(source_of(args.source), recognizer, **named, progress=not args.quiet, start=args.start, stop=args.stop,
-                    detect_every=args.detect_every, classify_every=args.classify_every, smooth=args.smooth)
+    found = analyse(
+        source_of(args.source), recognizer, **named, progress=not args.quiet, start=args.start, stop=args.stop,
+        detect_every=args.detect_every, classify_every=args.classify_every, smooth=args.smooth,
+    )
     print(json.dumps(found.to_dict()) if args.json else found)
-    for path in found.written.values(): print(f"wrote {path}", file=sys.stderr)
+    for path in found.written.values(): print(f'wrote {path}', file=sys.stderr)
     return 130 if found.stopped else int(bool(found.problems))
 
 # %% ../nbs/11_cli.ipynb #11-025
@@ -168,7 +191,7 @@ def webcam(args) -> int:
     "Show the expressions in front of a camera in a window; q or Esc ends it."
     from fer_nb.webcam import show_window
     shown = show_window(source_of(args.source), recognizer_of(args), smooth=args.smooth)
-    print(f"frames: {shown}", file=sys.stderr)
+    print(f'frames: {shown}', file=sys.stderr)
     return 0
 
 # %% ../nbs/11_cli.ipynb #11-027
@@ -184,13 +207,14 @@ def faces_of(
 ): # -> FaceSet
     "Load a dataset, and say on stderr which one it is."
     from fer_nb.data import load
-    faces = load(source or os.environ.get("FER_NB_DATA", ""))
-    print(f"{faces.edition}: {len(faces):,} faces", file=sys.stderr)
+    faces = load(source or os.environ.get('FER_NB_DATA', ''))
+    print(f'{faces.edition}: {len(faces):,} faces', file=sys.stderr)
     return faces
 
 def describe(args) -> int:
     "Tell what is in a dataset."
     import dataclasses
+
     from fer_nb.data import describe
     found = describe(faces_of(args.source))
     print(json.dumps(dataclasses.asdict(found)) if args.json else found)
@@ -202,10 +226,13 @@ def recipe_of(
     changes: list = (), # "name=value" texts
 ): # -> Recipe
     "The recipe of a training run. Raises `ValueError` for an unknown or wrong field."
-    import dataclasses, yaml
+    import dataclasses
+
+    import yaml
+
     from fer_nb.training import read_recipe
-    if wrong := [o for o in changes if "=" not in o]: raise ValueError(f"--set {wrong[0]}: NAME=VALUE is needed")
-    new = {name: yaml.safe_load(value) for name, value in (o.split("=", 1) for o in changes)}
+    if wrong := [o for o in changes if '=' not in o]: raise ValueError(f'--set {wrong[0]}: NAME=VALUE is needed')
+    new = {name: yaml.safe_load(value) for name, value in (o.split('=', 1) for o in changes)}
     return read_recipe({**dataclasses.asdict(read_recipe(file or {})), **new})
 
 def train(args) -> int:
@@ -213,22 +240,30 @@ def train(args) -> int:
     import fer_nb.training
     recipe = recipe_of(args.recipe, args.set)
     _, history = fer_nb.training.train(recipe, faces_of(args.data), args.out, progress=not args.quiet)
-    print(f"{recipe.network}, {len(history)} epochs: validation accuracy {history[-1]['val_accuracy']:.2%}; see {args.out}")
+    print(
+        f'{recipe.network}, {len(history)} epochs: validation accuracy {history[-1]["val_accuracy"]:.2%}; see {args.out}'
+    )
     return 0
 
 def teach(args) -> int:
     "Write what trained networks say about the training faces, for another to learn from."
     import fer_nb.training
     rows, _ = fer_nb.training.partition(faces_of(args.data))
-    told = fer_nb.training.teach(args.model, rows, args.out, recipe_of(args.recipe), args.views, progress=not args.quiet)
-    print(f"{args.out}: {len(told):,} faces, {len(args.model)} teachers; they agree with the label on {(told.argmax(1) == rows.labels).mean():.2%}")
+    told = fer_nb.training.teach(
+        args.model, rows, args.out, recipe_of(args.recipe), args.views, progress=not args.quiet
+    )
+    print(
+        f'{args.out}: {len(told):,} faces, {len(args.model)} teachers; they agree with the label on {(told.argmax(1) == rows.labels).mean():.2%}'
+    )
     return 0
 
 def study(args) -> int:
     "Train variants of a recipe with several seeds, and judge them all on the same rows."
     import fer_nb.studies
-    found = fer_nb.studies.study(args.file, faces_of(args.data), args.out, args.report, args.split, args.modes, progress=not args.quiet)
-    print(fer_nb.studies.study_table(found, rows="clean"))
+    found = fer_nb.studies.study(
+        args.file, faces_of(args.data), args.out, args.report, args.split, args.modes, progress=not args.quiet
+    )
+    print(fer_nb.studies.study_table(found, rows='clean'))
     return 0
 
 # %% ../nbs/11_cli.ipynb #11-034
@@ -237,10 +272,12 @@ def export(args) -> int:
     import fer_nb.export
     from fer_nb.detection import CROP
     faces = faces_of(args.data)
-    about = {"data": faces.edition, "crop": CROP} | fields_of(args.about)
+    about = {'data': faces.edition, 'crop': CROP} | fields_of(args.about)
     for r in fer_nb.export.export(args.model, args.out, faces, args.name or args.model.stem, args.kinds, about, vector=args.vector):
-        print(f"{r['file']:<20} {r['bytes']/1e6:6.2f} MB  {r['ms_per_face']:6.2f} ms a face  accuracy {r['accuracy']:.2%}"
-              f" (Keras {r['accuracy_keras']:.2%}), {r['agreement']:.1%} of the answers the same")
+        print(
+            f'{r["file"]:<20} {r["bytes"] / 1e6:6.2f} MB  {r["ms_per_face"]:6.2f} ms a face  accuracy {r["accuracy"]:.2%}'
+            f' (Keras {r["accuracy_keras"]:.2%}), {r["agreement"]:.1%} of the answers the same'
+        )
     return 0
 
 def fields_of(
@@ -248,8 +285,8 @@ def fields_of(
 ) -> dict:
     "What a file says about a model: licence, crop rule and so on. Raises `ValueError` where it holds no fields."
     import yaml
-    fields = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
-    if not isinstance(fields, dict): raise ValueError(f"{file}: no fields in it")
+    fields = yaml.safe_load(file.read_text(encoding='utf-8')) if file else {}
+    if not isinstance(fields, dict): raise ValueError(f'{file}: no fields in it')
     return fields
 
 # %% ../nbs/11_cli.ipynb #11-036
@@ -257,9 +294,11 @@ def adjust(args) -> int:
     "Choose a model's crop rule and its confidence threshold by measuring, and write them into its files."
     import fer_nb.framing
     from fer_nb.detection import load_detector
-    report = fer_nb.framing.adjust(args.model, faces_of(args.data), [load_detector(o) for o in args.detectors], args.accuracy, args.out)
+    report = fer_nb.framing.adjust(
+        args.model, faces_of(args.data), [load_detector(o) for o in args.detectors], args.accuracy, args.out
+    )
     for row in fer_nb.framing.framing_table(report): print(json.dumps(row))
-    print(json.dumps(report["uncertain"]))
+    print(json.dumps(report['uncertain']))
     return 0
 
 # %% ../nbs/11_cli.ipynb #11-038
@@ -267,17 +306,20 @@ def mapping_of(
     texts: list, # "old=new", or "old=" to drop a class
 ) -> dict: # {old: new or None}; None = as they are
     "How classes are renamed, merged and dropped. Raises `ValueError` where a text does not say."
-    if wrong := [o for o in texts if "=" not in o]: raise ValueError(f"--map {wrong[0]}: OLD=NEW is needed")
-    return {old: new or None for old, new in (o.split("=", 1) for o in texts)} or None
+    if wrong := [o for o in texts if '=' not in o]: raise ValueError(f'--map {wrong[0]}: OLD=NEW is needed')
+    return {old: new or None for old, new in (o.split('=', 1) for o in texts)} or None
 
 def fine_tune(args) -> int:
     "Train a network on your own faces and classes."
     import yaml
+
     import fer_nb.transfer
-    if wrong := [o for o in args.set if "=" not in o]: raise ValueError(f"--set {wrong[0]}: NAME=VALUE is needed")
-    changes = {name: yaml.safe_load(value) for name, value in (o.split("=", 1) for o in args.set)}
-    tuned = fer_nb.transfer.fine_tune(args.data, args.out, args.backbone, None if args.weights == "none" else args.weights, args.mode, mapping_of(args.map), args.subjects,
-                                      args.detect, args.name, progress=not args.quiet, **changes)
+    if wrong := [o for o in args.set if '=' not in o]: raise ValueError(f'--set {wrong[0]}: NAME=VALUE is needed')
+    changes = {name: yaml.safe_load(value) for name, value in (o.split('=', 1) for o in args.set)}
+    tuned = fer_nb.transfer.fine_tune(
+        args.data, args.out, args.backbone, None if args.weights == 'none' else args.weights, args.mode,
+        mapping_of(args.map), args.subjects, args.detect, args.name, progress=not args.quiet, **changes,
+    )
     print(tuned)
     return 0
 
@@ -287,12 +329,12 @@ def classifier(
 ): # -> (function from images (n, h, w, 1) to logits, or a Keras model; engine; metadata)
     "Open a model file for evaluation. Raises `FileNotFoundError`, or `ModelError` naming the file and the reason."
     from fer_nb.export import litert_runner, open_network, read_metadata
-    if path.suffix == ".keras": return open_network(path), "keras", read_metadata(path)
+    if path.suffix == '.keras': return open_network(path), 'keras', read_metadata(path)
     meta, weights = read_metadata(path, payload=True)
     run = litert_runner(weights, os.cpu_count())
     predict = lambda images: run(images[..., 0])
-    predict.input_shape = (None, *meta["input_size"], 1)
-    return predict, path.suffixes[-2][1:] if len(path.suffixes) > 1 else "litert", meta
+    predict.input_shape = (None, *meta['input_size'], 1)
+    return predict, path.suffixes[-2][1:] if len(path.suffixes) > 1 else 'litert', meta
 
 def judge(
     path: Path, # a model file
@@ -304,8 +346,11 @@ def judge(
     "Evaluate one model file on one split. Raises `ValueError` where model and data have different classes."
     from fer_nb.evaluation import evaluate_model
     predict, engine, meta = classifier(path)
-    if tuple(meta["classes"]) != tuple(faces.classes): raise ValueError(f"{path} knows {meta['classes']}, the data {list(faces.classes)}")
-    return evaluate_model(predict, faces, split, out, meta["temperature"], modes, meta["name"], engine, scaling=meta.get("scaling"))
+    if tuple(meta['classes']) != tuple(faces.classes):
+        raise ValueError(f'{path} knows {meta["classes"]}, the data {list(faces.classes)}')
+    return evaluate_model(
+        predict, faces, split, out, meta['temperature'], modes, meta['name'], engine, scaling=meta.get('scaling')
+    )
 
 # %% ../nbs/11_cli.ipynb #11-041
 def model_file(
@@ -314,10 +359,10 @@ def model_file(
     folder: Path, # of the report
 ) -> Path:
     "The model file that a report is about: beside the report, or beside its folder. Raises `FileNotFoundError`."
-    file = name + (".keras" if engine == "keras" else f".{engine}.tflite")
+    file = name + ('.keras' if engine == 'keras' else f'.{engine}.tflite')
     for path in (folder/file, folder.resolve().parent/file):
         if path.is_file(): return path
-    raise FileNotFoundError(f"{folder/file}: no such model file, nor in the folder above")
+    raise FileNotFoundError(f'{folder/file}: no such model file, nor in the folder above')
 
 def remeasure(
     written: dict, # a saved report
@@ -328,28 +373,40 @@ def remeasure(
 ) -> list: # one line for each figure that is not reproduced
     "Measure again what a report says."
     from fer_nb.evaluation import differences, join_reports
-    wanted = lambda r: (not splits or r["split"] in splits) and (not modes or r.get("mode", "single") in modes)
-    records, robust = ([r for r in written.get(kind, []) if wanted(r)] for kind in ("results", "robustness"))
+    wanted = lambda r: (not splits or r['split'] in splits) and (not modes or r.get('mode', 'single') in modes)
+    records, robust = ([r for r in written.get(kind, []) if wanted(r)] for kind in ('results', 'robustness'))
     if not records: raise ValueError(f"the report has no results for {splits or 'any split'}, {modes or 'any mode'}")
     jobs = {}
-    for r in records: jobs.setdefault((r["engine"], r["split"]), {})[r["mode"]] = True
-    file = lambda engine: model_file(written["name"], engine, folder)
+    for r in records: jobs.setdefault((r['engine'], r['split']), {})[r['mode']] = True
+    file = lambda engine: model_file(written['name'], engine, folder)
     reports = [judge(file(engine), faces, split, list(modes)) for (engine, split), modes in jobs.items()]
-    again = [r for engine, split in {(r["engine"], r["split"]): 0 for r in robust} for r in spoilt(file(engine), faces, split)]
-    return differences(written | dict(results=records, robustness=robust), join_reports(*reports) | dict(robustness=again))
+    again = [
+        r
+        for engine, split in {(r['engine'], r['split']): 0 for r in robust}
+        for r in spoilt(file(engine), faces, split)
+    ]
+    return differences(
+        written | dict(results=records, robustness=robust), join_reports(*reports) | dict(robustness=again)
+    )
 
 # %% ../nbs/11_cli.ipynb #11-041b
 def print_report(
     report: dict, # of `evaluate_model`
 ):
     "One line for each record, then one for each way of spoiling the faces."
-    print(f"{'split':<12} {'rows':<9} {'labels':<14} {'crop':<9} {'engine':<7} {'n':>6}  accuracy (95 % interval)  macro-F1  balanced    ECE")
-    for r in report["results"]:
-        low, high = r["accuracy_95"]
-        print(f"{r['split']:<12} {r['rows']:<9} {r['protocol']:<14} {r['mode']:<9} {r['engine']:<7} {r['n']:>6}  "
-              f"{r['accuracy']:.2%} ({low:.2%}-{high:.2%})   {r['macro_f1']:>8.4f}  {r['balanced_accuracy']:>8.4f}  {r['ece']:.4f}")
-    for r in report.get("robustness", []):
-        print(f"{r['change']:<28} {r['split']} {r['rows']} n {r['n']}  {r['accuracy']:.2%}  {0 - 100*r['loss']:+.2f} points")
+    print(
+        f'{"split":<12} {"rows":<9} {"labels":<14} {"crop":<9} {"engine":<7} {"n":>6}  accuracy (95 % interval)  macro-F1  balanced    ECE'
+    )
+    for r in report['results']:
+        low, high = r['accuracy_95']
+        print(
+            f'{r["split"]:<12} {r["rows"]:<9} {r["protocol"]:<14} {r["mode"]:<9} {r["engine"]:<7} {r["n"]:>6}  '
+            f'{r["accuracy"]:.2%} ({low:.2%}-{high:.2%})   {r["macro_f1"]:>8.4f}  {r["balanced_accuracy"]:>8.4f}  {r["ece"]:.4f}'
+        )
+    for r in report.get('robustness', []):
+        print(
+            f'{r["change"]:<28} {r["split"]} {r["rows"]} n {r["n"]}  {r["accuracy"]:.2%}  {0 - 100 * r["loss"]:+.2f} points'
+        )
 
 # %% ../nbs/11_cli.ipynb #11-042
 def evaluate(args) -> int: # 1 if a figure was not reproduced
@@ -358,18 +415,20 @@ def evaluate(args) -> int: # 1 if a figure was not reproduced
     from fer_nb.recognition import find_model
     faces = faces_of(args.data)
     if args.check:
-        lines = remeasure(json.loads(args.check.read_text(encoding="utf-8")), args.check.parent, faces, args.split, args.modes)
-        print("\n".join(lines) or f"{args.check}: every figure is reproduced")
+        lines = remeasure(
+            json.loads(args.check.read_text(encoding='utf-8')), args.check.parent, faces, args.split, args.modes
+        )
+        print('\n'.join(lines) or f'{args.check}: every figure is reproduced')
         return int(bool(lines))
-    if args.card and not args.out: raise ValueError("--card needs --out, the folder of the report")
-    reports, files, splits = [], [find_model(o) for o in args.model], args.split or ["test"]
+    if args.card and not args.out: raise ValueError('--card needs --out, the folder of the report')
+    reports, files, splits = [], [find_model(o) for o in args.model], args.split or ['test']
     if args.out: log_looks(args.out, faces, splits, args.why)
     for file, split in itertools.product(files, splits):
-        reports.append(judge(file, faces, split, args.modes or ["single"], None if reports else args.out))
-    if args.robust: reports[0]["robustness"] = spoilt(files[0], faces, splits[0])
+        reports.append(judge(file, faces, split, args.modes or ['single'], None if reports else args.out))
+    if args.robust: reports[0]['robustness'] = spoilt(files[0], faces, splits[0])
     print_report(report := join_reports(*reports))
-    if args.out: print(f"wrote {save_report(args.out, report)}", file=sys.stderr)
-    if args.card: print(f"wrote {card_of(files[0], faces, args)}", file=sys.stderr)
+    if args.out: print(f'wrote {save_report(args.out, report)}', file=sys.stderr)
+    if args.card: print(f'wrote {card_of(files[0], faces, args)}', file=sys.stderr)
     return 0
 
 # %% ../nbs/11_cli.ipynb #11-043
@@ -392,12 +451,19 @@ def card_of(
     from fer_nb.data import describe
     from fer_nb.evaluation import read_looks, write_card
     from fer_nb.export import read_metadata
-    report, metadata = json.loads((args.out/"evaluation.json").read_text(encoding="utf-8")), read_metadata(path) | fields_of(args.about)
+    report, metadata = (
+        json.loads((args.out / 'evaluation.json').read_text(encoding='utf-8')),
+        read_metadata(path) | fields_of(args.about),
+    )
     if args.seeds:
-        if not (study := fields_of(args.seeds)).get("summary"): raise ValueError(f"{args.seeds}: not the report of a study")
-        report["seeds"], looks = study["summary"], [*(read_looks(args.out/"looks.json") or metadata.get("looks") or []), *study.get("looks", [])]
-        if looks: report["looks"] = [o | {"look": i} for i, o in enumerate(looks, 1)]
-    return write_card(args.out, metadata, report | {"data": describe(faces)})
+        if not (study := fields_of(args.seeds)).get('summary'):
+            raise ValueError(f'{args.seeds}: not the report of a study')
+        report['seeds'], looks = (
+            study['summary'],
+            [*(read_looks(args.out / 'looks.json') or metadata.get('looks') or []), *study.get('looks', [])],
+        )
+        if looks: report['looks'] = [o | {'look': i} for i, o in enumerate(looks, 1)]
+    return write_card(args.out, metadata, report | {'data': describe(faces)})
 
 def card(args) -> int:
     "Write a model's card anew from the report and the log of looks that lie in its folder; nothing is measured."
@@ -408,14 +474,16 @@ def card(args) -> int:
 # %% ../nbs/11_cli.ipynb #11-045
 def version(args) -> int:
     "Tell the versions that a bug report needs."
-    from importlib.metadata import PackageNotFoundError, version as of
     import platform
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as of
+
     from fer_nb import __version__
-    print(f"fer_nb {__version__}")
-    print(f"python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    for name in ("numpy", "opencv-python", "ai-edge-litert", "tensorflow", "keras"):
-        try: print(f"{name} {of(name)}")
-        except PackageNotFoundError: print(f"{name} is not installed")
+    print(f'fer_nb {__version__}')
+    print(f'python {platform.python_version()}, {platform.system()} {platform.machine()}')
+    for name in ('numpy', 'opencv-python', 'ai-edge-litert', 'tensorflow', 'keras'):
+        try: print(f'{name} {of(name)}')
+        except PackageNotFoundError: print(f'{name} is not installed')
     return 0
 
 # %% ../nbs/11_cli.ipynb #11-047
@@ -425,9 +493,9 @@ def command(
     examples: str, # lines of a shell, without the leading "fer_nb "
 ): # -> argparse.ArgumentParser
     "Add a command."
-    name = run.__name__.replace("_", "-")
-    shown = "\n".join(f"  fer_nb {name} {line}".rstrip() for line in examples.splitlines())
-    sub = commands.add_parser(name, help=run.__doc__, description=run.__doc__, epilog=f"examples:\n{shown}",
+    name = run.__name__.replace('_', '-')
+    shown = '\n'.join(f'  fer_nb {name} {line}'.rstrip() for line in examples.splitlines())
+    sub = commands.add_parser(name, help=run.__doc__, description=run.__doc__, epilog=f'examples:\n{shown}',
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     sub.set_defaults(run=run)
     return sub
@@ -436,163 +504,267 @@ def probability(
     text: str, # as typed
 ) -> float: # 0..1
     "An option that is a probability, or `auto`. Raises `ArgumentTypeError`, which argparse shows."
-    if text == "auto": return text
+    if text == 'auto': return text
     try: value = float(text)
     except ValueError: value = -1.
-    if not 0 <= value <= 1: raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    if not 0 <= value <= 1: raise argparse.ArgumentTypeError(f'{text} is not a number from 0 to 1')
     return value
 
 # %% ../nbs/11_cli.ipynb #11-048
 def add_model(add):
     "The options that all commands share which recognise."
-    add("--model", metavar="NAME", help="a shipped model, or a .tflite file (default: the shipped one)")
-    add("--detector", default="auto", metavar="NAME", help="auto, haar, yunet, or a YuNet .onnx file (default: auto)")
-    add("--min-confidence", type=probability, default=0., metavar="P",
+    add('--model', metavar='NAME', help='a shipped model, or a .tflite file (default: the shipped one)')
+    add('--detector', default='auto', metavar='NAME', help='auto, haar, yunet, or a YuNet .onnx file (default: auto)')
+    add('--min-confidence', type=probability, default=0., metavar='P',
         help="call a face uncertain below this probability; auto = as the model's file advises (default: %(default)s)")
 
 def add_predict(commands):
     "The options of `fer_nb predict`."
-    add = command(commands, predict, "photo.jpg\nholidays/ 'more/*.png' --csv faces.csv\nphoto.jpg --json | jq .faces[0].label\n"
-                  "photo.jpg --annotate out/\ncrowd.jpg --tiles 64 --min-confidence auto\ncrops/ --no-detect").add_argument
-    add("paths", nargs="+", metavar="PATH", help="a picture, a folder (every picture below it) or a pattern")
+    add = command(
+        commands, predict,
+        "photo.jpg\nholidays/ 'more/*.png' --csv faces.csv\nphoto.jpg --json | jq .faces[0].label\n"
+        'photo.jpg --annotate out/\ncrowd.jpg --tiles 64 --min-confidence auto\ncrops/ --no-detect',
+    ).add_argument
+    add('paths', nargs='+', metavar='PATH', help='a picture, a folder (every picture below it) or a pattern')
     add_model(add)
-    add("--tiles", type=int, default=0, metavar="N", help="search large pictures in up to N tiles too, for small faces (default: 0)")
-    add("--no-detect", action="store_true", help="the pictures are faces, already cropped")
-    add("--json", action="store_true", help="print one JSON object for each input, a line each")
-    add("--csv", type=Path, metavar="FILE", help="write a table with one row for each face")
-    add("--annotate", type=Path, metavar="DIR", help="write each picture with its faces marked into this folder")
+    add(
+        '--tiles', type=int, default=0, metavar='N',
+        help='search large pictures in up to N tiles too, for small faces (default: 0)',
+    )
+    add('--no-detect', action='store_true', help='the pictures are faces, already cropped')
+    add('--json', action='store_true', help='print one JSON object for each input, a line each')
+    add('--csv', type=Path, metavar='FILE', help='write a table with one row for each face')
+    add('--annotate', type=Path, metavar='DIR', help='write each picture with its faces marked into this folder')
 
 # %% ../nbs/11_cli.ipynb #11-049
 def add_films(commands):
     "The options of `fer_nb video`, `fer_nb webcam` and `fer_nb fetch`."
-    add = command(commands, video, "clip.mp4 --out faces/\nclip.mp4 --table faces.parquet --start 60 --stop 90\n0 --film me.mp4\n"
-                  "rtsp://camera.local/stream --table faces.csv").add_argument
-    add("source", metavar="SOURCE", help="a film, the number of a camera, or an address (http, https, rtsp)")
-    add("--out", type=Path, metavar="DIR", help="write all of the following into this folder")
-    add("--table", type=Path, metavar="FILE", help="a row for each face of each frame: .csv or .parquet")
-    add("--film", type=Path, metavar="FILE", help="the film with its faces marked: .mp4")
-    add("--timeline", type=Path, metavar="FILE", help="the expressions over time: .png, .svg or .pdf")
-    add("--summary", type=Path, metavar="FILE", help="the summary: .json")
+    add = command(
+        commands, video,
+        'clip.mp4 --out faces/\nclip.mp4 --table faces.parquet --start 60 --stop 90\n0 --film me.mp4\n'
+        'rtsp://camera.local/stream --table faces.csv',
+    ).add_argument
+    add('source', metavar='SOURCE', help='a film, the number of a camera, or an address (http, https, rtsp)')
+    add('--out', type=Path, metavar='DIR', help='write all of the following into this folder')
+    add('--table', type=Path, metavar='FILE', help='a row for each face of each frame: .csv or .parquet')
+    add('--film', type=Path, metavar='FILE', help='the film with its faces marked: .mp4')
+    add('--timeline', type=Path, metavar='FILE', help='the expressions over time: .png, .svg or .pdf')
+    add('--summary', type=Path, metavar='FILE', help='the summary: .json')
     add_model(add)
-    add("--start", type=float, default=0., metavar="S", help="leave out what is before this second")
-    add("--stop", type=float, metavar="S", help="leave out this second and what is after it")
-    add("--detect-every", type=float, default=.1, metavar="S", help="seconds between two searches for faces (default: %(default)s; 0: every frame)")
-    add("--classify-every", type=float, default=.1, metavar="S", help="seconds between two looks at a face (default: %(default)s; 0: every frame)")
-    add("--smooth", type=float, default=.5, metavar="S", help="seconds over which probabilities are smoothed (default: %(default)s; 0: not at all)")
-    add("--json", action="store_true", help="print the summary as a JSON object")
-    add("--quiet", action="store_true", help="no progress bar")
-    add = command(commands, webcam, "\n1 --min-confidence auto\nclip.mp4").add_argument
-    add("source", nargs="?", default="0", metavar="SOURCE", help="the number of a camera, a film, or an address (default: 0)")
+    add('--start', type=float, default=0., metavar='S', help='leave out what is before this second')
+    add('--stop', type=float, metavar='S', help='leave out this second and what is after it')
+    add(
+        '--detect-every', type=float, default=0.1, metavar='S',
+        help='seconds between two searches for faces (default: %(default)s; 0: every frame)',
+    )
+    add(
+        '--classify-every', type=float, default=0.1, metavar='S',
+        help='seconds between two looks at a face (default: %(default)s; 0: every frame)',
+    )
+    add(
+        '--smooth', type=float, default=0.5, metavar='S',
+        help='seconds over which probabilities are smoothed (default: %(default)s; 0: not at all)',
+    )
+    add('--json', action='store_true', help='print the summary as a JSON object')
+    add('--quiet', action='store_true', help='no progress bar')
+    add = command(commands, webcam, '\n1 --min-confidence auto\nclip.mp4').add_argument
+    add(
+        'source', nargs='?', default='0', metavar='SOURCE',
+        help='the number of a camera, a film, or an address (default: 0)',
+    )
     add_model(add)
-    add("--smooth", type=float, default=.5, metavar="S", help="seconds over which probabilities are smoothed (default: %(default)s; 0: not at all)")
-    add = command(commands, fetch, "yunet").add_argument
-    add("what", choices=["yunet"], help="what to download")
-    add("--url", metavar="URL", help="where from (default: the OpenCV Zoo)")
+    add(
+        '--smooth', type=float, default=0.5, metavar='S',
+        help='seconds over which probabilities are smoothed (default: %(default)s; 0: not at all)',
+    )
+    add = command(commands, fetch, 'yunet').add_argument
+    add('what', choices=['yunet'], help='what to download')
+    add('--url', metavar='URL', help='where from (default: the OpenCV Zoo)')
 
 # %% ../nbs/11_cli.ipynb #11-050
-DATA = "a file or folder with FER2013, or any folder with one subfolder for each class; sample = drawn faces (default: $FER_NB_DATA, else drawn faces)"
+DATA = 'a file or folder with FER2013, or any folder with one subfolder for each class; sample = drawn faces (default: $FER_NB_DATA, else drawn faces)'
 
-def add_data(add, name="--data"):
+def add_data(add, name='--data'):
     "The option that all commands share which need a dataset."
-    add(name, **({} if name.startswith("-") else {"nargs": "?"}), default="", metavar="SOURCE", help=DATA)
+    add(name, **({} if name.startswith('-') else {'nargs': '?'}), default='', metavar='SOURCE', help=DATA)
 
 # %% ../nbs/11_cli.ipynb #11-051
 def add_rest(commands):
     "The options of the commands for those who train."
-    add = command(commands, describe, "fer2013/\narchive.zip\nsample --json").add_argument
-    add_data(add, "source")
-    add("--json", action="store_true", help="print a JSON object")
-    add = command(commands, train, "--data fer2013/ --out runs/s\n--recipe models/teachers/s_slim.yaml --data fer2013/ --set epochs=90 --set seed=1").add_argument
-    add("--recipe", type=Path, metavar="FILE", help="YAML or JSON file with fields of a recipe (default: the default recipe)")
+    add = command(commands, describe, 'fer2013/\narchive.zip\nsample --json').add_argument
+    add_data(add, 'source')
+    add('--json', action='store_true', help='print a JSON object')
+    add = command(
+        commands, train,
+        '--data fer2013/ --out runs/s\n--recipe models/teachers/s_slim.yaml --data fer2013/ --set epochs=90 --set seed=1',
+    ).add_argument
+    add(
+        '--recipe', type=Path, metavar='FILE',
+        help='YAML or JSON file with fields of a recipe (default: the default recipe)',
+    )
     add_data(add)
-    add("--out", type=Path, default=Path("_runs/training"), metavar="DIR", help="folder of the run (default: %(default)s); a stopped run goes on")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a field of the recipe")
-    add("--quiet", action="store_true", help="no progress bar")
-    add = command(commands, teach, "runs/a/model.keras runs/b/model.keras --data fer2013/ --out runs/taught.npz\n"
-                  "(then: fer_nb train --set teachers=runs/taught.npz)").add_argument
-    add("model", nargs="+", type=Path, metavar="FILE", help="trained networks, .keras")
+    add(
+        '--out', type=Path, default=Path('_runs/training'), metavar='DIR',
+        help='folder of the run (default: %(default)s); a stopped run goes on',
+    )
+    add('--set', action='append', default=[], metavar='NAME=VALUE', help='change a field of the recipe')
+    add('--quiet', action='store_true', help='no progress bar')
+    add = command(commands, teach, 'runs/a/model.keras runs/b/model.keras --data fer2013/ --out runs/taught.npz\n'
+                  '(then: fer_nb train --set teachers=runs/taught.npz)').add_argument
+    add('model', nargs='+', type=Path, metavar='FILE', help='trained networks, .keras')
     add_data(add)
-    add("--recipe", type=Path, metavar="FILE", help="whose views of the faces to use (default: the default recipe's)")
-    add("--views", type=int, default=8, metavar="N", help="views of each face (default: %(default)s)")
-    add("--out", type=Path, default=Path("_runs/taught.npz"), metavar="FILE", help="file to write (default: %(default)s)")
-    add("--quiet", action="store_true", help="no progress bar")
-    add = command(commands, study, "ablation.yaml --data fer2013/ --out runs/ablation --report ablation.json").add_argument
-    add("file", type=Path, metavar="FILE", help="YAML or JSON file: recipe, variants, seeds")
+    add('--recipe', type=Path, metavar='FILE', help="whose views of the faces to use (default: the default recipe's)")
+    add('--views', type=int, default=8, metavar='N', help='views of each face (default: %(default)s)')
+    add(
+        '--out', type=Path, default=Path('_runs/taught.npz'), metavar='FILE',
+        help='file to write (default: %(default)s)',
+    )
+    add('--quiet', action='store_true', help='no progress bar')
+    add = command(
+        commands, study, 'ablation.yaml --data fer2013/ --out runs/ablation --report ablation.json'
+    ).add_argument
+    add('file', type=Path, metavar='FILE', help='YAML or JSON file: recipe, variants, seeds')
     add_data(add)
-    add("--out", type=Path, default=Path("_runs/study"), metavar="DIR", help="folder for the runs (default: %(default)s); a stopped study goes on")
-    add("--report", type=Path, metavar="FILE", help="where the result goes (default: study.json in that folder)")
-    add("--split", nargs="+", default=["val"], help="rows to judge: val, test, or a split's own name (default: val)")
-    add("--modes", nargs="+", default=["single", "flip"], metavar="MODE", help="some of single, flip, ten-crop (default: single flip)")
-    add("--quiet", action="store_true", help="do not say which run is on")
-    add = command(commands, export, "runs/s/model.keras --data fer2013/ --name s --out models").add_argument
-    add("model", type=Path, help="a .keras file")
+    add(
+        '--out', type=Path, default=Path('_runs/study'), metavar='DIR',
+        help='folder for the runs (default: %(default)s); a stopped study goes on',
+    )
+    add('--report', type=Path, metavar='FILE', help='where the result goes (default: study.json in that folder)')
+    add('--split', nargs='+', default=['val'], help="rows to judge: val, test, or a split's own name (default: val)")
+    add(
+        '--modes', nargs='+', default=['single', 'flip'], metavar='MODE',
+        help='some of single, flip, ten-crop (default: single flip)',
+    )
+    add('--quiet', action='store_true', help='do not say which run is on')
+    add = command(commands, export, 'runs/s/model.keras --data fer2013/ --name s --out models').add_argument
+    add('model', type=Path, help='a .keras file')
     add_data(add)
-    add("--out", type=Path, default=Path("_runs/export"), metavar="DIR", help="folder for the files (default: %(default)s)")
-    add("--name", help="what the model is called (default: the file's name)")
-    add("--kinds", nargs="+", default=["fp32", "fp16", "int8", "onnx"], metavar="KIND", help="some of fp32, fp16, int8, onnx (default: all)")
-    add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more metadata: licence, crop, ...")
-    add("--vector", action="store_true", help="first fit a factor and an offset of each class to the validation rows (vector scaling)")
+    add(
+        '--out', type=Path, default=Path('_runs/export'), metavar='DIR',
+        help='folder for the files (default: %(default)s)',
+    )
+    add('--name', help="what the model is called (default: the file's name)")
+    add(
+        '--kinds', nargs='+', default=['fp32', 'fp16', 'int8', 'onnx'], metavar='KIND',
+        help='some of fp32, fp16, int8, onnx (default: all)',
+    )
+    add('--about', type=Path, metavar='FILE', help='YAML or JSON file with more metadata: licence, crop, ...')
+    add(
+        '--vector', action='store_true',
+        help='first fit a factor and an offset of each class to the validation rows (vector scaling)',
+    )
 
 # %% ../nbs/11_cli.ipynb #11-052
 def add_own(commands):
     "The options of `fer_nb fine-tune` and `fer_nb adjust`."
-    add = command(commands, fine_tune, "my_faces/ --out runs/mine\nphotos/ --detect auto --map angry=bad --map sad=bad --map fear=\n"
-                  "people/ --subjects outside --backbone mobilenet --mode head").add_argument
-    add("data", metavar="SOURCE", help="a folder with one subfolder for each class, or a data set")
-    add("--out", type=Path, default=Path("_runs/transfer"), metavar="DIR", help="folder of the run (default: %(default)s); a stopped run goes on")
-    add("--backbone", default="s", metavar="NAME", help="a shipped model, a .keras file, mobilenet, mobilenetv2, efficientnetb0 or vgg16 (default: s)")
-    add("--weights", default="pretrained", metavar="FILE", help="a file of weights, or none to train from scratch (default: those that belong to the backbone)")
-    add("--mode", choices=["full", "head"], default="full", help="let all layers learn, or only the last one (default: full)")
-    add("--map", action="append", default=[], metavar="OLD=NEW", help="rename or merge a class; OLD= drops it")
-    add("--subjects", metavar="WHO", help="who is in a picture: inside or outside (people's folders in the class folders, or around them), or a CSV: file, subject")
-    add("--detect", metavar="NAME", help="the pictures are whole photos: find the faces with auto, haar or yunet")
-    add("--name", default="own", help="what the model is called (default: %(default)s)")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change a field of the recipe")
-    add("--quiet", action="store_true", help="no progress bar")
-    add = command(commands, adjust, "models/s.keras models/s.int8.tflite --data fer2013/ --out models/s").add_argument
-    add("model", nargs="+", type=Path, metavar="FILE", help="the files of one model, one of them .tflite")
+    add = command(
+        commands, fine_tune,
+        'my_faces/ --out runs/mine\nphotos/ --detect auto --map angry=bad --map sad=bad --map fear=\n'
+        'people/ --subjects outside --backbone mobilenet --mode head',
+    ).add_argument
+    add('data', metavar='SOURCE', help='a folder with one subfolder for each class, or a data set')
+    add(
+        '--out', type=Path, default=Path('_runs/transfer'), metavar='DIR',
+        help='folder of the run (default: %(default)s); a stopped run goes on',
+    )
+    add(
+        '--backbone', default='s', metavar='NAME',
+        help='a shipped model, a .keras file, mobilenet, mobilenetv2, efficientnetb0 or vgg16 (default: s)',
+    )
+    add(
+        '--weights', default='pretrained', metavar='FILE',
+        help='a file of weights, or none to train from scratch (default: those that belong to the backbone)',
+    )
+    add(
+        '--mode', choices=['full', 'head'], default='full',
+        help='let all layers learn, or only the last one (default: full)',
+    )
+    add('--map', action='append', default=[], metavar='OLD=NEW', help='rename or merge a class; OLD= drops it')
+    add(
+        '--subjects', metavar='WHO',
+        help="who is in a picture: inside or outside (people's folders in the class folders, or around them), or a CSV: file, subject",
+    )
+    add('--detect', metavar='NAME', help='the pictures are whole photos: find the faces with auto, haar or yunet')
+    add('--name', default='own', help='what the model is called (default: %(default)s)')
+    add('--set', action='append', default=[], metavar='NAME=VALUE', help='change a field of the recipe')
+    add('--quiet', action='store_true', help='no progress bar')
+    add = command(commands, adjust, 'models/s.keras models/s.int8.tflite --data fer2013/ --out models/s').add_argument
+    add('model', nargs='+', type=Path, metavar='FILE', help='the files of one model, one of them .tflite')
     add_data(add)
-    add("--detectors", nargs="+", default=["haar", "auto"], metavar="NAME", help="for which detectors (default: haar auto)")
-    add("--accuracy", type=float, default=.8, metavar="A", help="wanted of the answers that are given (default: %(default)s)")
-    add("--out", type=Path, metavar="DIR", help="folder for the report and its figures (default: one named after the model, beside its files)")
+    add(
+        '--detectors', nargs='+', default=['haar', 'auto'], metavar='NAME',
+        help='for which detectors (default: haar auto)',
+    )
+    add(
+        '--accuracy', type=float, default=0.8, metavar='A',
+        help='wanted of the answers that are given (default: %(default)s)',
+    )
+    add(
+        '--out', type=Path, metavar='DIR',
+        help='folder for the report and its figures (default: one named after the model, beside its files)',
+    )
 
 # %% ../nbs/11_cli.ipynb #11-053
 def add_about(add):
     "The options for what a card says beside the figures."
-    add("--about", type=Path, metavar="FILE", help="YAML or JSON file with more for the card: selection, command, ...")
-    add("--seeds", type=Path, metavar="FILE", help="report of a study with several seeds, to be shown in the card")
+    add('--about', type=Path, metavar='FILE', help='YAML or JSON file with more for the card: selection, command, ...')
+    add('--seeds', type=Path, metavar='FILE', help='report of a study with several seeds, to be shown in the card')
 
 def add_evaluate(commands):
     "The options of `fer_nb evaluate` and `fer_nb card`."
-    add = command(commands, evaluate, "--data fer2013/ --split PublicTest\nmodels/s.keras models/s.int8.tflite --modes single flip ten-crop --out models/s\n"
-                  "--data fer2013/ --check models/s/evaluation.json").add_argument
-    add("model", nargs="*", default=[""], metavar="MODEL", help="shipped models, .keras or .tflite files (default: the shipped one)")
+    add = command(
+        commands, evaluate,
+        '--data fer2013/ --split PublicTest\nmodels/s.keras models/s.int8.tflite --modes single flip ten-crop --out models/s\n'
+        '--data fer2013/ --check models/s/evaluation.json',
+    ).add_argument
+    add(
+        'model', nargs='*', default=[''], metavar='MODEL',
+        help='shipped models, .keras or .tflite files (default: the shipped one)',
+    )
     add_data(add)
-    add("--split", nargs="+", help="rows to judge: train, val, test, or a split's own name (default: test; with --check: all of the report)")
-    add("--modes", nargs="+", metavar="MODE", help="some of single, flip, ten-crop (default: single; with --check: all of the report)")
-    add("--out", type=Path, metavar="DIR", help="write evaluation.json and the figures into this folder, and each look at test rows into looks.json there")
-    add("--why", default="", metavar="TEXT", help="the reason of this look at test rows, for looks.json")
-    add("--robust", action="store_true", help="also measure the first model on faces that are blurred, dark, badly cropped, ...")
-    add("--card", action="store_true", help="also write MODEL_CARD.md there, about the first model")
-    add("--check", type=Path, metavar="FILE", help="measure again what this report says; exit code 1 if a figure is not reproduced")
+    add(
+        '--split', nargs='+',
+        help="rows to judge: train, val, test, or a split's own name (default: test; with --check: all of the report)",
+    )
+    add(
+        '--modes', nargs='+', metavar='MODE',
+        help='some of single, flip, ten-crop (default: single; with --check: all of the report)',
+    )
+    add(
+        '--out', type=Path, metavar='DIR',
+        help='write evaluation.json and the figures into this folder, and each look at test rows into looks.json there',
+    )
+    add('--why', default='', metavar='TEXT', help='the reason of this look at test rows, for looks.json')
+    add(
+        '--robust', action='store_true',
+        help='also measure the first model on faces that are blurred, dark, badly cropped, ...',
+    )
+    add('--card', action='store_true', help='also write MODEL_CARD.md there, about the first model')
+    add(
+        '--check', type=Path, metavar='FILE',
+        help='measure again what this report says; exit code 1 if a figure is not reproduced',
+    )
     add_about(add)
-    add = command(commands, card, "models/s.keras --data fer2013/ --out models/s --seeds seeds.json").add_argument
-    add("model", metavar="MODEL", help="a shipped model, or a .keras or .tflite file")
+    add = command(commands, card, 'models/s.keras --data fer2013/ --out models/s --seeds seeds.json').add_argument
+    add('model', metavar='MODEL', help='a shipped model, or a .keras or .tflite file')
     add_data(add)
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of evaluation.json, where MODEL_CARD.md goes")
+    add('--out', type=Path, required=True, metavar='DIR', help='folder of evaluation.json, where MODEL_CARD.md goes')
     add_about(add)
 
 def parser() -> argparse.ArgumentParser:
     "The whole command line."
-    whole = argparse.ArgumentParser("fer_nb", description="Facial expression recognition: photos, films, the camera, data, training, evaluation.",
-                                    epilog="`fer_nb COMMAND --help` shows options and examples.")
-    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    whole = argparse.ArgumentParser(
+        'fer_nb', description='Facial expression recognition: photos, films, the camera, data, training, evaluation.',
+        epilog='`fer_nb COMMAND --help` shows options and examples.',
+    )
+    commands = whole.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for add in (add_predict, add_films, add_own, add_evaluate, add_rest): add(commands)
-    command(commands, version, "")
+    command(commands, version, '')
     return whole
 
 # %% ../nbs/11_cli.ipynb #11-055
-EXTRAS = dict(av="video", tqdm="video", pyarrow="video", matplotlib="video", ipywidgets="notebook") #: which extra brings a package; else `train`
+#: which extra brings a package; else `train`
+EXTRAS = dict(av='video', tqdm='video', pyarrow='video', matplotlib='video', ipywidgets='notebook')
 
 def main(
     argv: list = None, # arguments; None = those of the process
@@ -603,11 +775,14 @@ def main(
         code = args.run(args)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt: reason, code = "stopped", 130
+    except KeyboardInterrupt:
+        reason, code = 'stopped', 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it ends
         return 141
-    except ModuleNotFoundError as e: reason, code = f"{e.name} is not installed: pip install 'fer_nb[{EXTRAS.get(e.name, 'train')}]'", 2
-    except (ValueError, OSError) as e: reason, code = e, 2
-    print(f"fer_nb {args.command}: {reason}", file=sys.stderr)
+    except ModuleNotFoundError as e:
+        reason, code = f"{e.name} is not installed: pip install 'fer_nb[{EXTRAS.get(e.name, 'train')}]'", 2
+    except (ValueError, OSError) as e:
+        reason, code = e, 2
+    print(f'fer_nb {args.command}: {reason}', file=sys.stderr)
     return code

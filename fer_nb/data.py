@@ -8,7 +8,20 @@ __all__ = ['SIZE', 'ROLES', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_FILE', 'MAX_ARCHIVE'
            'with_subjects', 'load_jaffe', 'load_ferplus', 'ferplus_labels', 'load', 'Description', 'describe']
 
 # %% ../nbs/01_data.ipynb #01-004
-import bz2, csv, gzip, hashlib, lzma, os, re, struct, tarfile, tempfile, time, warnings, zipfile, zlib
+import bz2
+import csv
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import struct
+import tarfile
+import tempfile
+import time
+import warnings
+import zipfile
+import zlib
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,12 +41,13 @@ def image_groups(
     images: np.ndarray, # (N, ...) any dtype
 ) -> np.ndarray: # (N,) int64: equal numbers for images that are equal byte for byte, counted in order of appearance
     "Number the groups of identical images."
-    seen, digest = {}, lambda o: hashlib.blake2b(o.tobytes(), digest_size=16).digest()   # 16 bytes an image are kept, however many there are
+    # 16 bytes an image are kept, however many there are
+    seen, digest = {}, lambda o: hashlib.blake2b(o.tobytes(), digest_size=16).digest()
     return np.array([seen.setdefault(digest(o), len(seen)) for o in images], dtype=np.int64)
 
 # %% ../nbs/01_data.ipynb #01-011
 #: The part that each official FER2013 split plays, so that `part("train")` means something for every edition.
-ROLES = dict(train="Training", val="PublicTest", test="PrivateTest")
+ROLES = dict(train='Training', val='PublicTest', test='PrivateTest')
 
 def _split_name(split, name):
     "The name in `split` that is meant by a split's own name or by its role. Raises `ValueError`."
@@ -50,11 +64,12 @@ class FaceSet:
     labels: np.ndarray # int64 (N,), index into `classes`
     classes: tuple = EXPRESSIONS # class names
     split: np.ndarray = None # (N,) str: Training, PublicTest, PrivateTest; train, val, test; or all
-    votes: np.ndarray = None # uint8 (N, 10) in the order of `FERPLUS_COLUMNS`; a row of zeros where FER+ lacks the image
+    # uint8 (N, 10) in the order of `FERPLUS_COLUMNS`; a row of zeros where FER+ lacks the image
+    votes: np.ndarray = None
     subjects: np.ndarray = None # (N,) str, who is on the image
     rows: np.ndarray = None # int64 (N,), index in the source
     names: np.ndarray = None # (N,) str, file in the source
-    edition: str = "" # what the source was recognised as
+    edition: str = '' # what the source was recognised as
     skipped: tuple = () # ((file, reason), ...) for everything in the source that was not loaded
 
     def __post_init__(self): _check(self)
@@ -69,63 +84,105 @@ class FaceSet:
         return self[self.split == _split_name(self.split, name)]
 
     def clean(self, name): # the faces of a split whose pixels do not stand in the training split, too -> FaceSet
-        train, name = _split_name(self.split, "train"), _split_name(self.split, name)
+        train, name = _split_name(self.split, 'train'), _split_name(self.split, name)
         groups = image_groups(self.images)
         return self[(self.split == name) & ((name == train) | ~np.isin(groups, groups[self.split == train]))]
 
     def __repr__(self):
-        splits = ", ".join(f"{k} {v}" for k, v in Counter(self.split.tolist()).items())
+        splits = ', '.join(f'{k} {v}' for k, v in Counter(self.split.tolist()).items())
         return f"FaceSet({self.edition or 'faces'}: {len(self)} faces, {len(self.classes)} classes; {splits})"
 
 # %% ../nbs/01_data.ipynb #01-014
-_COLUMNS = ("images", "labels", "split", "votes", "subjects", "rows", "names")
+_COLUMNS = ('images', 'labels', 'split', 'votes', 'subjects', 'rows', 'names')
 
 def _check(fs):
     "Fill in what can be derived; raise `ValueError` if the parts of a `FaceSet` do not fit together."
     n = len(fs.images)
     fs.classes, fs.labels = tuple(fs.classes), np.asarray(fs.labels, dtype=np.int64)
-    fs.split = np.full(n, "all") if fs.split is None else np.asarray(fs.split)
+    fs.split = np.full(n, 'all') if fs.split is None else np.asarray(fs.split)
     fs.rows = np.arange(n) if fs.rows is None else np.asarray(fs.rows)
     if fs.images.dtype != np.uint8 or fs.images.ndim != 3:
-        raise ValueError(f"images must be uint8 (N, height, width), not {fs.images.dtype} {fs.images.shape}")
+        raise ValueError(f'images must be uint8 (N, height, width), not {fs.images.dtype} {fs.images.shape}')
     for o in _COLUMNS:
         if getattr(fs, o) is not None and len(getattr(fs, o)) != n:
-            raise ValueError(f"{n} images but {len(getattr(fs, o))} {o}")
+            raise ValueError(f'{n} images but {len(getattr(fs, o))} {o}')
     if n and not 0 <= fs.labels.min() <= fs.labels.max() < len(fs.classes):
-        raise ValueError(f"labels run from {fs.labels.min()} to {fs.labels.max()}, but there are {len(fs.classes)} classes")
+        raise ValueError(
+            f'labels run from {fs.labels.min()} to {fs.labels.max()}, but there are {len(fs.classes)} classes'
+        )
 
 # %% ../nbs/01_data.ipynb #01-018
 #: A relaxed face. Lengths are in half face heights, y points down, the middle of the face is the origin.
 _RELAXED = dict(
-    brow=0, inner=0, arch=.07, gap=.17,                   # brows: raised, inner ends raised, arched, distance from the middle
-    upper=.13, lower=.075, droop=0,                       # eyes: how far the lids are open, outer corner lowered
-    width=.34, curve=0, up=0, down=0, square=.8, skew=0,  # mouth: half width, corners raised, opened up and down, shape, askew
-    teeth=0, low_teeth=0, pout=0,                         # rows of teeth (share of the opening), lower lip pushed out
-    nose=0, frown=0, fold=.1, forehead=0, cheek=0)        # lines: on the nose, between the brows, nose to mouth, forehead, beside the eyes
+    brow=0, inner=0, arch=0.07,
+    gap=0.17,  # brows: raised, inner ends raised, arched, distance from the middle
+    upper=0.13, lower=0.075,
+    droop=0,  # eyes: how far the lids are open, outer corner lowered
+    width=0.34, curve=0, up=0, down=0, square=0.8,
+    skew=0,  # mouth: half width, corners raised, opened up and down, shape, askew
+    teeth=0, low_teeth=0,
+    pout=0,  # rows of teeth (share of the opening), lower lip pushed out
+    nose=0, frown=0, fold=0.1, forehead=0, cheek=0,
+)  # lines: on the nose, between the brows, nose to mouth, forehead, beside the eyes
 
 _POSES = dict(
-    angry=[dict(inner=-.15, brow=-.07, arch=.03, gap=.11, upper=.09, lower=.06, curve=-.06, width=.28, frown=1, fold=.3),
-           dict(inner=-.16, brow=-.06, arch=.03, gap=.11, upper=.1, lower=.055, curve=-.06, width=.38, up=.08, down=.14, square=.35,
-                teeth=.5, low_teeth=.45, frown=1, fold=.6)],
-    disgust=[dict(inner=-.08, brow=-.07, arch=.05, gap=.13, upper=.055, lower=.03, curve=-.1, width=.33, up=.1, square=.9,
-                  teeth=.8, skew=.06, nose=1, fold=.9, cheek=.3),
-             dict(inner=-.07, brow=-.06, gap=.14, upper=.05, lower=.025, curve=-.14, width=.32, up=.05, down=.07, skew=.09,
-                  pout=.04, nose=1, fold=.9, cheek=.3)],
-    fear=[dict(inner=.13, brow=.14, arch=-.01, gap=.13, upper=.2, lower=.1, curve=-.08, width=.4, up=.03, down=.13, square=.45,
-               teeth=.35, low_teeth=.45, forehead=.8, fold=.3),
-          dict(inner=.14, brow=.12, arch=0, gap=.13, upper=.19, lower=.1, curve=-.1, width=.42, up=.02, down=.08, square=.45,
-               teeth=.3, low_teeth=.5, forehead=.7, fold=.35)],
-    happy=[dict(curve=.17, width=.47, up=.02, down=.2, square=.75, teeth=.75, lower=.035, upper=.12, fold=.6, cheek=.8, brow=.03),
-           dict(curve=.15, width=.45, lower=.04, upper=.11, fold=.55, cheek=.7, brow=.02)],
+    angry=[
+        dict(
+            inner=-0.15, brow=-0.07, arch=0.03, gap=0.11, upper=0.09, lower=0.06, curve=-0.06, width=0.28, frown=1,
+            fold=0.3,
+        ),
+        dict(
+            inner=-0.16, brow=-0.06, arch=0.03, gap=0.11, upper=0.1, lower=0.055, curve=-0.06, width=0.38, up=0.08,
+            down=0.14, square=0.35, teeth=0.5, low_teeth=0.45, frown=1, fold=0.6,
+        ),
+    ],
+    disgust=[
+        dict(
+            inner=-0.08, brow=-0.07, arch=0.05, gap=0.13, upper=0.055, lower=0.03, curve=-0.1, width=0.33, up=0.1,
+            square=0.9, teeth=0.8, skew=0.06, nose=1, fold=0.9, cheek=0.3,
+        ),
+        dict(
+            inner=-0.07, brow=-0.06, gap=0.14, upper=0.05, lower=0.025, curve=-0.14, width=0.32, up=0.05, down=0.07,
+            skew=0.09, pout=0.04, nose=1, fold=0.9, cheek=0.3,
+        ),
+    ],
+    fear=[
+        dict(
+            inner=0.13, brow=0.14, arch=-0.01, gap=0.13, upper=0.2, lower=0.1, curve=-0.08, width=0.4, up=0.03,
+            down=0.13, square=0.45, teeth=0.35, low_teeth=0.45, forehead=0.8, fold=0.3,
+        ),
+        dict(
+            inner=0.14, brow=0.12, arch=0, gap=0.13, upper=0.19, lower=0.1, curve=-0.1, width=0.42, up=0.02, down=0.08,
+            square=0.45, teeth=0.3, low_teeth=0.5, forehead=0.7, fold=0.35,
+        ),
+    ],
+    happy=[
+        dict(
+            curve=0.17, width=0.47, up=0.02, down=0.2, square=0.75, teeth=0.75, lower=0.035, upper=0.12, fold=0.6,
+            cheek=0.8, brow=0.03,
+        ),
+        dict(curve=0.15, width=0.45, lower=0.04, upper=0.11, fold=0.55, cheek=0.7, brow=0.02),
+    ],
     neutral=[dict()],
-    sad=[dict(inner=.15, brow=.02, arch=0, upper=.075, droop=.07, curve=-.12, width=.3, pout=.05, fold=.35),
-         dict(inner=.17, brow=.04, arch=0, upper=.05, lower=.06, droop=.08, curve=-.16, width=.33, pout=.06, fold=.4, forehead=.3)],
-    surprise=[dict(brow=.2, arch=.13, upper=.21, lower=.12, width=.19, up=.08, down=.3, square=.5, forehead=.8),
-              dict(brow=.22, arch=.14, upper=.2, lower=.11, width=.15, up=.06, down=.2, square=.5, forehead=.7)],
-    wink=[dict(wink=1, curve=.06, width=.38, skew=.05, fold=.4, cheek=.5, brow=.02)]) # not one of the seven: for a class of one's own
+    sad=[
+        dict(inner=0.15, brow=0.02, arch=0, upper=0.075, droop=0.07, curve=-0.12, width=0.3, pout=0.05, fold=0.35),
+        dict(
+            inner=0.17, brow=0.04, arch=0, upper=0.05, lower=0.06, droop=0.08, curve=-0.16, width=0.33, pout=0.06,
+            fold=0.4, forehead=0.3,
+        ),
+    ],
+    surprise=[
+        dict(brow=0.2, arch=0.13, upper=0.21, lower=0.12, width=0.19, up=0.08, down=0.3, square=0.5, forehead=0.8),
+        dict(brow=0.22, arch=0.14, upper=0.2, lower=0.11, width=0.15, up=0.06, down=0.2, square=0.5, forehead=0.7),
+    ],
+    wink=[dict(wink=1, curve=0.06, width=0.38, skew=0.05, fold=0.4, cheek=0.5, brow=0.02)],
+)  # not one of the seven: for a class of one's own
 
 # %% ../nbs/01_data.ipynb #01-019
-_OWN = dict(brow=.02, inner=.015, arch=.015, gap=.015, upper=.012, lower=.01, droop=.01, width=.02, curve=.012, skew=.01)
+_OWN = dict(
+    brow=0.02, inner=0.015, arch=0.015, gap=0.015, upper=0.012, lower=0.01, droop=0.01, width=0.02, curve=0.012,
+    skew=0.01,
+)
 
 def _pose(
     rng: np.random.Generator, # decides
@@ -135,7 +192,7 @@ def _pose(
     "One way to show an expression, between relaxed and full, with everybody's own deviation."
     full = {**_RELAXED, **_POSES[expression][rng.integers(len(_POSES[expression]))]}
     pose = {k: v + strength * (full[k] - v) + _OWN.get(k, 0) * rng.normal() for k, v in _RELAXED.items()}
-    return pose | dict(wink=full.get("wink", 0))   # how far the one eye is shut
+    return pose | dict(wink=full.get('wink', 0))   # how far the one eye is shut
 
 # %% ../nbs/01_data.ipynb #01-022
 class _Pen:
@@ -171,8 +228,12 @@ def _oval(x, y, rx, ry): return np.stack([x + rx * np.cos(_RING), y + ry * np.si
 def _between(upper, lower): return np.concatenate([upper, lower[::-1]])
 
 # %% ../nbs/01_data.ipynb #01-027
-_SKINS = np.array([(240, 212, 190), (230, 190, 160), (212, 164, 128), (182, 128, 92), (140, 94, 66), (98, 64, 48)], dtype=float)
-_HAIRS = np.array([(30, 24, 22), (60, 42, 32), (105, 72, 44), (165, 125, 75), (150, 150, 150), (120, 55, 30)], dtype=float)
+_SKINS = np.array(
+    [(240, 212, 190), (230, 190, 160), (212, 164, 128), (182, 128, 92), (140, 94, 66), (98, 64, 48)], dtype=float
+)
+_HAIRS = np.array(
+    [(30, 24, 22), (60, 42, 32), (105, 72, 44), (165, 125, 75), (150, 150, 150), (120, 55, 30)], dtype=float
+)
 _IRISES = np.array([(70, 45, 30), (50, 35, 25), (80, 110, 130), (85, 105, 70)], dtype=float)
 
 def _look(
@@ -195,28 +256,30 @@ def _contour(look):
     "The outline of the face: a skull above, a jaw below, (48, 2)."
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     x, y = np.sin(t), -np.cos(t)
-    x = look["wide"] * np.sign(x) * np.abs(x) ** .9 * np.where(y > 0, 1 - (1 - look["jaw"]) * y, 1)
-    return np.stack([x, np.where(y < 0, look["top"] * y, y)], 1)
+    x = look['wide'] * np.sign(x) * np.abs(x) ** .9 * np.where(y > 0, 1 - (1 - look['jaw']) * y, 1)
+    return np.stack([x, np.where(y < 0, look['top'] * y, y)], 1)
 
 # %% ../nbs/01_data.ipynb #01-028
 def _draw_head(pen, look):
     "Shoulders, hair behind, neck, ears, face."
-    wide, contour = look["wide"], _contour(look)
-    pen.fill([(-1.5, 2.6), (-1.3, 1.6), (-.45, 1.25), (.45, 1.25), (1.3, 1.6), (1.5, 2.6)], look["cloth"])
-    if look["fringe"]:
-        pen.fill(contour * (1.2, 1.16) + (0, -.06), look["hair"])
-        if look["long"]: pen.fill([(-wide * 1.2, -.3), (wide * 1.2, -.3), (wide * 1.3, 1.5), (-wide * 1.3, 1.5)], look["hair"])
-    pen.fill([(-.42, .6), (.42, .6), (.46, 1.35), (-.46, 1.35)], look["shade"])
-    for side in (-1, 1): pen.fill(_oval(side * (wide + .02), -.08, .09, .2), look["shade"])
-    pen.fill(contour, look["skin"])
+    wide, contour = look['wide'], _contour(look)
+    pen.fill([(-1.5, 2.6), (-1.3, 1.6), (-.45, 1.25), (.45, 1.25), (1.3, 1.6), (1.5, 2.6)], look['cloth'])
+    if look['fringe']:
+        pen.fill(contour * (1.2, 1.16) + (0, -.06), look['hair'])
+        if look['long']:
+            pen.fill([(-wide * 1.2, -0.3), (wide * 1.2, -0.3), (wide * 1.3, 1.5), (-wide * 1.3, 1.5)], look['hair'])
+    pen.fill([(-.42, .6), (.42, .6), (.46, 1.35), (-.46, 1.35)], look['shade'])
+    for side in (-1, 1): pen.fill(_oval(side * (wide + .02), -.08, .09, .2), look['shade'])
+    pen.fill(contour, look['skin'])
 
 def _draw_hair(pen, look):
     "What hangs over the forehead: nothing, a parting to the side, a wave, or a straight fringe."
     upper = np.array(sorted((o for o in (_contour(look) * 1.06).tolist() if o[1] < -.4), key=lambda o: o[0]))
     x = np.linspace(upper[0, 0], upper[-1, 0], 25)
-    s = x / look["wide"]
-    low = {1: -.74 - .12 * s, 2: -.78 + .1 * s + .15 * s**2, 3: -.7 + .02 * np.sin(18 * x)}.get(look["fringe"])
-    if low is not None: pen.fill(_between(upper, np.stack([x, np.maximum(low, np.interp(x, *upper.T))], 1)), look["hair"])
+    s = x / look['wide']
+    low = {1: -.74 - .12 * s, 2: -.78 + .1 * s + .15 * s**2, 3: -.7 + .02 * np.sin(18 * x)}.get(look['fringe'])
+    if low is not None:
+        pen.fill(_between(upper, np.stack([x, np.maximum(low, np.interp(x, *upper.T))], 1)), look['hair'])
 
 def _draw_glasses(pen):
     "Glasses."
@@ -230,76 +293,81 @@ def _draw_glasses(pen):
 def _draw_beard(pen, look):
     "A full beard or a moustache, below the mouth's own drawing."
     low = sorted((o for o in _contour(look).tolist() if o[1] > .12), key=lambda o: o[0])
-    if look["beard"]: pen.fill(_between(np.array(low), _arc(low[0], low[-1], .3)), look["stubble"])
-    if look["moustache"] or look["beard"]: pen.fill(_between(_arc((-.3, .42), (.3, .42), -.17), _arc((-.3, .42), (.3, .42), -.06)), look["hair"])
+    if look['beard']: pen.fill(_between(np.array(low), _arc(low[0], low[-1], .3)), look['stubble'])
+    if look['moustache'] or look['beard']:
+        pen.fill(_between(_arc((-0.3, 0.42), (0.3, 0.42), -0.17), _arc((-0.3, 0.42), (0.3, 0.42), -0.06)), look['hair'])
 
 # %% ../nbs/01_data.ipynb #01-032
 def _draw_eye(pen, pose, look, side, gaze):
     "One eye; `side` is -1 on the left of the image, 1 on the right."
-    if side > 0 and pose["wink"]: pose = pose | {k: pose[k] * (1 - .95 * pose["wink"]) for k in ("upper", "lower")}
-    inner, outer = (side * .17, -.2), (side * .53, -.2 + pose["droop"])
-    upper, lower = _arc(inner, outer, -pose["upper"], .8), _arc(inner, outer, pose["lower"], .8)
-    x, y = side * .35 + gaze[0], -.215 + gaze[1] + pose["droop"] / 2
-    pen.fill(_between(upper, lower), look["white"])
-    pen.fill(_oval(x, y, .1, .1), look["iris"])
+    if side > 0 and pose['wink']: pose = pose | {k: pose[k] * (1 - .95 * pose['wink']) for k in ('upper', 'lower')}
+    inner, outer = (side * .17, -.2), (side * .53, -.2 + pose['droop'])
+    upper, lower = _arc(inner, outer, -pose['upper'], .8), _arc(inner, outer, pose['lower'], .8)
+    x, y = side * .35 + gaze[0], -.215 + gaze[1] + pose['droop'] / 2
+    pen.fill(_between(upper, lower), look['white'])
+    pen.fill(_oval(x, y, .1, .1), look['iris'])
     pen.fill(_oval(x, y, .05, .05), (15, 12, 10))
     pen.fill(_oval(x + .035, y - .035, .018, .018), (250, 250, 250))
-    lid = (side * .13, -.21), (side * .57, -.21 + pose["droop"])
-    pen.fill(_between(_arc(*lid, -.34), upper), look["skin"])
-    pen.fill(_between(lower, _arc(*lid, .3)), look["skin"])
-    pen.line(upper, look["lash"], .035)
-    pen.line(lower, look["line"], .015)
-    pen.line(_arc((side * .16, -.25), (side * .55, -.25 + pose["droop"]), -pose["upper"] - .05), look["line"], .014)
+    lid = (side * .13, -.21), (side * .57, -.21 + pose['droop'])
+    pen.fill(_between(_arc(*lid, -.34), upper), look['skin'])
+    pen.fill(_between(lower, _arc(*lid, .3)), look['skin'])
+    pen.line(upper, look['lash'], .035)
+    pen.line(lower, look['line'], .015)
+    pen.line(_arc((side * .16, -.25), (side * .55, -.25 + pose['droop']), -pose['upper'] - .05), look['line'], .014)
 
 def _draw_brow(pen, pose, look, side):
     "One brow, thicker at its inner end."
-    y = -.43 - pose["brow"]
-    top = _arc((side * pose["gap"], y - pose["inner"]), (side * .6, y + .03 + .25 * pose["inner"]), -pose["arch"])
-    pen.fill(_between(top, top + np.outer(look["thick"] * (1.1 - .8 * _T), (0, 1))), look["hair"])
+    y = -.43 - pose['brow']
+    top = _arc((side * pose['gap'], y - pose['inner']), (side * .6, y + .03 + .25 * pose['inner']), -pose['arch'])
+    pen.fill(_between(top, top + np.outer(look['thick'] * (1.1 - .8 * _T), (0, 1))), look['hair'])
 
 # %% ../nbs/01_data.ipynb #01-033
 def _draw_mouth(pen, pose, look):
     "Lips, the opening between them, teeth and tongue."
     s = 2 * _T - 1
-    at = lambda y: np.stack([pose["width"] * s, y], 1)
-    round_, hump = np.clip(1 - s**2, 0, 1), np.clip(1 - s**2, 0, 1) ** pose["square"]
-    middle = .5 - pose["curve"] * (s**2 - .3) - pose["skew"] * s
-    up, down = middle - pose["up"] * hump, middle + pose["down"] * hump
-    bow = look["lips"] * round_**.5 * (1 - .25 * np.exp(-(s / .18)**2))
-    pen.fill(_between(at(up - bow), at(down + (1.3 * look["lips"] + pose["pout"]) * round_**.6)), look["lip"])
-    if (gap := down - up).max() < .03: return pen.line(at(middle), look["mouth"], .028)
+    at = lambda y: np.stack([pose['width'] * s, y], 1)
+    round_, hump = np.clip(1 - s**2, 0, 1), np.clip(1 - s**2, 0, 1) ** pose['square']
+    middle = .5 - pose['curve'] * (s**2 - .3) - pose['skew'] * s
+    up, down = middle - pose['up'] * hump, middle + pose['down'] * hump
+    bow = look['lips'] * round_**.5 * (1 - .25 * np.exp(-(s / .18)**2))
+    pen.fill(_between(at(up - bow), at(down + (1.3 * look['lips'] + pose['pout']) * round_**.6)), look['lip'])
+    if (gap := down - up).max() < .03: return pen.line(at(middle), look['mouth'], .028)
     pen.fill(_between(at(up), at(down)), (35, 18, 20))
-    if pose["teeth"] > .1: pen.fill(_between(at(up), at(up + np.minimum(gap, .13) * min(pose["teeth"], 1))), look["teeth"])
-    if pose["low_teeth"] > .1: pen.fill(_between(at(down - np.minimum(gap, .11) * min(pose["low_teeth"], 1)), at(down)), look["teeth"])
-    elif pose["down"] > .15: pen.fill(_oval(0, .5 + .8 * pose["down"], pose["width"] / 2, pose["down"] / 4), (150, 70, 75))
-    for edge in (up, down): pen.line(at(edge), look["mouth"], .012)
+    if pose['teeth'] > 0.1:
+        pen.fill(_between(at(up), at(up + np.minimum(gap, 0.13) * min(pose['teeth'], 1))), look['teeth'])
+    if pose['low_teeth'] > 0.1:
+        pen.fill(_between(at(down - np.minimum(gap, 0.11) * min(pose['low_teeth'], 1)), at(down)), look['teeth'])
+    elif pose['down'] > 0.15:
+        pen.fill(_oval(0, 0.5 + 0.8 * pose['down'], pose['width'] / 2, pose['down'] / 4), (150, 70, 75))
+    for edge in (up, down): pen.line(at(edge), look['mouth'], .012)
 
 def _draw_nose(pen, pose, look):
     "Nostrils and the wings of the nose, pulled up where the nose is wrinkled."
-    y = .17 - .03 * pose["nose"]
-    pen.line(_arc((-.13, y), (.13, y), .05), look["line"], .03, lift=.12)
+    y = .17 - .03 * pose['nose']
+    pen.line(_arc((-.13, y), (.13, y), .05), look['line'], .03, lift=.12)
     for side in (-1, 1):
-        pen.line([(side * .13, y), (side * .15, y - .1)], look["line"], .02, lift=.08)
-        pen.fill(_oval(side * .07, y + .005, .035, .02), look["mouth"], lift=.14)
+        pen.line([(side * .13, y), (side * .15, y - .1)], look['line'], .02, lift=.08)
+        pen.fill(_oval(side * .07, y + .005, .035, .02), look['mouth'], lift=.14)
 
 # %% ../nbs/01_data.ipynb #01-034
 def _draw_lines(pen, pose, look):
     "Lines where skin folds, each as strong as the pose says."
     def line(points, strength, width=.018):
         strength = min(strength, 1)
-        if strength > .08: pen.line(points, tuple(a + strength * (b - a) for a, b in zip(look["skin"], look["line"])), width)
-    for y in (-.74, -.82): line(_arc((-.35, y - pose["brow"] / 2), (.35, y - pose["brow"] / 2), -.04), pose["forehead"])
+        if strength > 0.08:
+            pen.line(points, tuple(a + strength * (b - a) for a, b in zip(look['skin'], look['line'])), width)
+    for y in (-.74, -.82): line(_arc((-.35, y - pose['brow'] / 2), (.35, y - pose['brow'] / 2), -.04), pose['forehead'])
     for side in (-1, 1):
-        line([(side * .07, -.5), (side * .055, -.36)], pose["frown"], .025)
-        for y in (-.1, -.04, .02): line([(side * .03, y), (side * .14, y - .05)], pose["nose"], .02)
-        corner = side * (pose["width"] + .1), .5 - .6 * pose["curve"]
-        line(_arc((side * .17, .1), corner, 0, aside=side * .07), pose["fold"], .022)
-        for y in (-.05, .02): line([(side * .6, -.19 + y / 2), (side * .72, -.2 + 2 * y)], pose["cheek"], .014)
+        line([(side * .07, -.5), (side * .055, -.36)], pose['frown'], .025)
+        for y in (-.1, -.04, .02): line([(side * .03, y), (side * .14, y - .05)], pose['nose'], .02)
+        corner = side * (pose['width'] + .1), .5 - .6 * pose['curve']
+        line(_arc((side * .17, .1), corner, 0, aside=side * .07), pose['fold'], .022)
+        for y in (-.05, .02): line([(side * .6, -.19 + y / 2), (side * .72, -.2 + 2 * y)], pose['cheek'], .014)
 
 def _draw_expression(pen, pose, look, gaze):
     "Everything in the face that moves."
     for side in (-1, 1): _draw_eye(pen, pose, look, side, gaze)
-    if look["beard"] or look["moustache"]: _draw_beard(pen, look)
+    if look['beard'] or look['moustache']: _draw_beard(pen, look)
     for draw in (_draw_lines, _draw_nose, _draw_mouth): draw(pen, pose, look)
     for side in (-1, 1): _draw_brow(pen, pose, look, side)
 
@@ -314,7 +382,8 @@ def _relief(image, look, turn, centre, scale):
         pen.fill(_oval(side * .47, .2, .2, .16), 160)
         pen.fill([(side * .04, -.3), (side * .14, -.2), (side * .2, .14), (side * .1, .16)], 116)
     pen.fill([(-.05, -.3), (.05, -.3), (.1, .12), (-.1, .12)], 166, lift=.08)
-    for y, wide, high, grey in ((.27, .2, .045, 114), (.76, .2, .05, 120), (-.7, .4, .16, 152)): pen.fill(_oval(0, y, wide, high), grey)
+    for y, wide, high, grey in ((0.27, 0.2, 0.045, 114), (0.76, 0.2, 0.05, 120), (-0.7, 0.4, 0.16, 152)):
+        pen.fill(_oval(0, y, wide, high), grey)
     soft = cv2.GaussianBlur(pen.image, (0, 0), 1.3)
     move = np.array([[zoom, 0, centre[0] - zoom * n / 2], [0, zoom, centre[1] - zoom * n / 2]])
     soft = cv2.warpAffine(soft, move, image.shape[1::-1], borderValue=128)
@@ -344,7 +413,7 @@ def _draw_face(
     _draw_head(pen, look)
     _draw_expression(pen, pose, look, gaze)
     _draw_hair(pen, look)
-    if look["glasses"]: _draw_glasses(pen)
+    if look['glasses']: _draw_glasses(pen)
     _relief(image, look, turn, centre, scale)
     return pen.place(_contour(look))
 
@@ -359,7 +428,9 @@ def _camera(rng, image, size):
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
     if (blur := rng.uniform(-.5, .7)) > .3: small = cv2.GaussianBlur(small, (0, 0), blur)
     small = rng.uniform(.8, 1.15) * (small.astype(np.float32) - 128) + 128 + rng.uniform(-15, 15)
-    return (small + rng.uniform(1, 5) * rng.standard_normal(small.shape, dtype=np.float32)).clip(0, 255).astype(np.uint8)
+    return (
+        (small + rng.uniform(1, 5) * rng.standard_normal(small.shape, dtype=np.float32)).clip(0, 255).astype(np.uint8)
+    )
 
 # %% ../nbs/01_data.ipynb #01-040
 _DRAWN = 3   # drawn this many times larger than needed, then made small
@@ -379,13 +450,23 @@ def sample_faces(
         image = np.full((big, big, 3), 150, np.uint8) if studio else _background(rng, big, big)
         look = _look(np.random.default_rng([seed, i // len(classes) % people, 1]) if people else rng)
         centre = big * rng.normal((.5, .52), .005 if studio else .02)
-        _draw_face(rng, image, classes[label], look, centre, big * (.5 if studio else rng.uniform(.46, .56)), .2 if studio else 1.)
+        _draw_face(
+            rng, image, classes[label], look, centre, big * (0.5 if studio else rng.uniform(0.46, 0.56)),
+            0.2 if studio else 1.0,
+        )
         if not studio: _light(rng, image)
-        images[i] = _camera(rng, image, size) if not studio else cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
+        images[i] = (
+            _camera(rng, image, size)
+            if not studio
+            else cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
+        )
     block = np.arange(n) // len(classes)
-    subjects = np.array([f"P{o:02}" for o in block % people]) if people else None
-    return FaceSet(images, labels, classes, split=np.array(["train", "train", "val", "train", "test", "train", "train"])[block % 7],
-                   subjects=subjects, edition="drawn faces")
+    subjects = np.array([f'P{o:02}' for o in block % people]) if people else None
+    return FaceSet(
+        images, labels, classes,
+        split=np.array(['train', 'train', 'val', 'train', 'test', 'train', 'train'])[block % 7], subjects=subjects,
+        edition='drawn faces',
+    )
 
 # %% ../nbs/01_data.ipynb #01-042
 def face_grid(
@@ -425,19 +506,19 @@ def sample_scene(
 MAX_BYTES = 1 << 30        #: most bytes that one table may unpack to (the FER2013 CSV: 301 MB)
 _MAX_LINE = 1 << 16        #: longest line of a table in bytes (a FER2013 row: at most 9.3 kB)
 _DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
-_OPENERS = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
+_OPENERS = {b'\xfd7zXZ\0': lzma.open, b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
 
 def _existing(path):
     "`path` as a Path. Raises `FileNotFoundError`, and `ValueError` for an empty file."
     path = Path(path).expanduser()
-    if not path.exists(): raise FileNotFoundError(f"{path}: no such file or folder")
-    if path.is_file() and not path.stat().st_size: raise ValueError(f"{path}: the file is empty")
+    if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
+    if path.is_file() and not path.stat().st_size: raise ValueError(f'{path}: the file is empty')
     return path
 
 def _open(path):
     "A binary stream of what is inside a plain, xz, gzip or bzip2 file; its content tells which it is, not its name."
-    with path.open("rb") as f: head = f.read(6)
-    return next((o for magic, o in _OPENERS.items() if head.startswith(magic)), open)(path, "rb")
+    with path.open('rb') as f: head = f.read(6)
+    return next((o for magic, o in _OPENERS.items() if head.startswith(magic)), open)(path, 'rb')
 
 def _lines(stream, name, most=MAX_BYTES):
     "Lines of text from a binary stream, with a bound on each and on their sum."
@@ -445,10 +526,11 @@ def _lines(stream, name, most=MAX_BYTES):
     try:
         while line := stream.readline(_MAX_LINE):
             total += len(line)
-            if len(line) == _MAX_LINE: raise ValueError(f"{name}: a line is longer than {_MAX_LINE} bytes; not a FER2013 table")
-            if total > most: raise ValueError(f"{name}: unpacks to more than {most} bytes")
-            yield line.decode("utf-8", "replace")
-    except _DAMAGED as e: raise ValueError(f"{name}: damaged or cut off: {e}") from e
+            if len(line) == _MAX_LINE:
+                raise ValueError(f'{name}: a line is longer than {_MAX_LINE} bytes; not a FER2013 table')
+            if total > most: raise ValueError(f'{name}: unpacks to more than {most} bytes')
+            yield line.decode('utf-8', 'replace')
+    except _DAMAGED as e: raise ValueError(f'{name}: damaged or cut off: {e}') from e
 
 # %% ../nbs/01_data.ipynb #01-055
 def _columns(
@@ -458,26 +540,29 @@ def _columns(
 ) -> list: # the index of each wanted column
     "Find columns by name, ignoring case, spaces and order."
     found = [o.strip('\ufeff "').lower() for o in header]
-    if not all(o.isprintable() for o in found): raise ValueError(f"{name}: not a text table")
+    if not all(o.isprintable() for o in found): raise ValueError(f'{name}: not a text table')
     if missing := [o for o in wanted if o.lower() not in found]:
-        raise ValueError(f"{name}: no column {', '.join(missing)}; its columns are {', '.join(found)[:200] or '(none)'}")
+        raise ValueError(
+            f'{name}: no column {", ".join(missing)}; its columns are {", ".join(found)[:200] or "(none)"}'
+        )
     return [found.index(o.lower()) for o in wanted]
 
 def _pixels(text):
     "One `pixels` field -> uint8 (48, 48). Raises `ValueError` with the reason."
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)   # all that NumPy says about letters
-        try: values = np.fromstring(text, dtype=np.int64, sep=" ")
-        except (DeprecationWarning, ValueError): raise ValueError("a pixel is not a whole number") from None
-    if len(values) != SIZE * SIZE: raise ValueError(f"{len(values)} pixels instead of {SIZE * SIZE}")
-    if values.min() < 0 or values.max() > 255: raise ValueError(f"pixels run from {values.min()} to {values.max()}, not 0 to 255")
+        warnings.simplefilter('error', DeprecationWarning)   # all that NumPy says about letters
+        try: values = np.fromstring(text, dtype=np.int64, sep=' ')
+        except (DeprecationWarning, ValueError): raise ValueError('a pixel is not a whole number') from None
+    if len(values) != SIZE * SIZE: raise ValueError(f'{len(values)} pixels instead of {SIZE * SIZE}')
+    if values.min() < 0 or values.max() > 255:
+        raise ValueError(f'pixels run from {values.min()} to {values.max()}, not 0 to 255')
     return values.astype(np.uint8).reshape(SIZE, SIZE)
 
 def _csv_row(row, at):
     "One row -> (label in CSV order, split, pixels). Raises `ValueError` with the reason."
-    if len(row) <= max(at): raise ValueError(f"only {len(row)} columns")
+    if len(row) <= max(at): raise ValueError(f'only {len(row)} columns')
     label, usage, pixels = (row[o].strip() for o in at)
-    if label not in tuple("0123456"): raise ValueError(f"emotion {label[:20]!r} is not 0 to 6")
+    if label not in tuple('0123456'): raise ValueError(f'emotion {label[:20]!r} is not 0 to 6')
     if usage not in ROLES.values(): raise ValueError(f"Usage {usage[:20]!r} is none of {', '.join(ROLES.values())}")
     return int(label), usage, _pixels(pixels)
 
@@ -489,13 +574,13 @@ def _read_csv(
     "A FER2013 table. Raises `ValueError` naming file, row (from 0), line (from 1) and reason."
     reader = csv.reader(_lines(stream, name))
     header = next(reader, [])
-    at, found = _columns(header, name, ("emotion", "Usage", "pixels")), []
+    at, found = _columns(header, name, ('emotion', 'Usage', 'pixels')), []
     for i, row in enumerate(o for o in reader if o):
         try: found.append(_csv_row(row, at))
-        except ValueError as e: raise ValueError(f"{name}, row {i} (line {i + 2}): {e}") from None
-    if not found: raise ValueError(f"{name}: no rows below the header")
+        except ValueError as e: raise ValueError(f'{name}, row {i} (line {i + 2}): {e}') from None
+    if not found: raise ValueError(f'{name}: no rows below the header')
     labels, split, images = zip(*found)
-    edition = "FER2013 fer2013.csv" if at[1] > at[2] else "FER2013 icml_face_data.csv"
+    edition = 'FER2013 fer2013.csv' if at[1] > at[2] else 'FER2013 icml_face_data.csv'
     return FaceSet(np.stack(images), remap(labels, FER2013_CSV, EXPRESSIONS), split=np.array(split), edition=edition)
 
 # %% ../nbs/01_data.ipynb #01-061
@@ -504,25 +589,28 @@ def _jpeg_size(data):
     while data[at] == 0xff:
         if data[at + 1] == 0xff: at += 1                                      # fill byte
         elif data[at + 1] in {*range(0xc0, 0xd0)} - {0xc4, 0xc8, 0xcc}:       # start of frame
-            return struct.unpack(">HH", data[at + 5:at + 9])[::-1]
-        else: at += 2 + struct.unpack(">H", data[at + 2:at + 4])[0]
-    raise ValueError("the JPEG header is damaged")
+            return struct.unpack('>HH', data[at + 5:at + 9])[::-1]
+        else: at += 2 + struct.unpack('>H', data[at + 2:at + 4])[0]
+    raise ValueError('the JPEG header is damaged')
 
 def _tiff_size(data):
-    order = "<" if data[:2] == b"II" else ">"
-    at, = struct.unpack(order + "I", data[4:8])
-    n, = struct.unpack(order + "H", data[at:at + 2])
+    order = '<' if data[:2] == b'II' else '>'
+    at, = struct.unpack(order + 'I', data[4:8])
+    n, = struct.unpack(order + 'H', data[at:at + 2])
     tags = {}
     for i in range(at + 2, at + 2 + 12 * n, 12):
-        tag, kind = struct.unpack(order + "HH", data[i:i + 4])
-        if tag in (256, 257): tags[tag], = struct.unpack(order + ("H" if kind == 3 else "I"), data[i + 8:i + (10 if kind == 3 else 12)])
+        tag, kind = struct.unpack(order + 'HH', data[i:i + 4])
+        if tag in (256, 257):
+            (tags[tag],) = struct.unpack(
+                order + ('H' if kind == 3 else 'I'), data[i + 8 : i + (10 if kind == 3 else 12)]
+            )
     return tags[256], tags[257]
 
 def _webp_size(data):
     kind = data[12:16]
-    if kind == b"VP8X": return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if kind == b"VP8 ": return tuple(o & 0x3fff for o in struct.unpack("<HH", data[26:30]))
-    bits, = struct.unpack("<I", data[21:25])
+    if kind == b'VP8X': return 1 + int.from_bytes(data[24:27], 'little'), 1 + int.from_bytes(data[27:30], 'little')
+    if kind == b'VP8 ': return tuple(o & 0x3fff for o in struct.unpack('<HH', data[26:30]))
+    bits, = struct.unpack('<I', data[21:25])
     return 1 + (bits & 0x3fff), 1 + (bits >> 14 & 0x3fff)
 
 # %% ../nbs/01_data.ipynb #01-062
@@ -531,13 +619,19 @@ def picture_size(
 ) -> tuple: # (width, height) in pixels
     "The size of a JPEG, PNG, BMP, TIFF or WebP picture without decoding it. Raises `ValueError`."
     try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n": return struct.unpack(">II", data[16:24])
-        if data[:2] == b"BM": return tuple(abs(o) for o in struct.unpack("<ii", data[18:26]))
-        if data[:2] == b"\xff\xd8": return _jpeg_size(data)
-        if data[:4] in (b"II*\0", b"MM\0*"): return _tiff_size(data)
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP": return _webp_size(data)
-    except (struct.error, IndexError, KeyError): raise ValueError("the header of the picture is damaged or cut off") from None
-    raise ValueError("not a JPEG, PNG, BMP, TIFF or WebP picture")
+        if data[:8] == b'\x89PNG\r\n\x1a\n':
+            return struct.unpack('>II', data[16:24])
+        if data[:2] == b'BM':
+            return tuple(abs(o) for o in struct.unpack('<ii', data[18:26]))
+        if data[:2] == b'\xff\xd8':
+            return _jpeg_size(data)
+        if data[:4] in (b'II*\0', b'MM\0*'):
+            return _tiff_size(data)
+        if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
+            return _webp_size(data)
+    except (struct.error, IndexError, KeyError):
+        raise ValueError('the header of the picture is damaged or cut off') from None
+    raise ValueError('not a JPEG, PNG, BMP, TIFF or WebP picture')
 
 # %% ../nbs/01_data.ipynb #01-065
 MAX_PIXELS = 1 << 26   #: largest picture that is decoded (67 megapixels)
@@ -548,12 +642,14 @@ def _grey(
 ) -> np.ndarray: # uint8 (H, W)
     "Decode a picture. Raises `ValueError` with the reason."
     width, height = picture_size(data)
-    if not 0 < width * height <= MAX_PIXELS: raise ValueError(f"{width} x {height} pixels; at most {MAX_PIXELS >> 20} million are read")
-    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"): raise ValueError("the JPEG is cut off")
-    if data[:4] == b"\x89PNG" and b"IEND" not in data[-64:]: raise ValueError("the PNG is cut off")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(f'{width} x {height} pixels; at most {MAX_PIXELS >> 20} million are read')
+    if data[:2] == b'\xff\xd8' and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
+        raise ValueError('the JPEG is cut off')
+    if data[:4] == b'\x89PNG' and b'IEND' not in data[-64:]: raise ValueError('the PNG is cut off')
     try: grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    except cv2.error as e: raise ValueError(f"cannot be decoded: {e.err}") from None
-    if grey is None: raise ValueError("cannot be decoded")
+    except cv2.error as e: raise ValueError(f'cannot be decoded: {e.err}') from None
+    if grey is None: raise ValueError('cannot be decoded')
     return grey
 
 def _square(
@@ -574,7 +670,7 @@ MAX_ARCHIVE = 1 << 31   #: most bytes that all files of a zip may have together;
 
 def _is_zip(path):
     "Whether a file is, or at least begins like, a zip."
-    with path.open("rb") as f: return f.read(4) == b"PK\3\4" or zipfile.is_zipfile(f)
+    with path.open('rb') as f: return f.read(4) == b'PK\3\4' or zipfile.is_zipfile(f)
 
 @contextmanager
 def _zip(path):
@@ -582,39 +678,42 @@ def _zip(path):
     try:
         with zipfile.ZipFile(path) as z:
             for o in (members := z.infolist()):
-                name = PurePosixPath(o.filename.replace("\\", "/"))
-                if ".." in name.parts or name.is_absolute() or ":" in name.parts[0]:
-                    raise ValueError(f"{path}: the member {o.filename!r} points outside of the archive")
+                name = PurePosixPath(o.filename.replace('\\', '/'))
+                if '..' in name.parts or name.is_absolute() or ':' in name.parts[0]:
+                    raise ValueError(f'{path}: the member {o.filename!r} points outside of the archive')
             if (total := sum(o.file_size for o in members)) > MAX_ARCHIVE:
-                raise ValueError(f"{path}: unpacks to {total >> 20} MB; at most {MAX_ARCHIVE >> 20} MB are read")
+                raise ValueError(f'{path}: unpacks to {total >> 20} MB; at most {MAX_ARCHIVE >> 20} MB are read')
             yield z
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as e: raise ValueError(f"{path}: damaged or locked zip: {e}") from e
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as e:
+        raise ValueError(f'{path}: damaged or locked zip: {e}') from e
 
 @contextmanager
 def _tree(path):
     "The files below a folder or in a zip: (sorted names relative to it, function from a name to the file's bytes)."
     def read(stream):
-        with stream: content = b"".join(islice(iter(partial(stream.read, 1 << 20), b""), (MAX_FILE >> 20) + 1))
-        if len(content) > MAX_FILE: raise ValueError(f"larger than {MAX_FILE >> 20} MB")
+        with stream: content = b''.join(islice(iter(partial(stream.read, 1 << 20), b''), (MAX_FILE >> 20) + 1))
+        if len(content) > MAX_FILE: raise ValueError(f'larger than {MAX_FILE >> 20} MB')
         return content
     if path.is_dir():
-        names = (o.relative_to(path).as_posix() for o in path.rglob("*") if o.is_file())
-        yield sorted(names), lambda name: read((path / name).open("rb"))
+        names = (o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
+        yield sorted(names), lambda name: read((path / name).open('rb'))
     else:
-        with _zip(path) as z: yield sorted(o.filename for o in z.infolist() if not o.is_dir()), lambda name: read(z.open(name))
+        with _zip(path) as z:
+            yield sorted(o.filename for o in z.infolist() if not o.is_dir()), lambda name: read(z.open(name))
 
 # %% ../nbs/01_data.ipynb #01-071
 _SPLITS = {alias: split for split, aliases in dict(
-    train="train training", val="val valid validation", test="test testing", PublicTest="publictest",
-    PrivateTest="privatetest").items() for alias in aliases.split()}
+    train='train training', val='val valid validation', test='test testing', PublicTest='publictest',
+    PrivateTest='privatetest').items() for alias in aliases.split()}
 
 def _sort_in(
     names: list, # of files, relative, with "/"
-    people: str = "", # "inside": class/person/picture; "outside": person/class/picture; "": nobody knows
+    people: str = '', # "inside": class/person/picture; "outside": person/class/picture; "": nobody knows
 ) -> dict: # name -> (split or "all", class, person); without those that lie in no class folder
     "Read split, class and person off the folders. Raises `ValueError`."
-    if people not in ("", "inside", "outside"): raise ValueError(f"people = {people!r} is neither 'inside' nor 'outside' the class folders")
-    inside = {o: PurePosixPath(o).parts for o in names if "/" in o}
+    if people not in ('', 'inside', 'outside'):
+        raise ValueError(f"people = {people!r} is neither 'inside' nor 'outside' the class folders")
+    inside = {o: PurePosixPath(o).parts for o in names if '/' in o}
     while inside and len(tops := {o[0] for o in inside.values()}) == 1 and min(map(len, inside.values())) > 2 + bool(people):
         if tops.pop().lower() in _SPLITS: break
         inside = {k: v[1:] for k, v in inside.items()}
@@ -622,19 +721,19 @@ def _sort_in(
     for name, (top, *rest) in inside.items():
         split = _SPLITS.get(top.lower())
         top, *rest = rest if split else (top, *rest)
-        if people == "outside" and len(rest) > 1: top, *rest = rest[0], top, *rest[1:]
-        elif people == "outside": continue
-        if rest: place[name] = split or "all", canonical(top), rest[0] if people and len(rest) > 1 else "?"
+        if people == 'outside' and len(rest) > 1: top, *rest = rest[0], top, *rest[1:]
+        elif people == 'outside': continue
+        if rest: place[name] = split or 'all', canonical(top), rest[0] if people and len(rest) > 1 else '?'
     return place
 
 # %% ../nbs/01_data.ipynb #01-073
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-_OFFICIAL = re.compile(r"(Training|PublicTest|PrivateTest)_\d+\.\w+")
+_PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+_OFFICIAL = re.compile(r'(Training|PublicTest|PrivateTest)_\d+\.\w+')
 
 def _is_picture(name):
     "Whether a file is meant to be a picture of the dataset, and not something a computer left there."
     name = PurePosixPath(name)
-    return name.suffix.lower() in _PICTURES and "__MACOSX" not in name.parts and not name.name.startswith(".")
+    return name.suffix.lower() in _PICTURES and '__MACOSX' not in name.parts and not name.name.startswith('.')
 
 def _read_pictures(
     names: list, # of picture files
@@ -652,52 +751,67 @@ def _read_pictures(
 def _empty_folders(path):
     "Folders without any file in them, as {name: reason}: a class that somebody meant to fill."
     if not path.is_dir(): return {}
-    return {f"{o.relative_to(path).as_posix()}/": "an empty folder" for o in sorted(path.rglob("*")) if o.is_dir() and not any(o.iterdir())}
+    return {
+        f'{o.relative_to(path).as_posix()}/': 'an empty folder'
+        for o in sorted(path.rglob('*'))
+        if o.is_dir() and not any(o.iterdir())
+    }
 
 def _report(path, skipped):
     "A warning about files that were left out, and the list of them."
-    if skipped: warnings.warn(f"{path}: {len(skipped)} files left out, see `skipped`; the first is {': '.join(next(iter(skipped.items())))}", stacklevel=4)
+    if skipped:
+        warnings.warn(
+            f'{path}: {len(skipped)} files left out, see `skipped`; the first is {": ".join(next(iter(skipped.items())))}',
+            stacklevel=4,
+        )
     return tuple(skipped.items())
 
 # %% ../nbs/01_data.ipynb #01-074
 def _read_tree(
     path: Path, # folder or zip
-    people: str = "", # see `_sort_in`
+    people: str = '', # see `_sort_in`
     cut=None, # see `_read_pictures`
 ) -> FaceSet: # one row a picture, in the order of the file names
     "Pictures in class folders; FER2013 is recognised by its classes, its size and its file names."
     with _tree(path) as (files, read):
         place = _sort_in([o for o in files if _is_picture(o)], people)
-        skipped = {o: "not a picture in a class folder" for o in files if o not in place} | _empty_folders(path)
+        skipped = {o: 'not a picture in a class folder' for o in files if o not in place} | _empty_folders(path)
         names, images, sizes, failed = _read_pictures(place, read, cut)
-    if not names: raise ValueError(f"{path}: no readable pictures in class folders" + "".join(f"; {k}: {v}" for k, v in list(failed.items())[:1]))
+    if not names:
+        raise ValueError(
+            f'{path}: no readable pictures in class folders'
+            + ''.join(f'; {k}: {v}' for k, v in list(failed.items())[:1])
+        )
     split, found, person = zip(*(place[o] for o in names))
-    classes, edition = sorted({o for _, o, _ in place.values()}), "class folders"
+    classes, edition = sorted({o for _, o, _ in place.values()}), 'class folders'
     official = [_OFFICIAL.fullmatch(PurePosixPath(o).name) for o in names]
-    if classes == list(EXPRESSIONS) and sizes == {(SIZE, SIZE)} and set(split) <= {"train", "test", "all"}:
-        if all(official): split, edition = [o[1] for o in official], "FER2013 folders"
-        elif set(split) == {"train", "test"}: edition = "FER2013 folders, test not divided"
-    return FaceSet(images, [classes.index(o) for o in found], classes, np.array(split), subjects=np.array(person) if people else None,
-                   names=np.array(names), edition=edition, skipped=_report(path, skipped | failed))
+    if classes == list(EXPRESSIONS) and sizes == {(SIZE, SIZE)} and set(split) <= {'train', 'test', 'all'}:
+        if all(official): split, edition = [o[1] for o in official], 'FER2013 folders'
+        elif set(split) == {'train', 'test'}: edition = 'FER2013 folders, test not divided'
+    return FaceSet(
+        images, [classes.index(o) for o in found], classes, np.array(split),
+        subjects=np.array(person) if people else None, names=np.array(names), edition=edition,
+        skipped=_report(path, skipped | failed),
+    )
 
 # %% ../nbs/01_data.ipynb #01-078
 def cache_folder() -> Path: # it need not exist yet
     "Where sources are kept once read: the environment variable `FER_NB_CACHE`, else the user's own cache folder."
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    return Path(os.environ.get("FER_NB_CACHE") or Path(base) / "fer_nb")
+    base = os.environ.get('XDG_CACHE_HOME') or os.environ.get('LOCALAPPDATA') or Path.home() / '.cache'
+    return Path(os.environ.get('FER_NB_CACHE') or Path(base) / 'fer_nb')
 
 def _cache_file(path):
     "The cache file of a source; another path, size or time of change means another file."
     stat = path.stat()
-    key = f"2 {path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz"
+    key = f'2 {path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
+    return cache_folder() / f'{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz'
 
 def _save_npz(fs, file):
     "Write a FaceSet in one step: neither a reader nor a kill while writing ever leaves half a file under its name."
     file.parent.mkdir(parents=True, exist_ok=True)
-    for old in file.parent.glob("*.tmp"):   # of a process that was killed
+    for old in file.parent.glob('*.tmp'):   # of a process that was killed
         if time.time() - old.stat().st_mtime > 600: old.unlink(missing_ok=True)
-    temp = tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False)
+    temp = tempfile.NamedTemporaryFile(dir=file.parent, suffix='.tmp', delete=False)
     try:
         with temp: np.savez(temp, **{o.name: v for o in fields(fs) if (v := getattr(fs, o.name)) is not None})
         os.replace(temp.name, file)
@@ -707,8 +821,8 @@ def _save_npz(fs, file):
 def _load_npz(file):
     "A FaceSet from the cache."
     with np.load(file, allow_pickle=False) as f: d = {o: f[o] for o in f.files}
-    return FaceSet(**d | dict(classes=tuple(d["classes"].tolist()), edition=str(d["edition"]),
-                              skipped=tuple(map(tuple, d["skipped"].tolist()))))
+    return FaceSet(**d | dict(classes=tuple(d['classes'].tolist()), edition=str(d['edition']),
+                              skipped=tuple(map(tuple, d['skipped'].tolist()))))
 
 def _cached(
     path: Path, # a file
@@ -718,21 +832,21 @@ def _cached(
     file = _cache_file(path)
     try: return _load_npz(file)
     except FileNotFoundError: pass
-    except (*_DAMAGED, ValueError, KeyError, TypeError) as e: warnings.warn(f"{file}: damaged cache, made again ({e})")
+    except (*_DAMAGED, ValueError, KeyError, TypeError) as e: warnings.warn(f'{file}: damaged cache, made again ({e})')
     fs = build(path)
     try: _save_npz(fs, file)
-    except OSError as e: warnings.warn(f"{file}: not cached ({e})")
+    except OSError as e: warnings.warn(f'{file}: not cached ({e})')
     return fs
 
 # %% ../nbs/01_data.ipynb #01-084
-_TABLES = ("fer2013.csv", "icml_face_data.csv")
+_TABLES = ('fer2013.csv', 'icml_face_data.csv')
 
 def _read_file(path):
     "Any edition that is one file: a table, plain, compressed or in a zip or tar, or a zip of class folders."
     if _is_zip(path):
         with _zip(path) as z:
             if table := _table_in(z.namelist()):
-                with z.open(table) as f: return _read_csv(f, f"{path}/{table}")
+                with z.open(table) as f: return _read_csv(f, f'{path}/{table}')
         return _read_tree(path)
     try:
         if not tarfile.is_tarfile(path):
@@ -740,37 +854,40 @@ def _read_file(path):
         with tarfile.open(path) as t:
             table = _table_in(names := t.getnames())
             if not table: raise ValueError(f"{path}: no {' or '.join(_TABLES)} among {', '.join(names)[:200]}")
-            return _read_csv(t.extractfile(table), f"{path}/{table}")
-    except _DAMAGED as e: raise ValueError(f"{path}: damaged or cut off: {e}") from e
+            return _read_csv(t.extractfile(table), f'{path}/{table}')
+    except _DAMAGED as e: raise ValueError(f'{path}: damaged or cut off: {e}') from e
 
-def _table_in(names, ends=("",)):
+def _table_in(names, ends=('',)):
     "The FER2013 table among the files of an archive or folder, or None."
     found = {PurePosixPath(o).name.lower(): o for o in reversed(sorted(names))}
     return next((found[o + end] for o in _TABLES for end in ends if o + end in found), None)
 
 def _find_fer2013(folder):
     "The FER2013 file in a folder or in its subfolder `fer2013`, or None."
-    for place in (folder, folder / "fer2013"):
+    for place in (folder, folder / 'fer2013'):
         here = [o.name for o in place.iterdir() if o.is_file()] if place.is_dir() else []
-        known = [_table_in(here, ("", ".xz", ".gz", ".bz2", ".zip")), *(o for o in ("fer2013.tar.gz", "fer2013.zip", "archive.zip") if o in here)]
+        known = [
+            _table_in(here, ('', '.xz', '.gz', '.bz2', '.zip')),
+            *(o for o in ('fer2013.tar.gz', 'fer2013.zip', 'archive.zip') if o in here),
+        ]
         if found := next((o for o in known if o), None): return place / found
 
 # %% ../nbs/01_data.ipynb #01-085
 def load_fer2013(
-    path: "str or Path", # table (plain, .xz, .gz, .bz2, .zip, .tar.gz), Kaggle's `archive.zip`, its extracted folder, or a folder that holds any of them
+    path: 'str or Path', # table (plain, .xz, .gz, .bz2, .zip, .tar.gz), Kaggle's `archive.zip`, its extracted folder, or a folder that holds any of them
 ) -> FaceSet: # in the order of the table, or of the file names
     """FER2013 (Goodfellow et al. 2013) from any edition, with the official splits where the edition has them.
     Raises `FileNotFoundError`; `ValueError` naming file, row and reason. One-file editions are cached."""
     path = _existing(path)
     if path.is_dir(): path = _find_fer2013(path) or path
     fs = _read_tree(path) if path.is_dir() else _cached(path, _read_file)
-    if fs.edition.startswith("FER2013"): return fs
+    if fs.edition.startswith('FER2013'): return fs
     raise ValueError(f"{path}: not FER2013; found {len(fs)} pictures in classes {', '.join(fs.classes)[:200]}")
 
 # %% ../nbs/01_data.ipynb #01-092
 def load_folder(
-    path: "str or Path", # folder or zip: `class/picture`, or `train/class/picture` with `val/` and `test/` beside it
-    people: str = "", # where people's folders are: "inside" the class folders (`class/person/picture`) or "outside" (`person/class/picture`)
+    path: 'str or Path', # folder or zip: `class/picture`, or `train/class/picture` with `val/` and `test/` beside it
+    people: str = '', # where people's folders are: "inside" the class folders (`class/person/picture`) or "outside" (`person/class/picture`)
     cut=None, # function from the bytes of a picture to a face, uint8 (48, 48), that raises `ValueError` where there is none; None: the middle square
 ) -> FaceSet: # classes in alphabetical order; `names` says which file is which
     """Pictures of single faces in class folders, brought to grey 48 x 48 from their middle square. Unreadable and foreign files are
@@ -782,29 +899,34 @@ def load_folder(
 # %% ../nbs/01_data.ipynb #01-097
 def with_subjects(
     faces: FaceSet, # with `names`
-    table: "str or Path", # CSV with the columns `file` (as in `names`, or its last part) and `subject`
+    table: 'str or Path', # CSV with the columns `file` (as in `names`, or its last part) and `subject`
 ) -> FaceSet: # with `subjects`; "?" for pictures that the table does not name
     "Say who is on each picture. Raises `FileNotFoundError`, and `ValueError` naming file, line and reason."
     path = _existing(table)
     with _open(path) as f:
         reader = csv.reader(_lines(f, path))
-        at, who = _columns(next(reader, []), path, ("file", "subject")), {}
+        at, who = _columns(next(reader, []), path, ('file', 'subject')), {}
         for line, row in enumerate(reader, 2):
             if not row: continue
-            file, subject = (row[o].strip() if o < len(row) else "" for o in at)
-            if not file or not subject: raise ValueError(f"{path}, line {line}: a file and a subject are needed")
-            if who.setdefault(file, subject) != subject: raise ValueError(f"{path}, line {line}: {file} is both {who[file]} and {subject}")
-    if faces.names is None: raise ValueError(f"{path}: these faces have no file names")
-    subjects = [who.get(o, who.get(PurePosixPath(o).name, "?")) for o in faces.names.tolist()]
-    if unknown := subjects.count("?"): warnings.warn(f"{path}: does not say who is on {unknown} of {len(faces)} pictures; they count as one person", stacklevel=2)
-    if unknown == len(faces): raise ValueError(f"{path}: names none of the {len(faces)} pictures; the first is {faces.names[0]}")
+            file, subject = (row[o].strip() if o < len(row) else '' for o in at)
+            if not file or not subject: raise ValueError(f'{path}, line {line}: a file and a subject are needed')
+            if who.setdefault(file, subject) != subject:
+                raise ValueError(f'{path}, line {line}: {file} is both {who[file]} and {subject}')
+    if faces.names is None: raise ValueError(f'{path}: these faces have no file names')
+    subjects = [who.get(o, who.get(PurePosixPath(o).name, '?')) for o in faces.names.tolist()]
+    if unknown := subjects.count('?'):
+        warnings.warn(
+            f'{path}: does not say who is on {unknown} of {len(faces)} pictures; they count as one person', stacklevel=2
+        )
+    if unknown == len(faces):
+        raise ValueError(f'{path}: names none of the {len(faces)} pictures; the first is {faces.names[0]}')
     return replace(faces, subjects=np.array(subjects))
 
 # %% ../nbs/01_data.ipynb #01-100
-_JAFFE_NAME = re.compile(r"([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+\.tiff?", re.IGNORECASE)
+_JAFFE_NAME = re.compile(r'([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+\.tiff?', re.IGNORECASE)
 
 def load_jaffe(
-    path: "str or Path", # folder or zip with the TIFF files, at any depth
+    path: 'str or Path', # folder or zip with the TIFF files, at any depth
     share: float = .6, # side of the square that is cut out, as a share of the picture's side
     middle: float = .54, # height of its middle, as a share of the picture's height
 ) -> FaceSet: # `subjects` holds the two letters of the person
@@ -814,10 +936,11 @@ def load_jaffe(
     with _tree(path) as (files, read):
         found = {o: m for o in files if _is_picture(o) and (m := _JAFFE_NAME.fullmatch(PurePosixPath(o).name))}
         names, images, _, failed = _read_pictures(found, read, lambda data: _square(_grey(data), share, middle))
-    if not names: raise ValueError(f"{path}: no readable JAFFE picture (such as KA.AN1.39.tiff) among {len(files)} files")
-    skipped = {o: "not the name of a JAFFE picture" for o in files if o not in found} | failed
+    if not names:
+        raise ValueError(f'{path}: no readable JAFFE picture (such as KA.AN1.39.tiff) among {len(files)} files')
+    skipped = {o: 'not the name of a JAFFE picture' for o in files if o not in found} | failed
     labels = [EXPRESSIONS.index(JAFFE[found[o][2].upper()]) for o in names]
-    return FaceSet(images, labels, names=np.array(names), edition="JAFFE",
+    return FaceSet(images, labels, names=np.array(names), edition='JAFFE',
                    subjects=np.array([found[o][1].upper() for o in names]), skipped=_report(path, skipped))
 
 # %% ../nbs/01_data.ipynb #01-104
@@ -825,58 +948,62 @@ def _votes(path):
     "`fer2013new.csv` -> (votes uint8 (N, 10), split (N,)). Raises `ValueError` naming file, row and reason."
     with _open(path) as f:
         reader = csv.reader(_lines(f, path))
-        usage, image, *at = _columns(next(reader, []), path, ("Usage", "Image name", *FERPLUS_COLUMNS))
+        usage, image, *at = _columns(next(reader, []), path, ('Usage', 'Image name', *FERPLUS_COLUMNS))
         votes, split = [], []
         for i, row in enumerate(o for o in reader if o):
             try: counts = [int(row[o]) for o in at]
             except (ValueError, IndexError): counts = [-1]
-            if min(counts) < 0 or max(counts) > 255: raise ValueError(f"{path}, row {i} (line {i + 2}): not ten vote counts")
+            if min(counts) < 0 or max(counts) > 255:
+                raise ValueError(f'{path}, row {i} (line {i + 2}): not ten vote counts')
             votes.append(counts if row[image].strip() else [0] * len(counts))
             split.append(row[usage].strip())
     return np.array(votes, dtype=np.uint8).reshape(-1, len(FERPLUS_COLUMNS)), np.array(split)
 
 def load_ferplus(
     faces: FaceSet, # all rows of a FER2013 table, in its order
-    path: "str or Path", # FER+'s `fer2013new.csv`, plain or compressed
+    path: 'str or Path', # FER+'s `fer2013new.csv`, plain or compressed
 ) -> FaceSet: # the same faces with `votes`
     "Join the FER+ votes row by row. Raises `FileNotFoundError`, and `ValueError` where the two files do not fit together."
     path = _existing(path)
     votes, split = _votes(path)
-    if len(votes) != len(faces): raise ValueError(f"{path}: {len(votes)} rows of votes for {len(faces)} faces")
+    if len(votes) != len(faces): raise ValueError(f'{path}: {len(votes)} rows of votes for {len(faces)} faces')
     if (wrong := np.flatnonzero(split != faces.split)).size:
-        raise ValueError(f"{path}, row {wrong[0]}: its split is {split[wrong[0]]!r} and that of the face {faces.split[wrong[0]]!r}; not in the same order")
+        raise ValueError(
+            f'{path}, row {wrong[0]}: its split is {split[wrong[0]]!r} and that of the face {faces.split[wrong[0]]!r}; not in the same order'
+        )
     return replace(faces, votes=votes)
 
 # %% ../nbs/01_data.ipynb #01-107
 def ferplus_labels(
     votes: np.ndarray, # (N, 10) vote counts in the order of `FERPLUS_COLUMNS`
-    protocol: str = "majority", # or "argmax"
+    protocol: str = 'majority', # or "argmax"
 ) -> np.ndarray: # int64 (N,), index into `FERPLUS`; -1 = not counted
     "One FER+ label a face. Rows without votes, or won by `unknown` or `NF`, are not counted. Raises `ValueError` for another protocol."
-    if protocol not in ("majority", "argmax"): raise ValueError(f"protocol {protocol!r} is neither 'majority' nor 'argmax'")
+    if protocol not in ('majority', 'argmax'):
+        raise ValueError(f"protocol {protocol!r} is neither 'majority' nor 'argmax'")
     votes = np.asarray(votes).astype(np.int64)
-    if protocol == "majority": votes = np.where(votes > 1, votes, 0)
+    if protocol == 'majority': votes = np.where(votes > 1, votes, 0)
     winner, most = votes.argmax(1), votes.max(1)
     counted = (winner < len(FERPLUS)) & (most > 0)
-    if protocol == "majority": counted &= 2 * most > votes.sum(1)
+    if protocol == 'majority': counted &= 2 * most > votes.sum(1)
     return np.where(counted, winner, -1)
 
 # %% ../nbs/01_data.ipynb #01-110
 def load(
-    source: "str or Path" = "", # a file or folder of any kind above; "" or "sample" = drawn faces
+    source: 'str or Path' = '', # a file or folder of any kind above; "" or "sample" = drawn faces
     **options, # passed on to `sample_faces`, `load_jaffe`, `load_folder` or `load_fer2013`
 ) -> FaceSet:
     """Recognise what a source is and load it, with the FER+ votes where `fer2013new.csv` lies beside a FER2013 table.
     Raises `FileNotFoundError`, `ValueError`."""
-    if str(source) in ("", "sample"): return sample_faces(**options)
+    if str(source) in ('', 'sample'): return sample_faces(**options)
     path = _existing(source)
     if path.is_dir(): path = _find_fer2013(path) or path
     if not path.is_dir() and not _is_zip(path): fs = load_fer2013(path, **options)
     else:
         with _tree(path) as (names, _): jaffe = any(_JAFFE_NAME.fullmatch(PurePosixPath(o).name) for o in names)
         fs = (load_jaffe if jaffe else load_folder)(path, **options)
-    votes = path.parent / "fer2013new.csv"
-    return load_ferplus(fs, votes) if votes.is_file() and fs.edition.startswith("FER2013") and fs.names is None else fs
+    votes = path.parent / 'fer2013new.csv'
+    return load_ferplus(fs, votes) if votes.is_file() and fs.edition.startswith('FER2013') and fs.names is None else fs
 
 # %% ../nbs/01_data.ipynb #01-113
 #: Rows in the official splits of FER2013.
@@ -899,13 +1026,15 @@ class Description:
 
     def __repr__(self):
         classes = list(next(iter(self.counts.values()), {}))
-        rows = [["", *classes, "all", "clean", *(f"FER+ {o}" for o in ("majority", "argmax") if self.ferplus)]]
+        rows = [['', *classes, 'all', 'clean', *(f'FER+ {o}' for o in ('majority', 'argmax') if self.ferplus)]]
         for split, n in self.counts.items():
             total = sum(n.values())
-            clean = total - self.leaked[split] if split in self.leaked else ""
+            clean = total - self.leaked[split] if split in self.leaked else ''
             rows.append([split, *n.values(), total, clean, *self.ferplus.get(split, {}).values()])
         wide = [max(len(str(o)) for o in column) for column in zip(*rows)]
-        table = "\n".join("  ".join(f"{o!s:>{w}}" if i else f"{o!s:<{w}}" for i, (o, w) in enumerate(zip(row, wide))) for row in rows)
+        table = '\n'.join(
+            '  '.join(f'{o!s:>{w}}' if i else f'{o!s:<{w}}' for i, (o, w) in enumerate(zip(row, wide))) for row in rows
+        )
         return (f"{self.edition}: {self.faces} faces{', the official splits' if self.official else ''}\n{table}\n"
                 f"{len(self.blank)} blank, {self.groups} groups of identical images with {self.copies} copies, "
                 f"{self.conflicting} of them with conflicting labels, {self.skipped} files left out")
@@ -918,15 +1047,29 @@ def describe(
     order = [*ROLES, *ROLES.values()]
     splits = sorted(set(faces.split.tolist()), key=lambda o: (order.index(o) if o in order else len(order), o))
     parts = {o: faces[faces.split == o] for o in splits}
-    counts = {o: dict(zip(faces.classes, np.bincount(p.labels, minlength=len(faces.classes)).tolist())) for o, p in parts.items()}
+    counts = {
+        o: dict(zip(faces.classes, np.bincount(p.labels, minlength=len(faces.classes)).tolist()))
+        for o, p in parts.items()
+    }
     groups = image_groups(faces.images)
     size = np.bincount(groups)
     pairs = np.unique(np.stack([groups, faces.labels], 1), axis=0)
-    train = next((o for o in (ROLES["train"], "train") if o in splits), None)
+    train = next((o for o in (ROLES['train'], 'train') if o in splits), None)
     return Description(
-        edition=faces.edition, faces=len(faces), official={o: len(p) for o, p in parts.items()} == OFFICIAL, counts=counts,
-        blank=np.flatnonzero([o.min() == o.max() for o in faces.images]).tolist(),
-        groups=int((size > 1).sum()), copies=len(faces) - len(size), conflicting=int((np.bincount(pairs[:, 0]) > 1).sum()),
-        leaked={o: int(np.isin(groups[faces.split == o], groups[faces.split == train]).sum()) for o in splits if train and o != train},
-        ferplus={} if faces.votes is None else {o: {k: int((ferplus_labels(p.votes, k) >= 0).sum()) for k in ("majority", "argmax")}
-                                                for o, p in parts.items()}, skipped=len(faces.skipped))
+        edition=faces.edition, faces=len(faces), official={o: len(p) for o, p in parts.items()} == OFFICIAL,
+        counts=counts, blank=np.flatnonzero([o.min() == o.max() for o in faces.images]).tolist(),
+        groups=int((size > 1).sum()), copies=len(faces) - len(size),
+        conflicting=int((np.bincount(pairs[:, 0]) > 1).sum()),
+        leaked={
+            o: int(np.isin(groups[faces.split == o], groups[faces.split == train]).sum())
+            for o in splits
+            if train and o != train
+        },
+        ferplus={}
+        if faces.votes is None
+        else {
+            o: {k: int((ferplus_labels(p.votes, k) >= 0).sum()) for k in ('majority', 'argmax')}
+            for o, p in parts.items()
+        },
+        skipped=len(faces.skipped),
+    )

@@ -9,7 +9,14 @@ __all__ = ['MAX_PIXELS', 'MAX_TILES', 'YUNET_SHA256', 'YUNET_URL', 'CROP', 'WHOL
            'overlap', 'matches', 'crop_rule', 'crop_face', 'frame_relation']
 
 # %% ../nbs/06_detection.ipynb #06-004
-import hashlib, os, re, stat, struct, sys, tempfile, time
+import hashlib
+import os
+import re
+import stat
+import struct
+import sys
+import tempfile
+import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,18 +46,18 @@ class Header:
 # %% ../nbs/06_detection.ipynb #06-010
 def _tags(data):
     "The whole-number tags of a TIFF block's first directory, as {tag: first value}."
-    order = {b"II*\0": "<", b"MM\0*": ">"}[data[:4]]
-    at, = struct.unpack_from(order + "I", data, 4)
-    count, = struct.unpack_from(order + "H", data, at)
+    order = {b'II*\0': '<', b'MM\0*': '>'}[data[:4]]
+    at, = struct.unpack_from(order + 'I', data, 4)
+    count, = struct.unpack_from(order + 'H', data, at)
     tags = {}
     for i in range(count):
-        tag, kind, _ = struct.unpack_from(order + "HHI", data, at + 2 + 12*i)
-        if kind in (3, 4): tags[tag], = struct.unpack_from(order + {3: "H", 4: "I"}[kind], data, at + 10 + 12*i)
+        tag, kind, _ = struct.unpack_from(order + 'HHI', data, at + 2 + 12*i)
+        if kind in (3, 4): tags[tag], = struct.unpack_from(order + {3: 'H', 4: 'I'}[kind], data, at + 10 + 12*i)
     return tags
 
 def _exif_turn(exif):
     "The orientation in an EXIF block; 1 (upright) where there is none, or none that can be understood."
-    try: turn = _tags(exif.removeprefix(b"Exif\0\0")).get(274, 1)
+    try: turn = _tags(exif.removeprefix(b'Exif\0\0')).get(274, 1)
     except (KeyError, struct.error): return 1
     return turn if 1 <= turn <= 8 else 1
 
@@ -58,103 +65,109 @@ def _exif_turn(exif):
 def _jpeg(data):
     at, shape, turn, scans, parts, end = 2, None, 1, 0, 1, False
     while at + 2 <= len(data) and not end:
-        if data[at] != 0xFF: raise ImageError("its segments are damaged")
+        if data[at] != 0xFF: raise ImageError('its segments are damaged')
         mark = data[at + 1]
         end = mark == 0xD9
         if mark == 0xFF: at += 1; continue
         if mark == 1 or 0xD0 <= mark <= 0xD9: at += 2; continue
-        length, = struct.unpack_from(">H", data, at + 2)
+        length, = struct.unpack_from('>H', data, at + 2)
         if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):
-            shape, parts = struct.unpack_from(">HH", data, at + 5), data[at + 9]
-        if mark == 0xE1 and data[at + 4:at + 8] == b"Exif": turn = _exif_turn(data[at + 4:at + 2 + length])
+            shape, parts = struct.unpack_from('>HH', data, at + 5), data[at + 9]
+        if mark == 0xE1 and data[at + 4:at + 8] == b'Exif': turn = _exif_turn(data[at + 4:at + 2 + length])
         if mark == 0xDA:
             scans += 1
             if data[at + 4] < parts: scans += 1
-            after = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, at + 2 + length)
+            after = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]').search(data, at + 2 + length)
             if not after: break
             at = after.start()
         else: at += 2 + length
-    if shape is None: raise ImageError("it has no picture in it")
-    return Header("JPEG", shape[1], shape[0], turn, scans > 1, end)
+    if shape is None: raise ImageError('it has no picture in it')
+    return Header('JPEG', shape[1], shape[0], turn, scans > 1, end)
 
 # %% ../nbs/06_detection.ipynb #06-015
 def _png(data):
     turn, at, end = 1, 8, False
     while at + 8 <= len(data) and not end:
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = name == b"IEND"
-        if name == b"eXIf": turn = _exif_turn(data[at + 8:at + 8 + length])
+        length, name = struct.unpack_from('>I4s', data, at)
+        end = name == b'IEND'
+        if name == b'eXIf': turn = _exif_turn(data[at + 8:at + 8 + length])
         at += 12 + length
-    return Header("PNG", *struct.unpack_from(">II", data, 16), turn, complete=end)
+    return Header('PNG', *struct.unpack_from('>II', data, 16), turn, complete=end)
 
 def _webp(data):
     turn, at, size = 1, 12, None
     while at + 8 <= len(data):
-        name, length = struct.unpack_from("<4sI", data, at)
+        name, length = struct.unpack_from('<4sI', data, at)
         body = data[at + 8:at + 18]
-        if name == b"EXIF": turn = _exif_turn(data[at + 8:at + 8 + length])
-        elif size is None and name == b"VP8X": size = [1 + int.from_bytes(body[k:k + 3], "little") for k in (4, 7)]
-        elif size is None and name == b"VP8 ": size = [o & 0x3FFF for o in struct.unpack_from("<HH", body, 6)]
-        elif size is None and name == b"VP8L":
-            bits, = struct.unpack_from("<I", body, 1)
+        if name == b'EXIF': turn = _exif_turn(data[at + 8:at + 8 + length])
+        elif size is None and name == b'VP8X': size = [1 + int.from_bytes(body[k:k + 3], 'little') for k in (4, 7)]
+        elif size is None and name == b'VP8 ': size = [o & 0x3FFF for o in struct.unpack_from('<HH', body, 6)]
+        elif size is None and name == b'VP8L':
+            bits, = struct.unpack_from('<I', body, 1)
             size = [1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)]
         at += 8 + length + length % 2
-    return Header("WebP", *size, turn, complete=struct.unpack_from("<I", data, 4)[0] + 8 <= len(data))
+    return Header('WebP', *size, turn, complete=struct.unpack_from('<I', data, 4)[0] + 8 <= len(data))
 
-def _gif(data): return Header("GIF", *struct.unpack_from("<HH", data, 6))
+def _gif(data): return Header('GIF', *struct.unpack_from('<HH', data, 6))
 
 def _bmp(data):
-    old = struct.unpack_from("<I", data, 14)[0] == 12
-    return Header("BMP", *map(abs, struct.unpack_from("<HH" if old else "<ii", data, 18)))
+    old = struct.unpack_from('<I', data, 14)[0] == 12
+    return Header('BMP', *map(abs, struct.unpack_from('<HH' if old else '<ii', data, 18)))
 
 def _tiff(data):
     tags = _tags(data)
-    return Header("TIFF", max(tags[256], tags.get(322, 0)), max(tags[257], tags.get(323, 0)))
+    return Header('TIFF', max(tags[256], tags.get(322, 0)), max(tags[257], tags.get(323, 0)))
 
 # %% ../nbs/06_detection.ipynb #06-016
-_READERS = {b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"GIF87a": _gif, b"GIF89a": _gif, b"BM": _bmp,
-            b"RIFF": _webp, b"II*\0": _tiff, b"MM\0*": _tiff}
+_READERS = {b'\xff\xd8\xff': _jpeg, b'\x89PNG\r\n\x1a\n': _png, b'GIF87a': _gif, b'GIF89a': _gif, b'BM': _bmp,
+            b'RIFF': _webp, b'II*\0': _tiff, b'MM\0*': _tiff}
 
 def read_header(
     data: bytes # a whole image file
 ) -> Header:
     "Kind, size and orientation of an image file, without decoding it. Raises `ImageError` where it is not an image."
     reader = next((f for magic, f in _READERS.items() if data.startswith(magic)), None)
-    if not data: raise ImageError("it is empty")
-    if not reader or reader is _webp and data[8:12] != b"WEBP":
-        raise ImageError("it is not a JPEG, PNG, GIF, BMP, WebP or TIFF image")
-    try: return reader(data)
-    except (struct.error, IndexError, KeyError, TypeError): raise ImageError("its header is damaged or cut off") from None
+    if not data: raise ImageError('it is empty')
+    if not reader or reader is _webp and data[8:12] != b'WEBP':
+        raise ImageError('it is not a JPEG, PNG, GIF, BMP, WebP or TIFF image')
+    try:
+        return reader(data)
+    except (struct.error, IndexError, KeyError, TypeError):
+        raise ImageError('its header is damaged or cut off') from None
 
 # %% ../nbs/06_detection.ipynb #06-022
 def _to_bytes(a):
     "An array of any sensible number type -> uint8."
     if a.dtype == np.uint8: return a
-    a = np.ascontiguousarray(a, a.dtype.newbyteorder("="))
+    a = np.ascontiguousarray(a, a.dtype.newbyteorder('='))
     if a.dtype == bool: return a.astype(np.uint8)*255
     if a.dtype == np.uint16: return cv2.convertScaleAbs(a, alpha=1/257).reshape(a.shape)
-    if a.dtype.kind not in "iuf": raise ImageError(f"its values have type {a.dtype}, not numbers")
-    if not np.isfinite(a).all(): raise ImageError("it has values that are not finite (NaN or infinity)")
+    if a.dtype.kind not in 'iuf': raise ImageError(f'its values have type {a.dtype}, not numbers')
+    if not np.isfinite(a).all(): raise ImageError('it has values that are not finite (NaN or infinity)')
     low, high = a.min(), a.max()
-    if low < 0 or high > 255: raise ImageError(f"its values run from {low:g} to {high:g}, not within 0..255")
-    return np.rint(a*(255 if a.dtype.kind == "f" and high <= 1 else 1)).astype(np.uint8)
+    if low < 0 or high > 255: raise ImageError(f'its values run from {low:g} to {high:g}, not within 0..255')
+    return np.rint(a*(255 if a.dtype.kind == 'f' and high <= 1 else 1)).astype(np.uint8)
 
 def _on_white(a, premultiplied=False):
     "RGBA bytes -> RGB bytes, as seen on white paper."
     colour, alpha = a[..., :3], a[..., 3:]
     if alpha.min() == 255: return colour
     white = np.uint16(255)*(255 - alpha.astype(np.uint16))
-    return ((colour.astype(np.uint16)*(255 if premultiplied else alpha) + white + 127)//255).clip(max=255).astype(np.uint8)
+    return (
+        ((colour.astype(np.uint16) * (255 if premultiplied else alpha) + white + 127) // 255)
+        .clip(max=255)
+        .astype(np.uint8)
+    )
 
 def to_rgb(
     a: np.ndarray,   # (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); bool, integers, or floats in 0..1 or 0..255
     bgr: bool=False, # colours are blue first, as OpenCV has them
 ) -> np.ndarray: # uint8 (H, W, 3)
     "Any image array as RGB bytes; transparency is put on white. Raises `ImageError` where it is not an image."
-    if not a.size: raise ImageError(f"it has no pixels (shape {a.shape})")
+    if not a.size: raise ImageError(f'it has no pixels (shape {a.shape})')
     if a.ndim == 2: a = a[..., None]
     if a.ndim != 3 or a.shape[2] not in (1, 3, 4):
-        raise ImageError(f"its shape {a.shape} is not (height, width) or (height, width, 1, 3 or 4)")
+        raise ImageError(f'its shape {a.shape} is not (height, width) or (height, width, 1, 3 or 4)')
     a = _to_bytes(a)
     if a.shape[2] == 4: a = _on_white(a)
     if a.shape[2] == 1: return cv2.cvtColor(np.ascontiguousarray(a), cv2.COLOR_GRAY2RGB)
@@ -173,17 +186,17 @@ def _decode(data, max_pixels):
     "The bytes of an image file -> RGB array and the (width, height) the image really has."
     head = read_header(data)
     pixels = head.width*head.height
-    halved = head.kind == "JPEG" and not head.progressive and max_pixels < pixels <= 4*max_pixels
-    if not pixels: raise ImageError("it has no pixels")
+    halved = head.kind == 'JPEG' and not head.progressive and max_pixels < pixels <= 4*max_pixels
+    if not pixels: raise ImageError('it has no pixels')
     if pixels > max_pixels and not halved:
-        raise ImageError(f"it has {head.width} x {head.height} pixels, the limit is {max_pixels:,} pixels")
-    if not head.complete: raise ImageError(f"the {head.kind} file is truncated: its end is missing")
-    flags = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR if head.kind == "JPEG" else cv2.IMREAD_UNCHANGED
+        raise ImageError(f'it has {head.width} x {head.height} pixels, the limit is {max_pixels:,} pixels')
+    if not head.complete: raise ImageError(f'the {head.kind} file is truncated: its end is missing')
+    flags = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR if head.kind == 'JPEG' else cv2.IMREAD_UNCHANGED
     if flags != cv2.IMREAD_UNCHANGED: flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try: a = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error: a = None
-    if a is None: raise ImageError(f"the {head.kind} data is damaged or truncated")
-    if head.kind == "TIFF" and a.dtype == np.uint8 and a.shape[2:] == (4,): a = _on_white(a, premultiplied=True)
+    if a is None: raise ImageError(f'the {head.kind} data is damaged or truncated')
+    if head.kind == 'TIFF' and a.dtype == np.uint8 and a.shape[2:] == (4,): a = _on_white(a, premultiplied=True)
     a = _upright(a, head.turn)
     stored = (head.height, head.width) if head.turn > 4 else (head.width, head.height)
     return to_rgb(a, bgr=True), stored if halved else (a.shape[1], a.shape[0])
@@ -191,33 +204,36 @@ def _decode(data, max_pixels):
 # %% ../nbs/06_detection.ipynb #06-028
 def _file_bytes(path, limit):
     try: info = os.stat(path)
-    except FileNotFoundError: raise ImageError("there is no such file") from None
+    except FileNotFoundError: raise ImageError('there is no such file') from None
     except (OSError, ValueError) as e: raise ImageError(f"it cannot be opened ({getattr(e, 'strerror', e)})") from None
-    if stat.S_ISDIR(info.st_mode): raise ImageError("it is a directory")
-    if not stat.S_ISREG(info.st_mode): raise ImageError("it is not an ordinary file")
-    if info.st_size > limit: raise ImageError(f"it has {info.st_size:,} bytes, the limit is {limit:,}")
+    if stat.S_ISDIR(info.st_mode): raise ImageError('it is a directory')
+    if not stat.S_ISREG(info.st_mode): raise ImageError('it is not an ordinary file')
+    if info.st_size > limit: raise ImageError(f'it has {info.st_size:,} bytes, the limit is {limit:,}')
     try: return Path(path).read_bytes()
-    except OSError as e: raise ImageError(f"it cannot be read ({e.strerror})") from None
+    except OSError as e: raise ImageError(f'it cannot be read ({e.strerror})') from None
 
 def _stream_bytes(stream, limit):
     try: data = stream.read(limit + 1)
-    except (OSError, ValueError) as e: raise ImageError(f"it cannot be read ({e})") from None
-    if not isinstance(data, bytes): raise ImageError("it was opened as text, not as bytes")
-    if len(data) > limit: raise ImageError(f"it has more than {limit:,} bytes")
+    except (OSError, ValueError) as e: raise ImageError(f'it cannot be read ({e})') from None
+    if not isinstance(data, bytes): raise ImageError('it was opened as text, not as bytes')
+    if len(data) > limit: raise ImageError(f'it has more than {limit:,} bytes')
     return data
 
 # %% ../nbs/06_detection.ipynb #06-029
 def _pillow_array(image, max_pixels):
     if image.size[0]*image.size[1] > max_pixels:
-        raise ImageError(f"it has {image.size[0]} x {image.size[1]} pixels, the limit is {max_pixels:,} pixels")
+        raise ImageError(f'it has {image.size[0]} x {image.size[1]} pixels, the limit is {max_pixels:,} pixels')
     try:
         image.load()  # Pillow turns a TIFF upright while it loads it
         turn = image.getexif().get(274, 1)
-        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info: image = image.convert("RGBA")
-        elif image.mode not in ("L", "F") and not image.mode.startswith("I"): image = image.convert("RGB")
+        if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
+            image = image.convert('RGBA')
+        elif image.mode not in ('L', 'F') and not image.mode.startswith('I'):
+            image = image.convert('RGB')
         a = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as e: raise ImageError(f"Pillow cannot read it ({e})") from None
-    if a.dtype.kind in "iu" and a.ndim == 2 and a.size and a.max() > 255 and a.min() >= 0: a = a.clip(max=65535).astype(np.uint16)
+    except (OSError, SyntaxError, ValueError) as e: raise ImageError(f'Pillow cannot read it ({e})') from None
+    if a.dtype.kind in 'iu' and a.ndim == 2 and a.size and a.max() > 255 and a.min() >= 0:
+        a = a.clip(max=65535).astype(np.uint16)
     return _upright(a, turn)
 
 # %% ../nbs/06_detection.ipynb #06-030
@@ -225,7 +241,8 @@ def _pillow_array(image, max_pixels):
 class Photo:
     "An image that has been read."
     rgb: np.ndarray # uint8 (H, W, 3), upright
-    size: tuple     # (width, height) of the image as it really is; larger than `rgb` where a huge JPEG was read at half size
+    # (width, height) of the image as it really is; larger than `rgb` where a huge JPEG was read at half size
+    size: tuple
     name: str       # what to call it in messages: the path, or the kind of object it came from
 
     @property
@@ -235,9 +252,10 @@ def image_name(
     source # anything that `open_image` takes
 ) -> str:
     "What to call an image in messages and tables."
-    if isinstance(source, (str, os.PathLike)): return os.fspath(source) if isinstance(os.fspath(source), str) else os.fsdecode(source)
-    name = getattr(source, "name", None) or getattr(source, "filename", None)
-    return name if isinstance(name, str) else f"<{type(source).__name__}>"
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source) if isinstance(os.fspath(source), str) else os.fsdecode(source)
+    name = getattr(source, 'name', None) or getattr(source, 'filename', None)
+    return name if isinstance(name, str) else f'<{type(source).__name__}>'
 
 # %% ../nbs/06_detection.ipynb #06-031
 def open_image(
@@ -249,15 +267,15 @@ def open_image(
     name, limit = image_name(source), 8*max_pixels + 65536
     try:
         if isinstance(source, (str, os.PathLike)): source = _file_bytes(source, limit)
-        elif hasattr(source, "getexif"): source = _pillow_array(source, max_pixels)
-        elif hasattr(source, "read"): source = _stream_bytes(source, limit)
+        elif hasattr(source, 'getexif'): source = _pillow_array(source, max_pixels)
+        elif hasattr(source, 'read'): source = _stream_bytes(source, limit)
         if isinstance(source, (bytes, bytearray, memoryview)): return Photo(*_decode(bytes(source), max_pixels), name)
-        if not hasattr(source, "__array__"): raise ImageError("it is not a path, bytes, file, array or Pillow image")
+        if not hasattr(source, '__array__'): raise ImageError('it is not a path, bytes, file, array or Pillow image')
         a = np.asarray(source)
-        if a.size > 4*max_pixels: raise ImageError(f"its shape {a.shape} is over the limit of {max_pixels:,} pixels")
+        if a.size > 4*max_pixels: raise ImageError(f'its shape {a.shape} is over the limit of {max_pixels:,} pixels')
         rgb = to_rgb(a, bgr)
         return Photo(rgb, (rgb.shape[1], rgb.shape[0]), name)
-    except ImageError as e: raise ImageError(f"{name}: {e}") from None
+    except ImageError as e: raise ImageError(f'{name}: {e}') from None
 
 def read_image(
     source,                     # path, bytes, binary file, array (see `to_rgb`), or Pillow image
@@ -289,7 +307,8 @@ class Detection:
     "One face in an image."
     box: tuple             # (x, y, width, height) in pixels; may reach over the border of the image
     score: float           # 0..1, comparable only within one detector
-    landmarks: tuple|None = None # five (x, y): two eyes, nose, two corners of the mouth; of each pair the one further left in the image first
+    # five (x, y): two eyes, nose, two corners of the mouth; of each pair the one further left in the image first
+    landmarks: tuple|None = None
 
 # %% ../nbs/06_detection.ipynb #06-049
 def _shared(a, b):
@@ -341,16 +360,20 @@ def _moved(d, zoom, by=(0, 0)):
     "A detection in other coordinates: moved, then enlarged."
     x, y, w, h = d.box
     point = lambda u, v: ((u + by[0])*zoom[0], (v + by[1])*zoom[1])
-    return Detection((*point(x, y), w*zoom[0], h*zoom[1]), d.score, d.landmarks and tuple(point(*o) for o in d.landmarks))
+    return Detection(
+        (*point(x, y), w * zoom[0], h * zoom[1]), d.score, d.landmarks and tuple(point(*o) for o in d.landmarks)
+    )
 
 def _whole(box, start, side, size):
     "Does a box keep off those borders of a tile that lie inside the image?"
-    return all((start[k] == 0 or box[k] > 1) and (start[k] + side >= size[k] or box[k] + box[k + 2] < side - 1) for k in (0, 1))
+    return all(
+        (start[k] == 0 or box[k] > 1) and (start[k] + side >= size[k] or box[k] + box[k + 2] < side - 1) for k in (0, 1)
+    )
 
 # %% ../nbs/06_detection.ipynb #06-055
 class Detector:
     "What all detectors share: a bounded working size, tiles on request, and boxes in the pixels of the input."
-    name = ""
+    name = ''
     rough = False # may the image be made smaller without averaging exactly?
     def __init__(self,
         size,        # pixels of the longer side at which faces are searched: (at least, at most), in between half of the image's
@@ -375,12 +398,17 @@ class Detector:
         scale, corners = tile_grid(*rgb.shape[1::-1], side, self.tiles)
         large = _resized(rgb, scale*max(rgb.shape[:2]))
         (h, w), zoom = large.shape[:2], (rgb.shape[1]/large.shape[1], rgb.shape[0]/large.shape[0])
-        return [_moved(d, zoom, (x, y)) for x, y in corners for d in self._find(large[y:y + side, x:x + side]) if _whole(d.box, (x, y), side, (w, h))]
+        return [
+            _moved(d, zoom, (x, y))
+            for x, y in corners
+            for d in self._find(large[y : y + side, x : x + side])
+            if _whole(d.box, (x, y), side, (w, h))
+        ]
 
 # %% ../nbs/06_detection.ipynb #06-057
 class HaarDetector(Detector):
     "The frontal-face cascade that comes with OpenCV."
-    name = "haar"
+    name = 'haar'
     def __init__(self,
         size: int=400,          # pixels of the longer side at which faces are searched
         min_face: float=.06,    # smallest face, as a share of the longer side
@@ -391,32 +419,36 @@ class HaarDetector(Detector):
         super().__init__((size, size), tiles)
         self.min_face, self.step, self.windows = min_face, step, windows
 
-    def _make(self): return cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, "haarcascade_frontalface_alt2.xml"))
+    def _make(self): return cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, 'haarcascade_frontalface_alt2.xml'))
 
     def _find(self, rgb):
         least = max(20, round(self.min_face*max(rgb.shape)))
         gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         with self.tools.lend() as cascade:
             hints = cascade.detectMultiScale(gray, self.step, 0, 0, (least, least))
-            hints = cv2.groupRectangles(2*[tuple(map(int, o)) for o in hints], 1, .3)[0]  # twice, for single ones would be dropped
+            # twice, for single ones would be dropped
+            hints = cv2.groupRectangles(2*[tuple(map(int, o)) for o in hints], 1, .3)[0]
             return distinct([d for hint in hints for d in _closer(cascade, gray, hint, self.windows)])
 
 def _closer(cascade, gray, box, windows):
     "Look again, closely, around a box; the face there, if any."
     x, y, w, h = map(int, box)
     left, top, zoom = max(0, x - w//3), max(0, y - h//3), 44/w
-    part = cv2.resize(gray[top:y + h + h//3, left:x + w + w//3], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    part = cv2.resize(
+        gray[top : y + h + h // 3, left : x + w + w // 3], None, fx=zoom, fy=zoom,
+        interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR,
+    )
     boxes, counts = cascade.detectMultiScale2(part, 1.1, windows - 1, 0, (29, 29), (66, 66))
     found = [Detection(tuple(map(int, o)), n/(n + 4)) for o, n in zip(boxes, map(float, np.ravel(counts)))]
     return [_moved(d, (1/zoom, 1/zoom), (left*zoom, top*zoom)) for d in sorted(found, key=lambda d: -d.score)[:1]]
 
 # %% ../nbs/06_detection.ipynb #06-059
 #: The sha256 of `face_detection_yunet_2023mar.onnx` of the OpenCV Zoo, the file this project was tested with.
-YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+YUNET_SHA256 = '8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4'
 
 class YuNetDetector(Detector):
     "YuNet by OpenCV's `FaceDetectorYN`. Raises `ValueError` where the file is not one."
-    name, rough = "yunet", True
+    name, rough = 'yunet', True
     def __init__(self,
         path,                   # the ONNX file
         size: tuple=(416, 640), # pixels of the longer side at which faces are searched: at least, at most; in between half of the image's
@@ -426,17 +458,22 @@ class YuNetDetector(Detector):
         super().__init__((size, size) if isinstance(size, int) else size, tiles)
         self.path, self.min_score = os.fspath(path), min_score
         try: self.model = np.fromfile(self.path, np.uint8)
-        except OSError as e: raise ValueError(f"{path}: the YuNet file cannot be read ({e.strerror})") from None
+        except OSError as e: raise ValueError(f'{path}: the YuNet file cannot be read ({e.strerror})') from None
         self.sha256 = hashlib.sha256(self.model).hexdigest()
-        try: self._find(np.zeros((64, 64, 3), np.uint8))
-        except cv2.error: raise ValueError(f"{path}: not a YuNet detector that OpenCV can use (sha256 {self.sha256[:12]}..., "
-                                           f"expected {YUNET_SHA256[:12]}...)") from None
+        try:
+            self._find(np.zeros((64, 64, 3), np.uint8))
+        except cv2.error:
+            raise ValueError(
+                f'{path}: not a YuNet detector that OpenCV can use (sha256 {self.sha256[:12]}..., '
+                f'expected {YUNET_SHA256[:12]}...)'
+            ) from None
 
-    def _make(self): return cv2.FaceDetectorYN.create("onnx", self.model, np.empty(0, np.uint8), (320, 320), self.min_score, .3, 5000)
+    def _make(self): return cv2.FaceDetectorYN.create('onnx', self.model, np.empty(0, np.uint8), (320, 320), self.min_score, .3, 5000)
 
     def _find(self, rgb):
         h, w = rgb.shape[:2]
-        rgb = cv2.copyMakeBorder(rgb, 0, max(0, 32 - h), 0, max(0, 32 - w), cv2.BORDER_CONSTANT)  # its stride: narrower ones give nonsense
+        # its stride: narrower ones give nonsense
+        rgb = cv2.copyMakeBorder(rgb, 0, max(0, 32 - h), 0, max(0, 32 - w), cv2.BORDER_CONSTANT)
         with self.tools.lend() as net:
             net.setInputSize(rgb.shape[1::-1])
             rows = net.detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
@@ -450,28 +487,31 @@ def _plausible(box, w, h):
 
 # %% ../nbs/06_detection.ipynb #06-062
 #: The file in the OpenCV Zoo. The address names its main branch; the sha256 says which of its versions it must be.
-YUNET_URL = ("https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
-             "face_detection_yunet_2023mar.onnx")
+YUNET_URL = ('https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/'
+             'face_detection_yunet_2023mar.onnx')
 
 def yunet_path() -> Path: # it need not exist yet
     "Where `fetch_yunet` keeps the file: in the folder `FER_NB_CACHE`, else in the user's own cache folder."
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home()/".cache"
-    return Path(os.environ.get("FER_NB_CACHE") or Path(base)/"fer_nb")/YUNET_URL.rpartition("/")[2]
+    base = os.environ.get('XDG_CACHE_HOME') or os.environ.get('LOCALAPPDATA') or Path.home()/'.cache'
+    return Path(os.environ.get('FER_NB_CACHE') or Path(base)/'fer_nb')/YUNET_URL.rpartition('/')[2]
 
 def _download(url, timeout, most=1 << 20):
     "What stands at an address, at most `most` bytes, within ten times the time-out, with a line of progress."
     from urllib.request import urlopen
-    if not url.startswith(("https://", "http://")): raise OSError("it is not an http(s) address")
-    data, end = b"", time.monotonic() + 10*timeout
+    if not url.startswith(('https://', 'http://')): raise OSError('it is not an http(s) address')
+    data, end = b'', time.monotonic() + 10*timeout
     with urlopen(url, timeout=timeout) as answer:
-        size = int(answer.headers.get("Content-Length") or 0)
+        size = int(answer.headers.get('Content-Length') or 0)
         while chunk := answer.read1(1 << 16):
             data += chunk
-            print(f"\r{url.rpartition('/')[2]}: {len(data)//1024} of {size//1024 or '?'} kB", end="", file=sys.stderr, flush=True)
-            if max(size, len(data)) > most: raise OSError(f"it has more than {most:,} bytes")
-            if time.monotonic() > end: raise TimeoutError(f"not finished after {10*timeout:g} s")
+            print(
+                f'\r{url.rpartition("/")[2]}: {len(data) // 1024} of {size // 1024 or "?"} kB', end='', file=sys.stderr,
+                flush=True,
+            )
+            if max(size, len(data)) > most: raise OSError(f'it has more than {most:,} bytes')
+            if time.monotonic() > end: raise TimeoutError(f'not finished after {10*timeout:g} s')
     print(file=sys.stderr)
-    if len(data) < size: raise OSError(f"cut off after {len(data):,} of {size:,} bytes")
+    if len(data) < size: raise OSError(f'cut off after {len(data):,} of {size:,} bytes')
     return data
 
 # %% ../nbs/06_detection.ipynb #06-063
@@ -487,32 +527,38 @@ def fetch_yunet(
     from http.client import HTTPException
     path = Path(folder)/yunet_path().name if folder else yunet_path()
     if path.is_file() and _sha256(path.read_bytes()) == YUNET_SHA256: return path
-    try: data = _download(url, timeout)
-    except (OSError, HTTPException, ValueError) as e: raise FetchError(f"{url}: {getattr(e, 'reason', None) or e}") from None
-    if (found := _sha256(data)) != YUNET_SHA256: raise FetchError(f"{url}: not YuNet's file (sha256 {found[:12]}..., expected {YUNET_SHA256[:12]}...)")
+    try:
+        data = _download(url, timeout)
+    except (OSError, HTTPException, ValueError) as e:
+        raise FetchError(f'{url}: {getattr(e, "reason", None) or e}') from None
+    if (found := _sha256(data)) != YUNET_SHA256:
+        raise FetchError(f"{url}: not YuNet's file (sha256 {found[:12]}..., expected {YUNET_SHA256[:12]}...)")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part: part.write(data)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix='.part', delete=False) as part: part.write(data)
         os.replace(part.name, path)
-    except OSError as e: raise FetchError(f"{path}: cannot be written ({e.strerror})") from None
+    except OSError as e: raise FetchError(f'{path}: cannot be written ({e.strerror})') from None
     finally:
-        if "part" in locals(): Path(part.name).unlink(missing_ok=True)
+        if 'part' in locals(): Path(part.name).unlink(missing_ok=True)
     return path
 
 def _sha256(data): return hashlib.sha256(data).hexdigest()
 
 # %% ../nbs/06_detection.ipynb #06-068
 def load_detector(
-    kind: str="auto", # "haar", "yunet", the path of YuNet's file, or "auto": YuNet if its file is known, else Haar; a `Detector` is given back as it is
+    kind: str='auto', # "haar", "yunet", the path of YuNet's file, or "auto": YuNet if its file is known, else Haar; a `Detector` is given back as it is
     tiles: int=0,     # search in up to so many tiles as well, for small faces in large images; True = `MAX_TILES`
 ) -> Detector:
     """A detector by name. YuNet's file is the one named by `FER_NB_YUNET`, else the one that `fetch_yunet` brought. Nothing is
     ever downloaded here. Raises `ValueError` where the file is missing or wrong."""
     if isinstance(kind, Detector): return kind
-    if kind not in ("auto", "haar", "yunet"): return YuNetDetector(kind, tiles=tiles)
-    file = os.environ.get("FER_NB_YUNET") or yunet_path().is_file() and yunet_path()
-    if kind == "haar" or kind == "auto" and not file: return HaarDetector(tiles=tiles)
-    if not file: raise ValueError("YuNet needs its file: run `fer_nb fetch yunet`, set FER_NB_YUNET to it, or give its path as the detector")
+    if kind not in ('auto', 'haar', 'yunet'): return YuNetDetector(kind, tiles=tiles)
+    file = os.environ.get('FER_NB_YUNET') or yunet_path().is_file() and yunet_path()
+    if kind == 'haar' or kind == 'auto' and not file: return HaarDetector(tiles=tiles)
+    if not file:
+        raise ValueError(
+            'YuNet needs its file: run `fer_nb fetch yunet`, set FER_NB_YUNET to it, or give its path as the detector'
+        )
     return YuNetDetector(file, tiles=tiles)
 
 # %% ../nbs/06_detection.ipynb #06-079
@@ -542,8 +588,8 @@ def matches(
 
 # %% ../nbs/06_detection.ipynb #06-086
 #: How the box of each detector becomes a crop that is framed like a FER2013 image; chosen by accuracy in `framing`.
-CROP = {"haar": dict(margin=-.05, vertical=0., square=True, align=False),
-        "yunet": dict(margin=.15, vertical=-.05, square=True, align=True)}
+CROP = {'haar': dict(margin=-.05, vertical=0., square=True, align=False),
+        'yunet': dict(margin=.15, vertical=-.05, square=True, align=True)}
 #: For images that are crops already: the whole box, stretched to the size of the network.
 WHOLE = dict(margin=0., vertical=0., square=False, align=False)
 
@@ -552,9 +598,12 @@ def crop_rule(
     detector: str,    # name of the detector
 ) -> dict: # a complete rule
     "The crop rule that a model wants for a detector. Raises `ValueError` for a rule that is not one."
-    rule = {**CROP.get(detector, CROP["haar"]), **((rules if "margin" in rules else rules.get(detector, {})) if rules else {})}
-    if set(rule) != set(WHOLE) or not all(np.isfinite(float(rule[k])) for k in rule) or not -.9 <= rule["margin"] <= 9:
-        raise ValueError(f"not a crop rule: {rule}")
+    rule = {
+        **CROP.get(detector, CROP['haar']),
+        **((rules if 'margin' in rules else rules.get(detector, {})) if rules else {}),
+    }
+    if set(rule) != set(WHOLE) or not all(np.isfinite(float(rule[k])) for k in rule) or not -.9 <= rule['margin'] <= 9:
+        raise ValueError(f'not a crop rule: {rule}')
     return rule
 
 # %% ../nbs/06_detection.ipynb #06-089
@@ -572,17 +621,20 @@ def crop_face(
 ) -> np.ndarray: # uint8 (size, size), gray
     "Cut a face out the way the training images were cut. Raises `ValueError` for a box that does not touch the image."
     x, y, w, h = map(float, box)
-    wide, high = w*(1 + rule["margin"]), (w if rule["square"] else h)*(1 + rule["margin"])
-    cx, cy = x + w/2, y + h/2 + rule["vertical"]*high
+    wide, high = w*(1 + rule['margin']), (w if rule['square'] else h)*(1 + rule['margin'])
+    cx, cy = x + w/2, y + h/2 + rule['vertical']*high
     reach = .75*max(wide, high) + 2
-    left, top, right, bottom = (int(np.clip(v, 0, n)) for v, n in zip((cx - reach, cy - reach, cx + reach, cy + reach), rgb.shape[1::-1]*2))
-    if not (w >= 1 and h >= 1 and left < right and top < bottom): raise ValueError(f"the box {box} does not touch the image")
+    left, top, right, bottom = (
+        int(np.clip(v, 0, n)) for v, n in zip((cx - reach, cy - reach, cx + reach, cy + reach), rgb.shape[1::-1] * 2)
+    )
+    if not (w >= 1 and h >= 1 and left < right and top < bottom):
+        raise ValueError(f'the box {box} does not touch the image')
     patch = cv2.cvtColor(rgb[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
     step = min(1, 8*size/max(wide, high))  # a giant face need not be turned at its full resolution
     if step < 1: patch = cv2.resize(patch, None, fx=step, fy=step, interpolation=cv2.INTER_AREA)
     out = max(1, round(wide*step)), max(1, round(high*step))
     centre = (cx - left)*step - .5, (cy - top)*step - .5
-    move = cv2.getRotationMatrix2D(centre, _tilt(landmarks) if rule["align"] and landmarks else 0, 1)
+    move = cv2.getRotationMatrix2D(centre, _tilt(landmarks) if rule['align'] and landmarks else 0, 1)
     move[:, 2] += (out[0] - 1)/2 - centre[0], (out[1] - 1)/2 - centre[1]
     crop = cv2.warpAffine(patch, move, out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if min(out) > size else cv2.INTER_LINEAR)
@@ -599,7 +651,9 @@ def frame_relation(
     for image in images:
         side = image.shape[0]*zoom
         border = round(pad*side)
-        large = cv2.copyMakeBorder(cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC), *[border]*4, cv2.BORDER_REPLICATE)
+        large = cv2.copyMakeBorder(
+            cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC), *[border] * 4, cv2.BORDER_REPLICATE
+        )
         for x, y, w, h in [d.box for d in detector.detect(to_rgb(large))[:1]]:
             if w > .4*side: rows.append((side/w - 1, (border + side/2 - y - h/2)/side))
     return np.array(rows).reshape(-1, 2)

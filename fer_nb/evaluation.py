@@ -11,21 +11,23 @@ __all__ = ['MODES', 'ANCHORS', 'predict_logits', 'softmax', 'accuracy_interval',
            'model_card', 'write_card']
 
 # %% ../nbs/04_evaluation.ipynb #04-005
-import io, json, textwrap
+import io
+import json
+import textwrap
 from dataclasses import asdict, is_dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
 # %% ../nbs/04_evaluation.ipynb #04-006
-from .labels import COLOURS, FERPLUS, canonical, remap
 from .data import ROLES, FaceSet, ferplus_labels
+from .labels import COLOURS, FERPLUS, canonical, remap
 from .training import plot_history, write_atomically
 
 # %% ../nbs/04_evaluation.ipynb #04-013
 #: The crop modes, as options of `predict_logits`.
-MODES = {"single": {}, "flip": dict(flip=True), "ten-crop": dict(ten_crop=True)}
+MODES = {'single': {}, 'flip': dict(flip=True), 'ten-crop': dict(ten_crop=True)}
 
 def _views(
     images: np.ndarray, # (N, H, W, 1)
@@ -35,7 +37,7 @@ def _views(
 ) -> list: # views of the images, each (N, h, w, 1)
     "The views of the same faces over which the logits are averaged."
     h, w = (n - crop for n in images.shape[1:3])
-    if ten_crop and min(h, w) < 0: raise ValueError(f"no crops of {crop} pixels in images of {images.shape[1:3]}")
+    if ten_crop and min(h, w) < 0: raise ValueError(f'no crops of {crop} pixels in images of {images.shape[1:3]}')
     corners = [(0, 0), (0, w), (h, 0), (h, w), (h//2, w//2)] if ten_crop else []
     views = [images[:, y:y+crop, x:x+crop] for y, x in corners] or [images]
     return views + [o[:, :, ::-1] for o in views] if flip or ten_crop else views
@@ -47,9 +49,9 @@ def _forward(
     batch_size: int, # images per call
 ) -> dict: # head name -> logits (N, C); the name is "" where the model has one unnamed output
     "One pass over one view."
-    if hasattr(model, "predict_on_batch"): parts = [model.predict(images, batch_size=batch_size, verbose=0)]
+    if hasattr(model, 'predict_on_batch'): parts = [model.predict(images, batch_size=batch_size, verbose=0)]
     else: parts = [model(np.ascontiguousarray(images[i:i+batch_size])) for i in range(0, len(images), batch_size)]
-    parts = [o if isinstance(o, dict) else {"": o} for o in parts]
+    parts = [o if isinstance(o, dict) else {'': o} for o in parts]
     return {k: np.concatenate([np.asarray(o[k], dtype=np.float32) for o in parts]) for k in parts[0]}
 
 def _enlarged(
@@ -70,11 +72,13 @@ def _batch(
     images = np.asarray(images)
     if images.ndim == 3: images = images[..., None]
     if images.ndim != 4 or images.shape[-1] != 1 or not images.size:
-        raise ValueError(f"images of shape {images.shape}: (N, H, W) or (N, H, W, 1) is needed, N >= 1")
-    if images.dtype.kind not in "uif" or not np.isfinite(images).all():
-        raise ValueError(f"images ({images.dtype}) hold values that are not finite numbers")
-    if images.dtype.kind == "f" and (images.min() < 0 or 0 < images.max() <= 1):
-        raise ValueError(f"images run from {images.min():.3g} to {images.max():.3g}: 0..255 is needed, the model does the scaling")
+        raise ValueError(f'images of shape {images.shape}: (N, H, W) or (N, H, W, 1) is needed, N >= 1')
+    if images.dtype.kind not in 'uif' or not np.isfinite(images).all():
+        raise ValueError(f'images ({images.dtype}) hold values that are not finite numbers')
+    if images.dtype.kind == 'f' and (images.min() < 0 or 0 < images.max() <= 1):
+        raise ValueError(
+            f'images run from {images.min():.3g} to {images.max():.3g}: 0..255 is needed, the model does the scaling'
+        )
     return images
 
 # %% ../nbs/04_evaluation.ipynb #04-018
@@ -89,13 +93,15 @@ def predict_logits(
     "The logits of every image, averaged over its views. Raises `ValueError` for images or outputs that are not usable."
     images = _batch(images)
     views = _views(images, flip, ten_crop, crop)
-    if ten_crop: views = [_enlarged(o, getattr(model, "input_shape", None)) for o in views]
+    if ten_crop: views = [_enlarged(o, getattr(model, 'input_shape', None)) for o in views]
     heads = [_forward(model, o, batch_size) for o in views]
     mean = {k: np.mean([o[k] for o in heads], axis=0) for k in heads[0]}
     for k, o in mean.items():
         if o.ndim != 2 or len(o) != len(images) or not np.isfinite(o).all():
-            raise ValueError(f"the model's output {k!r} {o.shape} is not one row of finite logits for each of {len(images)} images")
-    return mean[""] if set(mean) == {""} else mean
+            raise ValueError(
+                f"the model's output {k!r} {o.shape} is not one row of finite logits for each of {len(images)} images"
+            )
+    return mean[''] if set(mean) == {''} else mean
 
 # %% ../nbs/04_evaluation.ipynb #04-025
 def softmax(
@@ -103,7 +109,7 @@ def softmax(
     temperature: float = 1.0, # > 0; larger is softer
 ) -> np.ndarray: # (..., C), float64, each row sums to 1
     "Probabilities from logits. Raises `ValueError` for a temperature that is not positive."
-    if not temperature > 0: raise ValueError(f"temperature {temperature} is not positive")
+    if not temperature > 0: raise ValueError(f'temperature {temperature} is not positive')
     z = np.asarray(logits, dtype=np.float64) / temperature
     z = np.exp(z - z.max(axis=-1, keepdims=True))
     return z / z.sum(axis=-1, keepdims=True)
@@ -117,14 +123,16 @@ def _checked(
     "Labels and values that fit each other. Raises `ValueError` with the reason where they do not."
     labels, values = np.asarray(labels), np.asarray(values, dtype=np.float64)
     if labels.ndim != 1 or values.ndim != 2 or len(labels) != len(values):
-        raise ValueError(f"labels {labels.shape} and predictions {values.shape} do not fit: (N,) and (N, C) are needed")
-    if not len(labels): raise ValueError("nothing to evaluate: 0 rows")
-    if n_classes not in (None, values.shape[1]): raise ValueError(f"{values.shape[1]} columns for {n_classes} classes")
-    if labels.dtype.kind not in "iu": raise ValueError(f"labels are {labels.dtype}, not whole numbers")
+        raise ValueError(f'labels {labels.shape} and predictions {values.shape} do not fit: (N,) and (N, C) are needed')
+    if not len(labels): raise ValueError('nothing to evaluate: 0 rows')
+    if n_classes not in (None, values.shape[1]): raise ValueError(f'{values.shape[1]} columns for {n_classes} classes')
+    if labels.dtype.kind not in 'iu': raise ValueError(f'labels are {labels.dtype}, not whole numbers')
     if labels.min() < 0 or labels.max() >= values.shape[1]:
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but the classes from 0 to {values.shape[1] - 1}")
+        raise ValueError(
+            f'labels run from {labels.min()} to {labels.max()}, but the classes from 0 to {values.shape[1] - 1}'
+        )
     if not (fine := np.isfinite(values).all(axis=1)).all():
-        raise ValueError(f"NaN or infinity in row {fine.argmin()} of the predictions")
+        raise ValueError(f'NaN or infinity in row {fine.argmin()} of the predictions')
     return labels.astype(np.int64), values
 
 def _checked_probabilities(
@@ -136,7 +144,9 @@ def _checked_probabilities(
     labels, p = _checked(labels, probabilities, n_classes)
     off = np.maximum(np.abs(p.sum(axis=1) - 1), -p.min(axis=1))
     if off.max() > 1e-3:
-        raise ValueError(f"row {off.argmax()} is no distribution, its sum is {p.sum(axis=1)[off.argmax()]:.3f}: logits need `softmax` first")
+        raise ValueError(
+            f'row {off.argmax()} is no distribution, its sum is {p.sum(axis=1)[off.argmax()]:.3f}: logits need `softmax` first'
+        )
     return labels, (p := p.clip(0)) / p.sum(axis=1, keepdims=True)
 
 # %% ../nbs/04_evaluation.ipynb #04-031
@@ -147,8 +157,8 @@ def accuracy_interval(
 ) -> tuple[float, float]: # lower and upper end, 0..1
     "Wilson's score interval (Wilson 1927, J. Amer. Stat. Assoc. 22, 209-212). Raises `ValueError` for impossible counts."
     from scipy.stats import binomtest
-    if not 0 <= correct <= n or n < 1: raise ValueError(f"{correct} of {n} answers cannot be right")
-    interval = binomtest(int(correct), int(n)).proportion_ci(level, method="wilson")
+    if not 0 <= correct <= n or n < 1: raise ValueError(f'{correct} of {n} answers cannot be right')
+    interval = binomtest(int(correct), int(n)).proportion_ci(level, method='wilson')
     return float(interval.low), float(interval.high)
 
 # %% ../nbs/04_evaluation.ipynb #04-036
@@ -192,13 +202,13 @@ def calibration(
     bins: int = 15, # number of equally wide bins of confidence
 ) -> dict: # ece, and for every bin that is not empty: low, high, n, confidence, accuracy
     "Expected calibration error of the most probable class (Naeini et al. 2015; Guo et al. 2017)."
-    if bins < 1: raise ValueError(f"{bins} bins")
+    if bins < 1: raise ValueError(f'{bins} bins')
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     which = np.clip(np.ceil(confidence*bins).astype(int) - 1, 0, bins - 1)
     rows = [dict(low=i/bins, high=(i + 1)/bins, n=int((which == i).sum()),
                  confidence=float(confidence[which == i].mean()), accuracy=float(right[which == i].mean()))
             for i in np.unique(which).tolist()]
-    return dict(ece=sum(o["n"]*abs(o["confidence"] - o["accuracy"]) for o in rows)/len(right), bins=rows)
+    return dict(ece=sum(o['n']*abs(o['confidence'] - o['accuracy']) for o in rows)/len(right), bins=rows)
 
 # %% ../nbs/04_evaluation.ipynb #04-047
 def _mean(
@@ -227,21 +237,21 @@ def evaluate(
 ) -> dict: # ready for JSON: see the cell below
     "Every figure of this notebook for one set of predictions. Raises `ValueError` for input that cannot be judged."
     classes = [str(o) for o in classes]
-    if len(set(classes)) < len(classes): raise ValueError(f"a class is named twice: {classes}")
+    if len(set(classes)) < len(classes): raise ValueError(f'a class is named twice: {classes}')
     labels, p = _checked_probabilities(labels, probabilities, len(classes))
     n, predicted, true_p = len(labels), p.argmax(axis=1), p[np.arange(len(labels)), labels]
     scores, cal = per_class(labels, predicted, classes), calibration(labels, p, bins)
     for c, o in ranking(labels, p, classes).items(): scores[c].update(o)
-    present = [c for c in classes if scores[c]["support"]]
+    present = [c for c in classes if scores[c]['support']]
     right = int((predicted == labels).sum())
     return dict(
         n=n, classes=classes, absent=[c for c in classes if c not in present],
         accuracy=right/n, accuracy_95=list(accuracy_interval(right, n)),
-        macro_f1=_mean(scores, "f1", present), balanced_accuracy=_mean(scores, "recall", present),
-        ece=cal["ece"], nll=float(-np.log(true_p.clip(np.finfo(float).eps)).mean()),
+        macro_f1=_mean(scores, 'f1', present), balanced_accuracy=_mean(scores, 'recall', present),
+        ece=cal['ece'], nll=float(-np.log(true_p.clip(np.finfo(float).eps)).mean()),
         brier=float(((p - np.eye(len(classes))[labels])**2).sum(axis=1).mean()),
-        roc_auc=_mean(scores, "roc_auc", present), average_precision=_mean(scores, "average_precision", present),
-        per_class=scores, confusion=_confusion(labels, predicted, len(classes)), calibration=cal["bins"])
+        roc_auc=_mean(scores, 'roc_auc', present), average_precision=_mean(scores, 'average_precision', present),
+        per_class=scores, confusion=_confusion(labels, predicted, len(classes)), calibration=cal['bins'])
 
 # %% ../nbs/04_evaluation.ipynb #04-056
 def fit_temperature(
@@ -255,7 +265,7 @@ def fit_temperature(
     def nll(log_t):
         p = softmax(z, np.exp(log_t))[np.arange(len(z)), labels]
         return -np.log(p.clip(np.finfo(float).tiny)).mean() + ((log_t / prior)**2 / 2 / len(z) if prior else 0)
-    return float(np.exp(minimize_scalar(nll, bounds=np.log([.05, 20]), method="bounded", options=dict(xatol=1e-6)).x))
+    return float(np.exp(minimize_scalar(nll, bounds=np.log([.05, 20]), method='bounded', options=dict(xatol=1e-6)).x))
 
 # %% ../nbs/04_evaluation.ipynb #04-062
 def fit_vector_scaling(
@@ -273,7 +283,7 @@ def fit_vector_scaling(
         off = (p - np.eye(c)[labels])/n
         nll = -np.log(p[np.arange(n), labels].clip(np.finfo(float).tiny)).mean()
         return nll + (w @ w)/(2*n*prior**2), np.concatenate([(off*z*np.exp(log_a)).sum(0), off.sum(0)]) + w/(n*prior**2)
-    log_a, b = minimize(cost, np.zeros(2*c), jac=True, method="L-BFGS-B").x.reshape(2, c)
+    log_a, b = minimize(cost, np.zeros(2*c), jac=True, method='L-BFGS-B').x.reshape(2, c)
     return np.exp(log_a), b
 
 # %% ../nbs/04_evaluation.ipynb #04-066
@@ -281,10 +291,10 @@ def caption(
     record: dict, # what is known: name, split, rows, protocol, mode, engine, n; each may be missing
 ) -> str: # one line
     "What a figure was measured on."
-    rows = f"{record['rows']} rows" if record.get("rows") else None
-    mode = record.get("mode") and record["mode"].removesuffix("-crop") + " crop"
-    known = [record.get("name"), record.get("split"), rows, record.get("protocol"), mode, record.get("engine")]
-    return ", ".join([str(o) for o in known if o] + [f"n = {record['n']:,}"])
+    rows = f"{record['rows']} rows" if record.get('rows') else None
+    mode = record.get('mode') and record['mode'].removesuffix('-crop') + ' crop'
+    known = [record.get('name'), record.get('split'), rows, record.get('protocol'), mode, record.get('engine')]
+    return ', '.join([str(o) for o in known if o] + [f"n = {record['n']:,}"])
 
 def _canvas(
     title: str, # first line
@@ -294,9 +304,9 @@ def _canvas(
 ) -> tuple: # Figure, axes
     "An empty figure with its title."
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(figsize=size, dpi=60, layout="constrained", **grid)
+    fig, axes = plt.subplots(figsize=size, dpi=60, layout='constrained', **grid)
     plt.close(fig)
-    fig.suptitle("\n".join([title, *textwrap.wrap(note, int(13*size[0]))]), fontsize=9)
+    fig.suptitle('\n'.join([title, *textwrap.wrap(note, int(13*size[0]))]), fontsize=9)
     return fig, axes
 
 def _colour(
@@ -304,7 +314,7 @@ def _colour(
 ) -> list: # one colour for each
     "The library's colour of each class, or one from a palette."
     import seaborn as sns
-    return [COLOURS.get(canonical(c), spare) for c, spare in zip(classes, sns.color_palette("husl", len(classes)))]
+    return [COLOURS.get(canonical(c), spare) for c, spare in zip(classes, sns.color_palette('husl', len(classes)))]
 
 # %% ../nbs/04_evaluation.ipynb #04-069
 def plot_confusion(
@@ -312,15 +322,15 @@ def plot_confusion(
 ): # matplotlib Figure
     "Confusion matrix: share of each row in %, and the count."
     import seaborn as sns
-    counts = np.array(record["confusion"])
+    counts = np.array(record['confusion'])
     share = 100*counts/counts.sum(axis=1, keepdims=True).clip(1)
-    text = np.array([[f"{s:.0f}\n({n})" if n else "" for s, n in zip(*row)] for row in zip(share, counts)])
-    names = [f"{c} ({n})" for c, n in zip(record["classes"], counts.sum(axis=1))]
-    fig, ax = _canvas("Confusion matrix: % of each row (count)", caption(record), (5.4, 4.2))
-    sns.heatmap(share, annot=text, fmt="", cmap="Blues", vmin=0, vmax=100, cbar=False, linewidths=.5, ax=ax,
-                annot_kws=dict(fontsize=7), xticklabels=record["classes"], yticklabels=names)
-    ax.set(xlabel="predicted", ylabel="label (n)")
-    ax.tick_params(axis="x", rotation=30)
+    text = np.array([[f'{s:.0f}\n({n})' if n else '' for s, n in zip(*row)] for row in zip(share, counts)])
+    names = [f'{c} ({n})' for c, n in zip(record['classes'], counts.sum(axis=1))]
+    fig, ax = _canvas('Confusion matrix: % of each row (count)', caption(record), (5.4, 4.2))
+    sns.heatmap(share, annot=text, fmt='', cmap='Blues', vmin=0, vmax=100, cbar=False, linewidths=.5, ax=ax,
+                annot_kws=dict(fontsize=7), xticklabels=record['classes'], yticklabels=names)
+    ax.set(xlabel='predicted', ylabel='label (n)')
+    ax.tick_params(axis='x', rotation=30)
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #04-072
@@ -329,16 +339,19 @@ def plot_per_class(
 ): # matplotlib Figure
     "Recall with its 95 % interval, precision and F1 of every class that occurs."
     import seaborn as sns
-    scores = {c: o for c, o in record["per_class"].items() if o["support"]}
-    recall = np.array([o["recall"] for o in scores.values()])
-    ends = np.array([accuracy_interval(round(o["recall"]*o["support"]), o["support"]) for o in scores.values()]).T
+    scores = {c: o for c, o in record['per_class'].items() if o['support']}
+    recall = np.array([o['recall'] for o in scores.values()])
+    ends = np.array([accuracy_interval(round(o['recall']*o['support']), o['support']) for o in scores.values()]).T
     names = [f"{c} ({o['support']})" for c, o in scores.items()]
-    fig, ax = _canvas("Recall with 95 % interval, precision, F1", caption(record), (6, .8 + .33*len(names)))
+    fig, ax = _canvas('Recall with 95 % interval, precision, F1', caption(record), (6, .8 + .33*len(names)))
     sns.barplot(x=recall, y=names, hue=names, palette=_colour(scores), alpha=.6, legend=False, ax=ax)
-    ax.errorbar(recall, range(len(names)), xerr=np.abs(ends - recall), fmt="none", c="k", lw=1, capsize=3)
-    for key, mark in dict(precision="D", f1="o").items():
-        ax.plot([o[key] if o[key] is not None else np.nan for o in scores.values()], range(len(names)), mark, mfc="w", mec="k", ms=5, label=dict(f1="F1").get(key, key))
-    ax.set(xlim=(0, 1.02), xlabel="recall"); ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7)
+    ax.errorbar(recall, range(len(names)), xerr=np.abs(ends - recall), fmt='none', c='k', lw=1, capsize=3)
+    for key, mark in dict(precision='D', f1='o').items():
+        ax.plot(
+            [o[key] if o[key] is not None else np.nan for o in scores.values()], range(len(names)), mark, mfc='w',
+            mec='k', ms=5, label=dict(f1='F1').get(key, key),
+        )
+    ax.set(xlim=(0, 1.02), xlabel='recall'); ax.legend(loc='upper left', bbox_to_anchor=(1, 1), fontsize=7)
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #04-075
@@ -351,14 +364,18 @@ def _curves(
     **about, # title, xlabel, ylabel
 ): # matplotlib Figure
     "One curve for each class that has the score."
-    labels, p = _checked_probabilities(labels, probabilities, len(record["classes"]))
-    fig, ax = _canvas(about.pop("title"), caption(record), (5.4, 3.4))
-    for i, (c, colour) in enumerate(zip(record["classes"], _colour(record["classes"]))):
-        if (value := record["per_class"][c][score]) is not None:
-            ax.plot(*curve(labels == i, p[:, i])[:2], c=colour, lw=1.4, label=f"{c} {value:.3f}")
+    labels, p = _checked_probabilities(labels, probabilities, len(record['classes']))
+    fig, ax = _canvas(about.pop('title'), caption(record), (5.4, 3.4))
+    for i, (c, colour) in enumerate(zip(record['classes'], _colour(record['classes']))):
+        if (value := record['per_class'][c][score]) is not None:
+            ax.plot(*curve(labels == i, p[:, i])[:2], c=colour, lw=1.4, label=f'{c} {value:.3f}')
     ax.set(xlim=(-.01, 1.01), ylim=(-.01, 1.01), **about)
-    title = {"roc_auc": "area under the curve", "average_precision": "average precision"}[score]
-    if record[score] is not None: ax.legend(title=f"{title}\n(mean {record[score]:.3f})", fontsize=7, title_fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    title = {'roc_auc': 'area under the curve', 'average_precision': 'average precision'}[score]
+    if record[score] is not None:
+        ax.legend(
+            title=f'{title}\n(mean {record[score]:.3f})', fontsize=7, title_fontsize=7, loc='upper left',
+            bbox_to_anchor=(1, 1),
+        )
     return fig
 
 def plot_roc(
@@ -368,9 +385,9 @@ def plot_roc(
 ): # matplotlib Figure
     "ROC curve of each class against the rest; the dotted line is chance."
     from sklearn.metrics import roc_curve
-    fig = _curves(record, labels, probabilities, roc_curve, "roc_auc", title="ROC, each class against the rest",
-                  xlabel="false positive rate", ylabel="true positive rate (recall)")
-    fig.axes[0].plot([0, 1], [0, 1], ":", c="k", lw=1)
+    fig = _curves(record, labels, probabilities, roc_curve, 'roc_auc', title='ROC, each class against the rest',
+                  xlabel='false positive rate', ylabel='true positive rate (recall)')
+    fig.axes[0].plot([0, 1], [0, 1], ':', c='k', lw=1)
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #04-077
@@ -382,11 +399,13 @@ def plot_precision_recall(
     "Precision-recall curve of each class against the rest; the dotted lines are chance, the share of each class."
     from sklearn.metrics import precision_recall_curve
     curve = lambda y, p: precision_recall_curve(y, p)[1::-1]
-    fig = _curves(record, labels, probabilities, curve, "average_precision", title="Precision-recall, each class against the rest",
-                  xlabel="recall", ylabel="precision")
-    for line in fig.axes[0].lines: line.set_drawstyle("steps-post")
-    for c, colour in zip(record["classes"], _colour(record["classes"])):
-        fig.axes[0].axhline(record["per_class"][c]["support"]/record["n"], c=colour, ls=":", lw=.8)
+    fig = _curves(
+        record, labels, probabilities, curve, 'average_precision',
+        title='Precision-recall, each class against the rest', xlabel='recall', ylabel='precision',
+    )
+    for line in fig.axes[0].lines: line.set_drawstyle('steps-post')
+    for c, colour in zip(record['classes'], _colour(record['classes'])):
+        fig.axes[0].axhline(record['per_class'][c]['support']/record['n'], c=colour, ls=':', lw=.8)
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #04-080
@@ -394,18 +413,18 @@ def plot_reliability(
     record: dict, # from `evaluate`: calibration, ece; with what `caption` knows
 ): # matplotlib Figure
     "Reliability diagram: accuracy (with 95 % interval) by confidence, and the number of answers in each bin."
-    rows = record["calibration"]
-    x, acc = np.array([o["confidence"] for o in rows]), np.array([o["accuracy"] for o in rows])
-    ends = np.array([accuracy_interval(round(o["accuracy"]*o["n"]), o["n"]) for o in rows]).T
-    left, width = [o["low"] for o in rows], [o["high"] - o["low"] for o in rows]
+    rows = record['calibration']
+    x, acc = np.array([o['confidence'] for o in rows]), np.array([o['accuracy'] for o in rows])
+    ends = np.array([accuracy_interval(round(o['accuracy']*o['n']), o['n']) for o in rows]).T
+    left, width = [o['low'] for o in rows], [o['high'] - o['low'] for o in rows]
     grid = dict(nrows=2, sharex=True, height_ratios=[3, 1])
     fig, (top, low) = _canvas(f"Reliability: ECE {record['ece']:.3f}", caption(record), (4.4, 4), **grid)
-    top.bar(left, acc, width, align="edge", color="tab:blue", alpha=.5, ec="w")
-    top.errorbar(x, acc, yerr=np.abs(ends - acc), fmt="o", c="tab:blue", ms=3, lw=1, label="accuracy, 95 % interval")
-    top.plot([0, 1], [0, 1], ":", c="k", lw=1, label="calibrated")
-    low.bar(left, [o["n"] for o in rows], width, align="edge", color="grey", ec="w")
-    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02)); low.set(xlabel="confidence", ylabel="answers")
-    top.legend(fontsize=7, loc="upper left")
+    top.bar(left, acc, width, align='edge', color='tab:blue', alpha=.5, ec='w')
+    top.errorbar(x, acc, yerr=np.abs(ends - acc), fmt='o', c='tab:blue', ms=3, lw=1, label='accuracy, 95 % interval')
+    top.plot([0, 1], [0, 1], ':', c='k', lw=1, label='calibrated')
+    low.bar(left, [o['n'] for o in rows], width, align='edge', color='grey', ec='w')
+    top.set(ylabel='accuracy', xlim=(0, 1), ylim=(0, 1.02)); low.set(xlabel='confidence', ylabel='answers')
+    top.legend(fontsize=7, loc='upper left')
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #04-087
@@ -417,7 +436,7 @@ def confident_mistakes(
     "The wrong answers, by falling confidence."
     labels, p = _checked_probabilities(labels, probabilities)
     wrong = np.flatnonzero(p.argmax(axis=1) != labels)
-    return wrong[np.argsort(-p[wrong].max(axis=1), kind="stable")][:n]
+    return wrong[np.argsort(-p[wrong].max(axis=1), kind='stable')][:n]
 
 def plot_mistakes(
     record: dict, # from `evaluate`: classes; with what `caption` knows
@@ -427,14 +446,16 @@ def plot_mistakes(
     n: int = 12, # at most so many
 ): # matplotlib Figure
     "The most confident mistakes: label -> prediction, and the confidence."
-    worst, p, classes = confident_mistakes(labels, probabilities, n), np.asarray(probabilities), record["classes"]
+    worst, p, classes = confident_mistakes(labels, probabilities, n), np.asarray(probabilities), record['classes']
     rows = max(1, -(-len(worst)//6))
     grid = dict(nrows=rows, ncols=6, squeeze=False)
-    fig, axes = _canvas("Most confident mistakes: label -> prediction, confidence", caption(record), (7.2, .5 + 1.45*rows), **grid)
-    for ax in axes.flat: ax.axis("off")
+    fig, axes = _canvas(
+        'Most confident mistakes: label -> prediction, confidence', caption(record), (7.2, 0.5 + 1.45 * rows), **grid
+    )
+    for ax in axes.flat: ax.axis('off')
     for ax, i in zip(axes.flat, worst):
-        ax.imshow(np.squeeze(images[i]), cmap="gray", vmin=0, vmax=255)
-        ax.set_title(f"{classes[labels[i]]} -> {classes[p[i].argmax()]}\n{100*p[i].max():.0f} %", fontsize=7)
+        ax.imshow(np.squeeze(images[i]), cmap='gray', vmin=0, vmax=255)
+        ax.set_title(f'{classes[labels[i]]} -> {classes[p[i].argmax()]}\n{100*p[i].max():.0f} %', fontsize=7)
     return fig
 
 # %% ../nbs/04_evaluation.ipynb #04-090
@@ -443,7 +464,7 @@ def row_sets(
     split: str|None, # a split by name or role ("val", "test"); None: all rows, nothing known about training
 ) -> dict: # name of the set -> positions in `faces` (n,)
     "The rows to judge: official and clean, or all."
-    if split is None: return {"all": np.arange(len(faces))}
+    if split is None: return {'all': np.arange(len(faces))}
     parts = dict(official=faces.part(split), clean=faces.clean(split))
     return {k: np.flatnonzero(np.isin(faces.rows, o.rows)) for k, o in parts.items()}
 
@@ -454,9 +475,11 @@ def _as_trained(
 ): # (N, C)
     "The logits without the factors and offsets. Raises `ValueError` for those that cannot be taken out."
     if not scaling: return logits
-    factors, offsets = (np.asarray(scaling.get(k, ()) if isinstance(scaling, dict) else (), dtype=float) for k in ("factors", "offsets"))
+    factors, offsets = (
+        np.asarray(scaling.get(k, ()) if isinstance(scaling, dict) else (), dtype=float) for k in ('factors', 'offsets')
+    )
     if {factors.shape, offsets.shape} != {logits.shape[1:]} or not (factors > 0).all() or not np.isfinite([factors, offsets]).all():
-        raise ValueError(f"scaling: one factor above 0 and one offset are needed for each of {logits.shape[1]} classes")
+        raise ValueError(f'scaling: one factor above 0 and one offset are needed for each of {logits.shape[1]} classes')
     return (logits - offsets)/factors
 
 def _records(
@@ -468,31 +491,38 @@ def _records(
     **about, # what `caption` knows
 ): # yields records
     "One record for the expression labels; one for each FER+ protocol where votes and head exist."
-    heads = logits if isinstance(logits, dict) else {"expression": logits}
-    if "expression" not in heads: raise ValueError(f"the model has no output 'expression', only {sorted(heads)}")
-    p = softmax(heads["expression"], temperature)
-    raw = evaluate(faces.labels, softmax(_as_trained(heads["expression"], scaling)), faces.classes, bins)
-    before = {k: raw[k] for k in ("accuracy", "ece", "nll", "brier")}
-    yield dict(about, protocol="labels", temperature=temperature, **evaluate(faces.labels, p, faces.classes, bins), before=before)
-    if "ferplus" not in heads or faces.votes is None: return
-    for protocol in ("majority", "argmax"):
+    heads = logits if isinstance(logits, dict) else {'expression': logits}
+    if 'expression' not in heads: raise ValueError(f"the model has no output 'expression', only {sorted(heads)}")
+    p = softmax(heads['expression'], temperature)
+    raw = evaluate(faces.labels, softmax(_as_trained(heads['expression'], scaling)), faces.classes, bins)
+    before = {k: raw[k] for k in ('accuracy', 'ece', 'nll', 'brier')}
+    yield dict(
+        about, protocol='labels', temperature=temperature, **evaluate(faces.labels, p, faces.classes, bins),
+        before=before,
+    )
+    if 'ferplus' not in heads or faces.votes is None: return
+    for protocol in ('majority', 'argmax'):
         labels = ferplus_labels(faces.votes, protocol)
         if (known := labels >= 0).any():
-            p = softmax(heads["ferplus"][known])
-            yield dict(about, protocol=f"FER+ {protocol}", temperature=1.0, **evaluate(labels[known], p, FERPLUS, bins))
+            p = softmax(heads['ferplus'][known])
+            yield dict(about, protocol=f'FER+ {protocol}', temperature=1.0, **evaluate(labels[known], p, FERPLUS, bins))
 
 # %% ../nbs/04_evaluation.ipynb #04-093
 def vote_agreement(
     faces: FaceSet, # with votes
-    protocol: str = "majority", # as for `ferplus_labels`
+    protocol: str = 'majority', # as for `ferplus_labels`
 ) -> dict: # protocol, n (rows that the protocol counts), agreement, and per_class: agreement by label
     "How often the FER+ votes name the expression of the label; contempt never does. Raises `ValueError` without votes."
-    if faces.votes is None: raise ValueError("these faces have no FER+ votes")
+    if faces.votes is None: raise ValueError('these faces have no FER+ votes')
     voted = ferplus_labels(faces.votes, protocol)
     known = voted >= 0
     same, labels = (remap(voted, FERPLUS, faces.classes) == faces.labels)[known], faces.labels[known]
-    by_class = {c: _number(same[labels == i].mean()) if (labels == i).any() else None for i, c in enumerate(faces.classes)}
-    return dict(protocol=protocol, n=int(known.sum()), agreement=_number(same.mean()) if len(same) else None, per_class=by_class)
+    by_class = {
+        c: _number(same[labels == i].mean()) if (labels == i).any() else None for i, c in enumerate(faces.classes)
+    }
+    return dict(
+        protocol=protocol, n=int(known.sum()), agreement=_number(same.mean()) if len(same) else None, per_class=by_class
+    )
 
 # %% ../nbs/04_evaluation.ipynb #04-101
 def _figures(
@@ -503,11 +533,11 @@ def _figures(
     history=None, # CSV file or table: draw the learning curves, too
 ) -> dict: # file name -> Figure
     "Every figure of one record."
-    figures = {"confusion.png": plot_confusion(record), "per_class.png": plot_per_class(record),
-               "reliability.png": plot_reliability(record), "roc.png": plot_roc(record, labels, probabilities),
-               "precision_recall.png": plot_precision_recall(record, labels, probabilities)}
-    if images is not None: figures["mistakes.png"] = plot_mistakes(record, images, labels, probabilities)
-    if history is not None: figures["history.png"] = plot_history(history)
+    figures = {'confusion.png': plot_confusion(record), 'per_class.png': plot_per_class(record),
+               'reliability.png': plot_reliability(record), 'roc.png': plot_roc(record, labels, probabilities),
+               'precision_recall.png': plot_precision_recall(record, labels, probabilities)}
+    if images is not None: figures['mistakes.png'] = plot_mistakes(record, images, labels, probabilities)
+    if history is not None: figures['history.png'] = plot_history(history)
     return figures
 
 def save_report(
@@ -516,27 +546,27 @@ def save_report(
     figures: dict|None = None, # file name -> Figure
 ) -> Path: # the JSON file
     "Write figures and JSON, each in one step, the JSON last. Raises `ValueError` where a file stands in the way."
-    text, drawn = json.dumps(report, indent=1, allow_nan=False) + "\n", {}
+    text, drawn = json.dumps(report, indent=1, allow_nan=False) + '\n', {}
     for name, fig in (figures or {}).items():
-        fig.savefig(buffer := io.BytesIO(), format="png", dpi=100, metadata=dict(Software=None))
+        fig.savefig(buffer := io.BytesIO(), format='png', dpi=100, metadata=dict(Software=None))
         drawn[name] = buffer.getvalue()
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir(): raise ValueError(f"{folder} is a file, not a folder")
+    if folder.exists() and not folder.is_dir(): raise ValueError(f'{folder} is a file, not a folder')
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (drawn | {"evaluation.json": text.encode()}).items():
+    for name, content in (drawn | {'evaluation.json': text.encode()}).items():
         write_atomically(folder/name, lambda p: Path(p).write_bytes(content))
-    return folder/"evaluation.json"
+    return folder/'evaluation.json'
 
 # %% ../nbs/04_evaluation.ipynb #04-102
 def evaluate_model(
     predict, # a Keras model, or a function from images (n, h, w, 1) to logits (n, C) or {"expression": ..., "ferplus": ...}
     faces: FaceSet, # all rows, with the training rows, which decide what is clean
-    split: str|None = "val", # rows to judge, by name or role; None: all rows
+    split: str|None = 'val', # rows to judge, by name or role; None: all rows
     out=None, # folder for evaluation.json and the figures; None: write nothing
     temperature: float = 1.0, # of the expression head (`fit_temperature`)
-    modes=("single",), # keys of `MODES`; the first one is drawn
-    name: str = "model", # for captions and the model card
-    engine: str = "keras", # what computed the logits: keras, fp32, fp16, int8, ...
+    modes=('single',), # keys of `MODES`; the first one is drawn
+    name: str = 'model', # for captions and the model card
+    engine: str = 'keras', # what computed the logits: keras, fp32, fp16, int8, ...
     bins: int = 15, # bins of the calibration error
     show_faces: bool = False, # draw the mistakes? Not where the data may not be shown
     history=None, # CSV file or table of the training
@@ -544,22 +574,29 @@ def evaluate_model(
     scaling: dict|None = None, # factors and offsets of the classes that the network holds: {"factors": (C,), "offsets": (C,)}
 ) -> dict: # name, edition, split, figures, and results: one record for each of rows x protocol x mode; `before` is the same without calibration
     "Judge a model on the official and the clean rows of a split, under every label protocol the data offers."
-    if unknown := set(modes) - set(MODES): raise ValueError(f"crop mode {sorted(unknown)} is none of {list(MODES)}")
+    if unknown := set(modes) - set(MODES): raise ValueError(f'crop mode {sorted(unknown)} is none of {list(MODES)}')
     sets, results, figures = row_sets(faces, split), [], {}
     every = next(iter(sets.values()))
     part = faces[every]
-    split = str(part.split[0]) if split else "all"
+    split = str(part.split[0]) if split else 'all'
     for mode in modes:
         logits = predict_logits(predict, part.images, batch_size, **MODES[mode])
         for rows, i in sets.items():
             at = np.isin(every, i)
             chosen = {k: v[at] for k, v in logits.items()} if isinstance(logits, dict) else logits[at]
-            results += _records(part[at], chosen, temperature, bins, scaling, name=name, engine=engine, split=split, rows=rows, mode=mode)
+            results += _records(
+                part[at], chosen, temperature, bins, scaling, name=name, engine=engine, split=split, rows=rows,
+                mode=mode,
+            )
         if out is not None and not figures:
-            p = softmax(logits["expression"] if isinstance(logits, dict) else logits, temperature)
+            p = softmax(logits['expression'] if isinstance(logits, dict) else logits, temperature)
             figures = _figures(results[0], part.labels, p, part.images if show_faces else None, history)
-    report = dict(name=name, edition=faces.edition, split=split, figures={k: caption(results[0]) for k in figures}, results=results)
-    if part.votes is not None: report["vote_agreement"] = {split: [vote_agreement(part, p) for p in ("majority", "argmax")]}
+    report = dict(
+        name=name, edition=faces.edition, split=split, figures={k: caption(results[0]) for k in figures},
+        results=results,
+    )
+    if part.votes is not None:
+        report['vote_agreement'] = {split: [vote_agreement(part, p) for p in ('majority', 'argmax')]}
     if out is not None: save_report(out, report, figures)
     return report
 
@@ -569,36 +606,45 @@ def read_looks(
 ) -> list|None: # dicts with look, when, rows, why; None where there is no such file
     "The looks at test rows so far. Raises `ValueError` that names a file which is no such log."
     if not (file := Path(file)).is_file(): return None
-    try: looks = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as e: raise ValueError(f"{file}: not JSON ({e})") from None
-    if not isinstance(looks, list) or not all(isinstance(o, dict) for o in looks): raise ValueError(f"{file}: not a list of looks")
+    try: looks = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError as e: raise ValueError(f'{file}: not JSON ({e})') from None
+    if not isinstance(looks, list) or not all(isinstance(o, dict) for o in looks):
+        raise ValueError(f'{file}: not a list of looks')
     return looks
 
 def log_looks(
     folder, # of looks.json, created where it is missing
     faces: FaceSet, # all rows
     splits, # what will be judged, by name or role; only test rows count
-    why: str = "", # the reason
+    why: str = '', # the reason
 ) -> list: # all looks so far
     "Write down a look at the test rows, in one step. Raises `ValueError` as `read_looks` does, or for a split that is not there."
-    names = [o for o in dict.fromkeys(faces.part(s).split[0].item() for s in splits) if o in ("test", ROLES["test"])]
-    looks = read_looks(file := Path(folder)/"looks.json") or []
+    names = [o for o in dict.fromkeys(faces.part(s).split[0].item() for s in splits) if o in ('test', ROLES['test'])]
+    looks = read_looks(file := Path(folder)/'looks.json') or []
     if not names: return looks
-    looks.append(dict(look=len(looks) + 1, when=datetime.now(timezone.utc).date().isoformat(), rows=", ".join(names), why=why or "not said"))
+    looks.append(
+        dict(
+            look=len(looks) + 1, when=datetime.now(UTC).date().isoformat(), rows=', '.join(names), why=why or 'not said'
+        )
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda p: Path(p).write_text(json.dumps(looks, indent=1) + "\n", encoding="utf-8"))
+    write_atomically(file, lambda p: Path(p).write_text(json.dumps(looks, indent=1) + '\n', encoding='utf-8'))
     return looks
 
 # %% ../nbs/04_evaluation.ipynb #04-115
-_KEY = ("split", "rows", "protocol", "mode", "engine")
-_COMPARED = dict(results=(_KEY, ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")), # what a record is about, and its figures
-                 robustness=(("split", "rows", "change", "engine"), ("accuracy", "loss")))
+_KEY = ('split', 'rows', 'protocol', 'mode', 'engine')
+_COMPARED = dict(
+    results=(
+        _KEY, ('accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll'),
+    ),  # what a record is about, and its figures
+    robustness=(('split', 'rows', 'change', 'engine'), ('accuracy', 'loss')),
+)
 
 def join_reports(
     *reports: dict, # from `evaluate_model`; the first gives name and edition
 ) -> dict: # one report with all records
     "All records in one report; a later record replaces an earlier one of the same split, rows, protocol, mode and engine."
-    records = {tuple(r[k] for k in _KEY): r for o in reports for r in o["results"]}
+    records = {tuple(r[k] for k in _KEY): r for o in reports for r in o['results']}
     return {k: v for o in reversed(reports) for k, v in o.items()} | dict(results=list(records.values()))
 
 def differences(
@@ -613,7 +659,7 @@ def differences(
         for r in written.get(kind, []):
             key = tuple(r[k] for k in about)
             if key not in new: lines.append(f"{', '.join(key)}: not measured"); continue
-            if r["n"] != new[key]["n"]: lines.append(f"{', '.join(key)}: n {r['n']} written, {new[key]['n']} measured")
+            if r['n'] != new[key]['n']: lines.append(f"{', '.join(key)}: n {r['n']} written, {new[key]['n']} measured")
             lines += [f"{', '.join(key)}: {m} {r[m]:.4f} written, {new[key][m]:.4f} measured"
                       for m in measures if abs(r[m] - new[key][m]) > tolerance]
     return lines
@@ -621,90 +667,145 @@ def differences(
 # %% ../nbs/04_evaluation.ipynb #04-118
 #: Results of others on the official PrivateTest rows of FER2013: (what, accuracy in %, remark). None was measured by this project unless it says so.
 ANCHORS = (
-    ("two introductory small-CNN tutorials", "62.1 and 63.9", "as published"),
-    ("`fer` 25.10.3 (mini-Xception, 58 k parameters)", "65.8", "measured for this project, single crop; its authors had chosen it with the test rows in sight"),
-    ("Tang 2013, winner of the challenge", "71.16", "as published (arXiv 1306.0239); the test rows were unknown then"),
-    ("Pramerdorfer & Kampel 2016, best single network", "72.7", "as published (arXiv 1612.02903); from scratch, no other data"),
+    ('two introductory small-CNN tutorials', '62.1 and 63.9', 'as published'),
+    (
+        '`fer` 25.10.3 (mini-Xception, 58 k parameters)', '65.8',
+        'measured for this project, single crop; its authors had chosen it with the test rows in sight',
+    ),
+    ('Tang 2013, winner of the challenge', '71.16', 'as published (arXiv 1306.0239); the test rows were unknown then'),
+    (
+        'Pramerdorfer & Kampel 2016, best single network', '72.7',
+        'as published (arXiv 1612.02903); from scratch, no other data',
+    ),
 )
 
 def _markdown_table(
     rows: list, # dicts; the keys of all of them make the header
 ) -> str: # "" where there are no rows
     "A Markdown table."
-    if not rows: return ""
+    if not rows: return ''
     header = list(dict.fromkeys(k for o in rows for k in o))
-    line = lambda cells: "| " + " | ".join(str(o).replace("|", "\\|").replace("\n", " ") for o in cells) + " |"
-    return "\n".join([line(header), line(["---"]*len(header)), *(line(o.get(k, "") for k in header) for o in rows)])
+    line = lambda cells: '| ' + ' | '.join(str(o).replace('|', '\\|').replace('\n', ' ') for o in cells) + ' |'
+    return '\n'.join([line(header), line(['---']*len(header)), *(line(o.get(k, '') for k in header) for o in rows)])
 
 def _shown(
     value # anything from metadata or figures
 ) -> str:
     "A value as it stands in a table."
     if isinstance(value, (dict, list, tuple)): return json.dumps(value, ensure_ascii=False, default=str)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f'{value:,}' if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 def _percent(
     x, # 0..1 or None
     digits: int = 1, # after the point
 ) -> str:
     "In %, or a dash."
-    return "-" if x is None else f"{100*x:.{digits}f}"
+    return '-' if x is None else f'{100*x:.{digits}f}'
 
 def _interval(
     record: dict # from `evaluate`
 ) -> str:
     "The 95 % interval in %."
-    return " to ".join(_percent(o) for o in record["accuracy_95"])
+    return ' to '.join(_percent(o) for o in record['accuracy_95'])
 
 # %% ../nbs/04_evaluation.ipynb #04-120
 def results_table(
     records: list, # from `evaluate_model`
 ) -> str: # Markdown
     "Every record with what it was measured on and its interval."
-    return _markdown_table([{
-        "split": o["split"], "rows": o["rows"], "judged by": o["protocol"], "crop": o["mode"], "engine": o["engine"], "n": f"{o['n']:,}",
-        "accuracy, % (95 % interval)": f"**{_percent(o['accuracy'], 2)}** ({_interval(o)})", "macro-F1, %": _percent(o["macro_f1"]),
-        "balanced accuracy, %": _percent(o["balanced_accuracy"]), "ROC-AUC, %": _percent(o["roc_auc"]),
-        "ECE": f"{o['ece']:.3f}", "NLL": f"{o['nll']:.3f}", "Brier": f"{o['brier']:.3f}"} for o in records])
+    return _markdown_table(
+        [
+            {
+                'split': o['split'], 'rows': o['rows'], 'judged by': o['protocol'], 'crop': o['mode'],
+                'engine': o['engine'], 'n': f'{o["n"]:,}',
+                'accuracy, % (95 % interval)': f'**{_percent(o["accuracy"], 2)}** ({_interval(o)})',
+                'macro-F1, %': _percent(o['macro_f1']), 'balanced accuracy, %': _percent(o['balanced_accuracy']),
+                'ROC-AUC, %': _percent(o['roc_auc']), 'ECE': f'{o["ece"]:.3f}', 'NLL': f'{o["nll"]:.3f}',
+                'Brier': f'{o["brier"]:.3f}',
+            }
+            for o in records
+        ]
+    )
 
 def class_table(
     record: dict, # from `evaluate`
 ) -> str: # Markdown
     "Precision, recall, F1, support of each class."
-    return _markdown_table([{
-        "class": c, "recall, %": _percent(o["recall"]), "precision, %": _percent(o["precision"]), "F1, %": _percent(o["f1"]),
-        "average precision, %": _percent(o["average_precision"]), "n": o["support"]} for c, o in record["per_class"].items()])
+    return _markdown_table(
+        [
+            {
+                'class': c, 'recall, %': _percent(o['recall']), 'precision, %': _percent(o['precision']),
+                'F1, %': _percent(o['f1']), 'average precision, %': _percent(o['average_precision']), 'n': o['support'],
+            }
+            for c, o in record['per_class'].items()
+        ]
+    )
 
 def robustness_table(
     records: list, # from `fer_nb.robustness.robustness`
 ) -> str: # Markdown
     "Every change of the faces, what is left and what it costs."
-    return _markdown_table([{
-        "change": o["change"], "engine": o["engine"], "rows": f"{o['split']}, {o['rows']}", "n": f"{o['n']:,}",
-        "accuracy, % (95 % interval)": f"{_percent(o['accuracy'], 2)} ({_interval(o)})",
-        "loss, points (95 % interval)": "" if o["change"] == "none" else f"{100*o['loss']:.1f} ({' to '.join(_percent(e) for e in o['loss_95'])})"} for o in records])
+    return _markdown_table(
+        [
+            {
+                'change': o['change'], 'engine': o['engine'], 'rows': f'{o["split"]}, {o["rows"]}', 'n': f'{o["n"]:,}',
+                'accuracy, % (95 % interval)': f'{_percent(o["accuracy"], 2)} ({_interval(o)})',
+                'loss, points (95 % interval)': ''
+                if o['change'] == 'none'
+                else f'{100 * o["loss"]:.1f} ({" to ".join(_percent(e) for e in o["loss_95"])})',
+            }
+            for o in records
+        ]
+    )
 
 # %% ../nbs/04_evaluation.ipynb #04-121
 def seeds_table(
     records: list, # `summary` of a study's report
 ) -> str: # Markdown
     "Mean and standard deviation over the seeds, for every kind of rows; where there are several variants, also the difference to the first."
-    several = len({o.get("variant") for o in records}) > 1
-    name = lambda o: {"variant": o["variant"]} if several else {}
-    versus = lambda o: {"difference, points": "" if o["difference"] is None else f"{100*o['difference']:+.2f}"} if several else {}
-    return _markdown_table([name(o) | {
-        "rows": f"{o['split']}, {o['rows']}", "protocol": o["protocol"], "crop": o["mode"], "n": f"{o['n']:,}", "seeds": o["seeds"], "accuracy, %": _percent(o["accuracy"], 2)} | versus(o) | {
-        "sd, points": "" if o["sd"] is None else _percent(o["sd"], 2), "macro-F1": f"{o['macro_f1']:.3f}", "balanced accuracy, %": _percent(o["balanced_accuracy"])} for o in records])
+    several = len({o.get('variant') for o in records}) > 1
+    name = lambda o: {'variant': o['variant']} if several else {}
+    versus = lambda o: (
+        {'difference, points': '' if o['difference'] is None else f'{100 * o["difference"]:+.2f}'} if several else {}
+    )
+    return _markdown_table(
+        [
+            name(o)
+            | {
+                'rows': f'{o["split"]}, {o["rows"]}', 'protocol': o['protocol'], 'crop': o['mode'], 'n': f'{o["n"]:,}',
+                'seeds': o['seeds'], 'accuracy, %': _percent(o['accuracy'], 2),
+            }
+            | versus(o)
+            | {
+                'sd, points': '' if o['sd'] is None else _percent(o['sd'], 2), 'macro-F1': f'{o["macro_f1"]:.3f}',
+                'balanced accuracy, %': _percent(o['balanced_accuracy']),
+            }
+            for o in records
+        ]
+    )
 
 def calibration_table(
     records: list, # from `evaluate_model`
     record: dict, # the model, split and mode of this one
 ) -> str: # Markdown; "" where the records do not say
     "Before and after calibration."
-    same = [o for o in records if "before" in o and all(o[k] == record[k] for k in ("split", "protocol", "mode", "engine"))]
-    return _markdown_table([{
-        "rows": o["rows"], "logits": name, "accuracy, %": _percent(v["accuracy"], 2), "ECE": f"{v['ece']:.3f}", "NLL": f"{v['nll']:.3f}", "Brier": f"{v['brier']:.3f}"}
-        for o in same for name, v in (("as trained", o["before"]), ("calibrated", o))]) if same else ""
+    same = [
+        o for o in records if 'before' in o and all(o[k] == record[k] for k in ('split', 'protocol', 'mode', 'engine'))
+    ]
+    return (
+        _markdown_table(
+            [
+                {
+                    'rows': o['rows'], 'logits': name, 'accuracy, %': _percent(v['accuracy'], 2),
+                    'ECE': f'{v["ece"]:.3f}', 'NLL': f'{v["nll"]:.3f}', 'Brier': f'{v["brier"]:.3f}',
+                }
+                for o in same
+                for name, v in (('as trained', o['before']), ('calibrated', o))
+            ]
+        )
+        if same
+        else ''
+    )
 
 def engine_table(
     records: list, # from `evaluate_model`
@@ -712,20 +813,24 @@ def engine_table(
 ) -> str: # Markdown; "" where there is only one engine
     "The same rows through every engine; the first one (Keras where it was measured) is the reference."
     same = [o for o in records if all(o[k] == record[k] for k in _KEY[:-1])]
-    same.sort(key=lambda o: o["engine"] != "keras")
-    rows = [{"engine": o["engine"], "accuracy, %": _percent(o["accuracy"], 2),
+    same.sort(key=lambda o: o['engine'] != 'keras')
+    rows = [{'engine': o['engine'], 'accuracy, %': _percent(o['accuracy'], 2),
              f"difference to {same[0]['engine']}, points": f"{100*(o['accuracy'] - same[0]['accuracy']):+.2f}",
-             "macro-F1, %": _percent(o["macro_f1"]), "ECE": f"{o['ece']:.3f}", "n": f"{o['n']:,}"} for o in same]
-    return _markdown_table(rows) if len(rows) > 1 else ""
+             'macro-F1, %': _percent(o['macro_f1']), 'ECE': f"{o['ece']:.3f}", 'n': f"{o['n']:,}"} for o in same]
+    return _markdown_table(rows) if len(rows) > 1 else ''
 
 # %% ../nbs/04_evaluation.ipynb #04-124
-_PROSE = ("name", "classes", "data", "licence", "looks", "command", "selection", "pretraining", "scaling") # told elsewhere than in the table of facts
+# told elsewhere than in the table of facts
+_PROSE = ('name', 'classes', 'data', 'licence', 'looks', 'command', 'selection', 'pretraining', 'scaling')
 
 def _headline(
     records: list, # from `evaluate_model`
 ) -> dict: # the record that stands for the model
     "Expression labels on all official rows, single crop where there is one; test rows before any others."
-    order = lambda o: (o["protocol"] != "labels", o["split"] not in ("PrivateTest", "test"), o["rows"] == "clean", o["mode"] != "single")
+    order = lambda o: (
+        o['protocol'] != 'labels', o['split'] not in ('PrivateTest', 'test'), o['rows'] == 'clean',
+        o['mode'] != 'single',
+    )
     return min(records, key=order)
 
 def _what(
@@ -734,19 +839,27 @@ def _what(
     record: dict, # the headline
 ) -> list: # paragraphs
     "Name, headline and the facts of the model file."
-    clean = [o for o in figures["results"] if o["rows"] == "clean" and all(o[k] == record[k] for k in _KEY if k != "rows")]
+    clean = [
+        o for o in figures['results'] if o['rows'] == 'clean' and all(o[k] == record[k] for k in _KEY if k != 'rows')
+    ]
     text = f"It names the expression shown on a cropped face, one of: {', '.join(metadata['classes'])}.\n\n"
     text += f"Accuracy **{_percent(record['accuracy'], 2)} %** (95 % interval {_interval(record)}; {caption(record)})"
-    text += "".join(f"; **{_percent(o['accuracy'], 2)} %** ({_interval(o)}) on the n = {o['n']:,} of these rows whose pixels "
-                    "do not stand in the training rows" for o in clean) + "."
-    facts = [{"fact": k.replace("_", " "), "value": _shown(v)} for k, v in metadata.items() if k not in _PROSE]
+    text += (
+        ''.join(
+            f'; **{_percent(o["accuracy"], 2)} %** ({_interval(o)}) on the n = {o["n"]:,} of these rows whose pixels '
+            'do not stand in the training rows'
+            for o in clean
+        )
+        + '.'
+    )
+    facts = [{'fact': k.replace('_', ' '), 'value': _shown(v)} for k, v in metadata.items() if k not in _PROSE]
     return [f"# Model card: {metadata['name']}", text, _markdown_table(facts)]
 
 def _counted(
     figures: dict, # as for `model_card`
 ) -> dict: # {} where nothing was counted
     "What `describe` found, as a dictionary."
-    data = figures.get("data") or {}
+    data = figures.get('data') or {}
     return asdict(data) if is_dataclass(data) else data
 
 # %% ../nbs/04_evaluation.ipynb #04-125
@@ -755,13 +868,27 @@ def _protocol(
     figures: dict, # as for `model_card`
 ) -> list: # paragraphs
     "Data, selection, and the log of looks at the test rows."
-    looks = figures.get("looks", metadata.get("looks"))
-    log = "Every look at the test rows:\n\n" + _markdown_table([o if isinstance(o, dict) else {"look": o} for o in looks]) if looks else \
-          "No log of the looks at the test rows was given." if looks is None else "The test rows have not been looked at."
-    counts = [{"split": k, **n, "all": sum(n.values())} for k, n in _counted(figures).get("counts", {}).items()]
-    return ["## Data and protocol", _markdown_table(counts), "\n".join([
-        f"- Training data: {_shown(metadata['data'])}", f"- Pretraining: {_shown(metadata.get('pretraining', 'not stated'))}",
-        f"- Selection (epochs, recipe, seed, temperature): {_shown(metadata.get('selection', 'not stated'))}"]), log]
+    looks = figures.get('looks', metadata.get('looks'))
+    log = (
+        'Every look at the test rows:\n\n' + _markdown_table([o if isinstance(o, dict) else {'look': o} for o in looks])
+        if looks
+        else 'No log of the looks at the test rows was given.'
+        if looks is None
+        else 'The test rows have not been looked at.'
+    )
+    counts = [{'split': k, **n, 'all': sum(n.values())} for k, n in _counted(figures).get('counts', {}).items()]
+    return [
+        '## Data and protocol',
+        _markdown_table(counts),
+        '\n'.join(
+            [
+                f'- Training data: {_shown(metadata["data"])}',
+                f'- Pretraining: {_shown(metadata.get("pretraining", "not stated"))}',
+                f'- Selection (epochs, recipe, seed, temperature): {_shown(metadata.get("selection", "not stated"))}',
+            ]
+        ),
+        log,
+    ]
 
 _READING = """Intervals are Wilson's and cover the sampling of the test images alone. *Official* rows are all rows of the split; *clean* rows are those whose
 pixels do not stand in the training rows. *Single* crop is what ships; *flip* and *ten-crop* average over 2 and 10 views. A ten-crop view has 44 pixels; a Keras
@@ -772,37 +899,68 @@ def _results(
     record: dict, # the headline
 ) -> list: # paragraphs
     "All figures, per class, calibration, engines, seeds, pictures."
-    records, seeds = figures["results"], figures.get("seeds")
-    parts = ["## Results", _READING, results_table(records)]
-    if seeds: parts += ["### Other seeds", "The same recipe with other seeds, before export: mean and standard deviation.", seeds_table(seeds)]
-    parts += ["### Per class", f"{caption(record)}.", class_table(record), "### Calibration", calibration_table(records, record),
-              "*As trained* is without the temperature and without factors and offsets of the classes, where the model has any. "
-              f"Temperature {record['temperature']:.3f}: expected calibration error {record['ece']:.3f}, NLL {record['nll']:.3f}, "
-              f"Brier {record['brier']:.3f} ({caption(record)})."]
-    engines, exports = engine_table(records, record), _markdown_table(figures.get("exports", []))
-    if engines or exports: parts += ["### The exported files", f"{caption(record | dict(engine=None))}.", engines, exports]
-    if spoilt := figures.get("robustness"): parts += ["### Spoilt faces", "One change at a time, the same rows; the intervals of the losses are those of paired shares.", robustness_table(spoilt)]
-    return parts + [f"![{text}]({name})" for name, text in figures.get("figures", {}).items() if name != "mistakes.png"]
+    records, seeds = figures['results'], figures.get('seeds')
+    parts = ['## Results', _READING, results_table(records)]
+    if seeds:
+        parts += [
+            '### Other seeds',
+            'The same recipe with other seeds, before export: mean and standard deviation.', seeds_table(seeds),
+        ]
+    parts += [
+        '### Per class',
+        f'{caption(record)}.', class_table(record),
+        '### Calibration',
+        calibration_table(records, record),
+        '*As trained* is without the temperature and without factors and offsets of the classes, where the model has any. '
+        f'Temperature {record["temperature"]:.3f}: expected calibration error {record["ece"]:.3f}, NLL {record["nll"]:.3f}, '
+        f'Brier {record["brier"]:.3f} ({caption(record)}).',
+    ]
+    engines, exports = engine_table(records, record), _markdown_table(figures.get('exports', []))
+    if engines or exports:
+        parts += ['### The exported files', f'{caption(record | dict(engine=None))}.', engines, exports]
+    if spoilt := figures.get('robustness'):
+        parts += [
+            '### Spoilt faces',
+            'One change at a time, the same rows; the intervals of the losses are those of paired shares.',
+            robustness_table(spoilt),
+        ]
+    return parts + [f'![{text}]({name})' for name, text in figures.get('figures', {}).items() if name != 'mistakes.png']
 
 # %% ../nbs/04_evaluation.ipynb #04-126
-_FACTS = dict(official="all rows of the official splits are there", blank="blank images", groups="groups of identical images",
-              copies="images that repeat an earlier one", conflicting="groups of identical images with different labels",
-              leaked="images that stand in the training rows, too", ferplus="faces counted by the FER+ rules", skipped="files left out")
+_FACTS = dict(
+    official='all rows of the official splits are there', blank='blank images', groups='groups of identical images',
+    copies='images that repeat an earlier one', conflicting='groups of identical images with different labels',
+    leaked='images that stand in the training rows, too', ferplus='faces counted by the FER+ rules',
+    skipped='files left out',
+)
 
 def _noise(
     figures: dict, # as for `model_card`
     record: dict, # the headline
 ) -> list: # paragraphs
     "Leak and label noise, as counted."
-    clean = [o for o in figures["results"] if o["rows"] == "clean" and o["protocol"] == "labels" and o["split"] == record["split"]]
-    parts = [f"{record['n'] - o['n']:,} of the {record['n']:,} {o['split']} rows ({_percent(1 - o['n']/record['n'])} %) stand pixel for pixel "
-             "in the training rows; the clean rows leave them out." for o in clean[:1]]
-    for split, rows in figures.get("vote_agreement", {}).items():
-        parts += [f"The FER+ taggers name the labelled expression on {_percent(o['agreement'])} % of the {o['n']:,} {split} rows that the "
-                  f"{o['protocol']} rule counts ({', '.join(f'{c} {_percent(v, 0)}' for c, v in o['per_class'].items())})." for o in rows]
-    facts = [{"counted in the data": _FACTS.get(k, k), "value": _shown(len(v) if isinstance(v, list) else v)}
-             for k, v in _counted(figures).items() if k not in ("edition", "counts")]
-    return ["## Label noise and the leak between training and test rows", *(parts or ["Not counted."]), _markdown_table(facts)]
+    clean = [
+        o
+        for o in figures['results']
+        if o['rows'] == 'clean' and o['protocol'] == 'labels' and o['split'] == record['split']
+    ]
+    parts = [
+        f'{record["n"] - o["n"]:,} of the {record["n"]:,} {o["split"]} rows ({_percent(1 - o["n"] / record["n"])} %) stand pixel for pixel '
+        'in the training rows; the clean rows leave them out.'
+        for o in clean[:1]
+    ]
+    for split, rows in figures.get('vote_agreement', {}).items():
+        parts += [
+            f'The FER+ taggers name the labelled expression on {_percent(o["agreement"])} % of the {o["n"]:,} {split} rows that the '
+            f'{o["protocol"]} rule counts ({", ".join(f"{c} {_percent(v, 0)}" for c, v in o["per_class"].items())}).'
+            for o in rows
+        ]
+    facts = [{'counted in the data': _FACTS.get(k, k), 'value': _shown(len(v) if isinstance(v, list) else v)}
+             for k, v in _counted(figures).items() if k not in ('edition', 'counts')]
+    return [
+        '## Label noise and the leak between training and test rows',
+        *(parts or ['Not counted.']), _markdown_table(facts),
+    ]
 
 # %% ../nbs/04_evaluation.ipynb #04-128
 _USE = """## Intended use
@@ -818,7 +976,7 @@ classes; a confidence is a statement about labels like those of the training dat
 - Claims about what someone feels. People do not show one emotion by one face: similar movements express different emotions, and the same emotion looks different with person, culture and situation
   (Barrett et al. 2019, *Emotional Expressions Reconsidered*, Psychological Science in the Public Interest 20(1), 1-68)."""
 
-_OTHERS = "On the official PrivateTest rows of FER2013. Protocols differ, and many published figures chose their model with the test rows in sight."
+_OTHERS = 'On the official PrivateTest rows of FER2013. Protocols differ, and many published figures chose their model with the test rows in sight.'
 
 _GROUPS = """## Groups that were not evaluated
 
@@ -835,27 +993,39 @@ def model_card(
     figures: dict, # from `evaluate_model` or `join_reports`; also seeds (`summary` of a study's report), looks, exports [dict], data (from `describe`), where known
 ) -> str: # Markdown
     "The model card. Every result comes from `figures`. Raises `ValueError` where name, classes, data, licence or results are missing."
-    if missing := [k for k in ("name", "classes", "data", "licence") if not metadata.get(k)]: raise ValueError(f"the metadata lack {', '.join(missing)}")
-    if not figures.get("results"): raise ValueError("no results: a card needs at least one record of `evaluate_model`")
-    record, fer2013 = _headline(figures["results"]), "fer2013" in f"{metadata['data']} {figures.get('edition')}".lower()
-    anchors = ["## For comparison: other people's figures", _OTHERS, _markdown_table([dict(zip(("what", "accuracy, %", "remark"), o)) for o in ANCHORS])]
-    rights = ["## Licences", f"Code of fer_nb: Apache-2.0. These weights: {metadata['licence']}.", *[_FER2013_RIGHTS]*(fer2013 or "fer2013" in str(metadata.get("pretraining")).lower())]
-    command = f"```\n{metadata['command']}\n```" if metadata.get("command") else "No command was given."
-    parts = [*_what(metadata, figures, record), _USE, *_protocol(metadata, figures), *_results(figures, record), *anchors*fer2013,
-             *_noise(figures, record), _GROUPS, *rights, "## How to re-create it", command]
-    return "\n\n".join(o for o in parts if o) + "\n"
+    if missing := [k for k in ('name', 'classes', 'data', 'licence') if not metadata.get(k)]:
+        raise ValueError(f'the metadata lack {", ".join(missing)}')
+    if not figures.get('results'): raise ValueError('no results: a card needs at least one record of `evaluate_model`')
+    record, fer2013 = _headline(figures['results']), 'fer2013' in f"{metadata['data']} {figures.get('edition')}".lower()
+    anchors = [
+        "## For comparison: other people's figures",
+        _OTHERS, _markdown_table([dict(zip(('what', 'accuracy, %', 'remark'), o)) for o in ANCHORS]),
+    ]
+    rights = [
+        '## Licences',
+        f'Code of fer_nb: Apache-2.0. These weights: {metadata["licence"]}.',
+        *[_FER2013_RIGHTS] * (fer2013 or 'fer2013' in str(metadata.get('pretraining')).lower()),
+    ]
+    command = f"```\n{metadata['command']}\n```" if metadata.get('command') else 'No command was given.'
+    parts = [
+        *_what(metadata, figures, record), _USE, *_protocol(metadata, figures), *_results(figures, record),
+        *anchors * fer2013, *_noise(figures, record), _GROUPS, *rights,
+        '## How to re-create it',
+        command,
+    ]
+    return '\n\n'.join(o for o in parts if o) + '\n'
 
 def write_card(
     folder, # with evaluation.json and the figures, as `evaluate_model` leaves it
     metadata: dict, # as for `model_card`
     figures: dict|None = None, # None: evaluation.json in the folder
-    filename: str = "MODEL_CARD.md", # in the folder
+    filename: str = 'MODEL_CARD.md', # in the folder
 ) -> Path: # the card
     "Write the model card beside its figures and looks.json, if that is there, in one step. Raises `FileNotFoundError` without evaluation.json, `ValueError` as `model_card` does."
     folder = Path(folder)
-    if figures is None: figures = json.loads((folder/"evaluation.json").read_text())
-    if looks := read_looks(folder/"looks.json"): figures = dict(looks=looks) | figures
-    there = {k: v for k, v in figures.get("figures", {}).items() if (folder/k).is_file()}
+    if figures is None: figures = json.loads((folder/'evaluation.json').read_text())
+    if looks := read_looks(folder/'looks.json'): figures = dict(looks=looks) | figures
+    there = {k: v for k, v in figures.get('figures', {}).items() if (folder/k).is_file()}
     card = model_card(metadata, figures | dict(figures=there))
-    write_atomically(folder/filename, lambda p: Path(p).write_text(card, encoding="utf-8"))
+    write_atomically(folder/filename, lambda p: Path(p).write_text(card, encoding='utf-8'))
     return folder/filename

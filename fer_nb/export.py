@@ -9,7 +9,12 @@ __all__ = ['MEMBER', 'NEEDED', 'LIMITS', 'KINDS', 'ModelError', 'checked_metadat
            'export', 'open_network', 'save_network', 'save_export']
 
 # %% ../nbs/05_export.ipynb #05-004
-import hashlib, io, json, tempfile, time, zipfile
+import hashlib
+import io
+import json
+import tempfile
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +31,9 @@ def _is_scaling(scaling, classes:int) -> bool:
     if not isinstance(scaling, dict): return False
     try: factors, offsets = (np.array(scaling.get(k), dtype=float) for k in ('factors', 'offsets'))
     except (TypeError, ValueError): return False
-    return factors.shape == offsets.shape == (classes,) and bool(np.isfinite([factors, offsets]).all() and (factors > 0).all())
+    return factors.shape == offsets.shape == (classes,) and bool(
+        np.isfinite([factors, offsets]).all() and (factors > 0).all()
+    )
 
 def checked_metadata(raw:bytes|str, # JSON text
                      where): # the file, for messages
@@ -34,11 +41,15 @@ def checked_metadata(raw:bytes|str, # JSON text
     try: meta = json.loads(raw)
     except ValueError as e: raise ModelError(f'{where}: {MEMBER} is not JSON ({e})') from None
     if not isinstance(meta, dict): raise ModelError(f'{where}: {MEMBER} is not an object')
-    if missing := [k for k in NEEDED if k not in meta]: raise ModelError(f'{where}: metadata lacks {", ".join(missing)}')
+    if missing := [k for k in NEEDED if k not in meta]:
+        raise ModelError(f'{where}: metadata lacks {", ".join(missing)}')
     names, t = meta['classes'], meta['temperature']
-    if not (isinstance(names, list) and len(names) > 1 and all(isinstance(n, str) for n in names)): raise ModelError(f'{where}: classes are not a list of names')
-    if not (isinstance(t, (int, float)) and 0 < t < 100): raise ModelError(f'{where}: temperature {t!r} is not between 0 and 100')
-    if 'scaling' in meta and not _is_scaling(meta['scaling'], len(names)): raise ModelError(f'{where}: scaling is not one factor above 0 and one offset for each class')
+    if not (isinstance(names, list) and len(names) > 1 and all(isinstance(n, str) for n in names)):
+        raise ModelError(f'{where}: classes are not a list of names')
+    if not (isinstance(t, (int, float)) and 0 < t < 100):
+        raise ModelError(f'{where}: temperature {t!r} is not between 0 and 100')
+    if 'scaling' in meta and not _is_scaling(meta['scaling'], len(names)):
+        raise ModelError(f'{where}: scaling is not one factor above 0 and one offset for each class')
     return meta
 
 # %% ../nbs/05_export.ipynb #05-008
@@ -57,7 +68,8 @@ def read_metadata(path:str|Path, # a .tflite or .keras file of this library
         raise ModelError(f'{path}: not a model file of fer_nb ({e})') from None
     if not payload: return meta
     body = data[:info.header_offset]
-    if hashlib.sha256(body).hexdigest() != meta['sha256']: raise ModelError(f'{path}: damaged, the checksum of the weights does not match')
+    if hashlib.sha256(body).hexdigest() != meta['sha256']:
+        raise ModelError(f'{path}: damaged, the checksum of the weights does not match')
     return meta, body
 
 # %% ../nbs/05_export.ipynb #05-009
@@ -103,7 +115,8 @@ def to_litert(network, # a Keras model under the TensorFlow backend
               calibration=None, # (N, H, W) uint8 faces that fix the ranges of `int8`
               size:int=48) -> bytes: # side of the input, pixels
     "The network as a LiteRT flat buffer. Raises ValueError for an unknown kind or a missing calibration set."
-    import keras, tensorflow as tf
+    import keras
+    import tensorflow as tf
     if kind not in ('fp32', 'fp16', 'int8'): raise ValueError(f'LiteRT kind {kind!r} is not fp32, fp16 or int8')
     if kind == 'int8' and calibration is None: raise ValueError('int8 needs faces to calibrate its ranges')
     tf.get_logger().setLevel('ERROR')
@@ -122,7 +135,9 @@ def to_litert(network, # a Keras model under the TensorFlow backend
 def to_onnx(network, # a Keras model under the TensorFlow backend
             size:int=48) -> bytes: # side of the input, pixels
     "The network as ONNX (opset 17): float faces (N, size, size, 1) in 0..255 -> logits (N, C)."
-    import keras, tensorflow as tf, tf2onnx
+    import keras
+    import tensorflow as tf
+    import tf2onnx
     tf.get_logger().setLevel('ERROR')
     head = main_head(network)
     spec = [tf.TensorSpec([None, size, size, 1], tf.float32, name='face')]
@@ -154,7 +169,10 @@ def onnx_runner(content:bytes): # an ONNX file
     return lambda images: np.stack([one(f) for f in images])
 
 # %% ../nbs/05_export.ipynb #05-021
-LIMITS = {'fp32': {'max_dp': 1e-3}, 'fp16': {'max_dp': 2e-2}, 'onnx': {'max_dp': 1e-3}, 'int8': {'agreement': 0.93, 'lost': 0.003}}
+LIMITS = {
+    'fp32': {'max_dp': 1e-3}, 'fp16': {'max_dp': 2e-2}, 'onnx': {'max_dp': 1e-3},
+    'int8': {'agreement': 0.93, 'lost': 0.003},
+}
 
 class ExportError(ValueError):
     "An exported file does not do what the original does."
@@ -166,17 +184,22 @@ def compare(wanted, # logits (N, C) of the original
     from fer_nb.evaluation import softmax
     wanted, got = np.asarray(wanted, float), np.asarray(got, float)
     accuracy = lambda z: float((z.argmax(1) == labels).mean())
-    return {'max_dp': float(np.abs(softmax(wanted) - softmax(got)).max()), 'agreement': float((wanted.argmax(1) == got.argmax(1)).mean()),
-            'accuracy': accuracy(got), 'accuracy_keras': accuracy(wanted), 'n': len(labels)}
+    return {
+        'max_dp': float(np.abs(softmax(wanted) - softmax(got)).max()),
+        'agreement': float((wanted.argmax(1) == got.argmax(1)).mean()), 'accuracy': accuracy(got),
+        'accuracy_keras': accuracy(wanted), 'n': len(labels),
+    }
 
 def refuse(kind:str, # a key of `LIMITS`
            report:dict): # from `compare`
     "Raise ExportError where a report is outside the limits of its kind."
     limits = LIMITS[kind]
     lost, chance = report['accuracy_keras'] - report['accuracy'], 2 * ((1 - report['agreement']) / report['n'])**.5
-    if report['max_dp'] > limits.get('max_dp', 1): raise ExportError(f"{kind}: a probability differs by {report['max_dp']:.4f}, more than {limits['max_dp']}")
-    if report['agreement'] + chance < limits.get('agreement', 0): raise ExportError(f"{kind}: only {report['agreement']:.1%} of the answers are the same")
-    if lost - chance > limits.get('lost', 1): raise ExportError(f"{kind}: accuracy falls by {100 * lost:.2f} points")
+    if report['max_dp'] > limits.get('max_dp', 1):
+        raise ExportError(f'{kind}: a probability differs by {report["max_dp"]:.4f}, more than {limits["max_dp"]}')
+    if report['agreement'] + chance < limits.get('agreement', 0):
+        raise ExportError(f'{kind}: only {report["agreement"]:.1%} of the answers are the same')
+    if lost - chance > limits.get('lost', 1): raise ExportError(f'{kind}: accuracy falls by {100 * lost:.2f} points')
 
 # %% ../nbs/05_export.ipynb #05-024
 def latency(run, # function from faces to logits
@@ -199,8 +222,11 @@ def rescaled(network, # a Keras model whose logits come from a Dense layer named
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
     layer = next((l for l in copy.layers if l.name == 'expression' and isinstance(l, keras.layers.Dense)), None)
-    if layer is None or layer.activation is not keras.activations.linear or not layer.use_bias: raise ModelError(f'{network.name}: no linear layer "expression" to write into')
-    layer.set_weights([w * np.asarray(factors) + shift for w, shift in zip(layer.get_weights(), (0, np.asarray(offsets)))])
+    if layer is None or layer.activation is not keras.activations.linear or not layer.use_bias:
+        raise ModelError(f'{network.name}: no linear layer "expression" to write into')
+    layer.set_weights(
+        [w * np.asarray(factors) + shift for w, shift in zip(layer.get_weights(), (0, np.asarray(offsets)))]
+    )
     return copy
 
 def scaling_inside(model, # a Keras model, or the path of a .keras file
@@ -225,8 +251,11 @@ def describe_network(network, # a Keras model
     import fer_nb
     from fer_nb.model import macs
     head = main_head(network)
-    return {'name': name, 'version': fer_nb.__version__, 'network': network.name, 'classes': list(classes), 'input_size': [48, 48], 'channels': 1,
-            'temperature': round(float(temperature), 4), 'parameters': int(head.count_params()), 'macs': macs(head), **(about or {})}
+    return {
+        'name': name, 'version': fer_nb.__version__, 'network': network.name, 'classes': list(classes),
+        'input_size': [48, 48], 'channels': 1, 'temperature': round(float(temperature), 4),
+        'parameters': int(head.count_params()), 'macs': macs(head), **(about or {}),
+    }
 
 def convert(network, kind:str, calibration) -> tuple[bytes, object]:
     "The bytes of one kind of export and a function that runs them."
@@ -259,7 +288,10 @@ def export(model, # a Keras model, or the path of a .keras file
     reports = []
     for kind in kinds:
         content, run = convert(network, kind, calibration)
-        report = {'kind': kind, 'bytes': len(content), **compare(wanted, run(val.images), val.labels), 'ms_per_face': round(latency(run, val.images), 3)}
+        report = {
+            'kind': kind, 'bytes': len(content), **compare(wanted, run(val.images), val.labels),
+            'ms_per_face': round(latency(run, val.images), 3),
+        }
         refuse(kind, report)
         reports.append(report | {'file': save_export(out, name, kind, content, meta)})
     save_network(network, out / f'{name}.keras', meta)
@@ -288,7 +320,9 @@ def save_export(out:Path, name:str, kind:str, content:bytes, meta:dict) -> str:
     if kind == 'onnx':
         import onnx
         proto = onnx.load_from_string(content)
-        onnx.helper.set_model_props(proto, {MEMBER: json.dumps(meta | {'sha256': hashlib.sha256(content).hexdigest()}, default=str)})
+        onnx.helper.set_model_props(
+            proto, {MEMBER: json.dumps(meta | {'sha256': hashlib.sha256(content).hexdigest()}, default=str)}
+        )
         replace_file(path := out / f'{name}.onnx', proto.SerializeToString())
     else:
         path = out / f'{name}.{kind}.tflite'

@@ -6,7 +6,14 @@
 __all__ = ['SCHEMES', 'FrameError', 'StreamInfo', 'Problems', 'pan_windows', 'pan', 'FilmWriter', 'Frames', 'frames']
 
 # %% ../nbs/06a_frames.ipynb #06-004
-import itertools, math, os, re, stat, sys, threading, time
+import itertools
+import math
+import os
+import re
+import stat
+import sys
+import threading
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -15,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .detection import ImageError, MAX_PIXELS, image_name, to_rgb
+from .detection import MAX_PIXELS, ImageError, image_name, to_rgb
 
 # %% ../nbs/06a_frames.ipynb #06-008
 class FrameError(ValueError):
@@ -40,7 +47,7 @@ class Problems(list):
     def add(self, text):
         if len(self) < self.limit: return self.append(text)
         self.more += 1
-        self[self.limit:] = [f"... and {self.more} more"]
+        self[self.limit:] = [f'... and {self.more} more']
 
 # %% ../nbs/06a_frames.ipynb #06-013
 def pan_windows(
@@ -76,42 +83,45 @@ def pan(
 # %% ../nbs/06a_frames.ipynb #06-018
 def _av():
     "PyAV, which brings FFmpeg along. Imported when a film is opened, not before."
-    try: import av
-    except ModuleNotFoundError: raise ModuleNotFoundError("films need PyAV: pip install 'fer_nb[video]'", name="av") from None
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("films need PyAV: pip install 'fer_nb[video]'", name='av') from None
     return av
 
 def _reason(error):
     "What an exception of PyAV or of the system says, without the file names that it repeats."
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return getattr(error, 'strerror', None) or str(error) or type(error).__name__
 
 def _boxes(f, start, end):
     "Name, beginning and end of the contents of each complete box in a stretch of an MP4 file."
     while start + 8 <= end:
         f.seek(start)
         head = f.read(16)
-        length, skip = int.from_bytes(head[:4], "big"), 8
-        if length == 1: length, skip = int.from_bytes(head[8:], "big"), 16
+        length, skip = int.from_bytes(head[:4], 'big'), 8
+        if length == 1: length, skip = int.from_bytes(head[8:], 'big'), 16
         if length < skip or start + length > end: return
         yield head[4:8], start + skip, start + length
         start += length
 
 def _whole(path):
     "Length of the pieces of an MP4 file that are complete, 0 where there is none."
-    with open(path, "rb") as f: return max((to for name, _, to in _boxes(f, 0, os.path.getsize(path)) if name == b"mdat"), default=0)
+    with open(path, 'rb') as f:
+        return max((to for name, _, to in _boxes(f, 0, os.path.getsize(path)) if name == b'mdat'), default=0)
 
 # %% ../nbs/06a_frames.ipynb #06-020
 def _new_film(part, width, height, quality, codec):
     "Open a film for writing: (container, its one stream). H.264 and its kind need even sizes."
     av = _av()
-    codec = codec or next(c for c in ("libx264", "libopenh264", "mpeg4") if c in av.codecs_available)
-    pieces = {"movflags": "hybrid_fragmented+delay_moov", "frag_duration": "500000"}
-    film = av.open(f"file:{part}", "w", format="mp4", container_options=pieces)
-    x264 = {"preset": "superfast", "crf": str(quality), "bf": "0", "rc-lookahead": "10"}
-    stream = film.add_stream(codec, rate=30, options=x264 if codec == "libx264" else {})
-    stream.width, stream.height, stream.pix_fmt = width + width%2, height + height%2, "yuv420p"
+    codec = codec or next(c for c in ('libx264', 'libopenh264', 'mpeg4') if c in av.codecs_available)
+    pieces = {'movflags': 'hybrid_fragmented+delay_moov', 'frag_duration': '500000'}
+    film = av.open(f'file:{part}', 'w', format='mp4', container_options=pieces)
+    x264 = {'preset': 'superfast', 'crf': str(quality), 'bf': '0', 'rc-lookahead': '10'}
+    stream = film.add_stream(codec, rate=30, options=x264 if codec == 'libx264' else {})
+    stream.width, stream.height, stream.pix_fmt = width + width%2, height + height%2, 'yuv420p'
     context = stream.codec_context
-    if codec != "libx264": context.bit_rate = int(width*height*30*.2)
-    context.time_base = Fraction(1, 60_000 if codec == "mpeg4" else 90_000)
+    if codec != 'libx264': context.bit_rate = int(width*height*30*.2)
+    context.time_base = Fraction(1, 60_000 if codec == 'mpeg4' else 90_000)
     context.thread_count = min(4, os.cpu_count() or 1)
     context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1  # BT.709, 16..235
     context.open()
@@ -121,17 +131,20 @@ def _picture(rgb, stream):
     "An array as a frame in the size and the colours of a film; an odd size is filled up by repeating the last row or column."
     rgb = to_rgb(np.asarray(rgb))
     down, right = stream.height - rgb.shape[0], stream.width - rgb.shape[1]
-    if down not in (0, 1) or right not in (0, 1): rgb = cv2.resize(rgb, (stream.width, stream.height), interpolation=cv2.INTER_AREA)
-    elif down or right: rgb = cv2.copyMakeBorder(rgb, 0, down, 0, right, cv2.BORDER_REPLICATE)
-    return _av().VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="yuv420p", dst_colorspace="ITU709", threads=1)
+    if down not in (0, 1) or right not in (0, 1):
+        rgb = cv2.resize(rgb, (stream.width, stream.height), interpolation=cv2.INTER_AREA)
+    elif down or right:
+        rgb = cv2.copyMakeBorder(rgb, 0, down, 0, right, cv2.BORDER_REPLICATE)
+    return _av().VideoFrame.from_ndarray(rgb, 'rgb24').reformat(format='yuv420p', dst_colorspace='ITU709', threads=1)
 
 # %% ../nbs/06a_frames.ipynb #06-022
 def _check_target(path, part, width, height):
-    if min(width, height) < 1 or width*height > MAX_PIXELS: raise FrameError(f"{path}: a film cannot have {width} x {height} pixels")
-    if path.suffix.lower() not in (".mp4", ".m4v", ".mov"): raise FrameError(f"{path}: films are written as .mp4")
-    if path.is_dir(): raise FrameError(f"{path}: it is a directory")
-    try: open(part, "wb").close()
-    except (OSError, ValueError) as e: raise FrameError(f"{path}: it cannot be written ({_reason(e)})") from None
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
+        raise FrameError(f'{path}: a film cannot have {width} x {height} pixels')
+    if path.suffix.lower() not in ('.mp4', '.m4v', '.mov'): raise FrameError(f'{path}: films are written as .mp4')
+    if path.is_dir(): raise FrameError(f'{path}: it is a directory')
+    try: open(part, 'wb').close()
+    except (OSError, ValueError) as e: raise FrameError(f'{path}: it cannot be written ({_reason(e)})') from None
 
 class _Part:
     "A film that is being written beside its place, until it is closed."
@@ -139,8 +152,8 @@ class _Part:
         "Finish the film and move it to its place. Without frames there will be none."
         film, self._film = self._film, None
         if film and (error := self._finish(film, self.frames > 0, error)):
-            kept = "; what was written before is kept" if self.frames and self.path.exists() else ""
-            raise FrameError(f"{self.path}: it cannot be written any further ({_reason(error)}){kept}") from None
+            kept = '; what was written before is kept' if self.frames and self.path.exists() else ''
+            raise FrameError(f'{self.path}: it cannot be written any further ({_reason(error)}){kept}') from None
 
     def _finish(self, film, any_frames, error):
         try:
@@ -173,12 +186,12 @@ class FilmWriter(_Part):
         codec: str|None=None, # FFmpeg's name of an encoder; None: the best there is
     ):
         self.path, self.frames, self.last, self._ticks, self._film = Path(path), 0, None, -1, None
-        self.part = self.path.with_name(self.path.name + ".part")
+        self.part = self.path.with_name(self.path.name + '.part')
         _check_target(self.path, self.part, width, height)
         try: self._film, self._stream = _new_film(self.part, width, height, quality, codec)
         except (_av().FFmpegError, ValueError) as e:
             self.part.unlink()
-            raise FrameError(f"{path}: the encoder cannot be used ({_reason(e)})") from None
+            raise FrameError(f'{path}: the encoder cannot be used ({_reason(e)})') from None
 
     def add(self,
         time: float,     # seconds from the beginning of the film; later than that of the frame before
@@ -186,11 +199,11 @@ class FilmWriter(_Part):
     ):
         "Write one frame."
         last = 0 if self.last is None else self.last
-        if self._film is None: raise FrameError(f"{self.path}: the film is closed")
+        if self._film is None: raise FrameError(f'{self.path}: the film is closed')
         if not last <= time <= last + 36_000 or time == self.last:
-            raise FrameError(f"{self.path}: a frame at {time:g} s cannot follow one at {last:g} s")
+            raise FrameError(f'{self.path}: a frame at {time:g} s cannot follow one at {last:g} s')
         try: frame = _picture(rgb, self._stream)
-        except ImageError as e: raise FrameError(f"{self.path}: the frame at {time:g} s: {e}") from None
+        except ImageError as e: raise FrameError(f'{self.path}: the frame at {time:g} s: {e}') from None
         frame.time_base = self._stream.codec_context.time_base
         frame.pts = self._ticks = max(self._ticks + 1, round(time/frame.time_base))
         try: self._film.mux(self._stream.encode(frame))
@@ -204,12 +217,15 @@ def _rising(pairs, step, problems):
     last, shift, missing = None, 0., False
     for t, thing in pairs:
         known = t is not None and math.isfinite(t)
-        if not known and not missing: problems.add(f"time stamps are missing, first after {last or 0:.3f} s: frames are taken to be {step:.3f} s apart")
+        if not known and not missing:
+            problems.add(
+                f'time stamps are missing, first after {last or 0:.3f} s: frames are taken to be {step:.3f} s apart'
+            )
         missing |= not known
         if last is None: shift = max(0., -t) if known else 0.
         now = t + shift if known else 0. if last is None else last + step
         if last is not None and now <= last:
-            problems.add(f"the time stamp {now:.3f} s comes after {last:.3f} s")
+            problems.add(f'the time stamp {now:.3f} s comes after {last:.3f} s')
             if last - now > 1: shift, now = shift + last + step - now, last + step
             else: now = last + .001
         last = now
@@ -219,19 +235,19 @@ def _rising(pairs, step, problems):
 def _open_file(path):
     "An ordinary file, open for reading in binary, without its name."
     try: info = os.stat(path)
-    except FileNotFoundError: raise FrameError("there is no such file") from None
-    except (OSError, ValueError) as e: raise FrameError(f"it cannot be opened ({_reason(e)})") from None
-    if stat.S_ISDIR(info.st_mode): raise FrameError("it is a directory")
-    if not stat.S_ISREG(info.st_mode): raise FrameError("it is not an ordinary file")
-    if not info.st_size: raise FrameError("it is empty")
-    try: return open(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
-    except OSError as e: raise FrameError(f"it cannot be read ({e.strerror})") from None
+    except FileNotFoundError: raise FrameError('there is no such file') from None
+    except (OSError, ValueError) as e: raise FrameError(f'it cannot be opened ({_reason(e)})') from None
+    if stat.S_ISDIR(info.st_mode): raise FrameError('it is a directory')
+    if not stat.S_ISREG(info.st_mode): raise FrameError('it is not an ordinary file')
+    if not info.st_size: raise FrameError('it is empty')
+    try: return open(os.open(path, os.O_RDONLY | getattr(os, 'O_BINARY', 0)), 'rb', buffering=0)
+    except OSError as e: raise FrameError(f'it cannot be read ({e.strerror})') from None
 
 # %% ../nbs/06a_frames.ipynb #06-035
 #: The kinds of addresses that are opened.
-SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp")
+SCHEMES = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'http', 'https', 'udp')
 
-def _public(address): return re.sub(r"//[^/]*@", "//", address).split("?")[0]
+def _public(address): return re.sub(r'//[^/]*@', '//', address).split('?')[0]
 
 def _within(seconds, f, what):
     "The answer of `f`, or a `FrameError` after some time. A thread that is late closes what it has opened."
@@ -243,53 +259,63 @@ def _within(seconds, f, what):
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
-    if thread.is_alive(): late.set(); raise FrameError(f"{what} within {seconds:g} s")
+    if thread.is_alive(): late.set(); raise FrameError(f'{what} within {seconds:g} s')
     if answer[1]: raise answer[1]
     return answer[0]
 
 # %% ../nbs/06a_frames.ipynb #06-037
 def _open_film(source, timeout):
     "A container of PyAV: from an open file or, with a time limit, an address."
-    av, options = _av(), {"max_pixels": str(MAX_PIXELS)}
+    av, options = _av(), {'max_pixels': str(MAX_PIXELS)}
     def from_network():
-        allowed = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp,rtmp,rtmps,rtmpt", "rtsp_flags": "prefer_tcp",
-                   "analyzeduration": str(int(min(5, timeout/2)*1e6))}
-        return av.open(source, options=options | allowed, timeout=timeout, metadata_errors="replace")
+        allowed = {
+            'protocol_whitelist': 'http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp,rtmp,rtmps,rtmpt',
+            'rtsp_flags': 'prefer_tcp', 'analyzeduration': str(int(min(5, timeout / 2) * 1e6)),
+        }
+        return av.open(source, options=options | allowed, timeout=timeout, metadata_errors='replace')
     try:
-        if isinstance(source, str): return _within(2*timeout + 1, from_network, "no answer")
-        return av.open(source, options=options | {"protocol_whitelist": "none"}, metadata_errors="replace", buffer_size=1 << 18)
-    except (av.error.ExitError, av.error.TimeoutError): raise FrameError(f"no answer within {timeout:g} s") from None
-    except av.error.InvalidDataError: raise FrameError("it is not a film that can be read" + _cut_off(source)) from None
-    except (av.FFmpegError, OSError, ValueError, TypeError) as e: raise FrameError(f"it cannot be opened ({_reason(e)})") from None
+        if isinstance(source, str):
+            return _within(2 * timeout + 1, from_network, 'no answer')
+        return av.open(
+            source, options=options | {'protocol_whitelist': 'none'}, metadata_errors='replace', buffer_size=1 << 18
+        )
+    except (av.error.ExitError, av.error.TimeoutError):
+        raise FrameError(f'no answer within {timeout:g} s') from None
+    except av.error.InvalidDataError:
+        raise FrameError('it is not a film that can be read' + _cut_off(source)) from None
+    except (av.FFmpegError, OSError, ValueError, TypeError) as e:
+        raise FrameError(f'it cannot be opened ({_reason(e)})') from None
 
 def _cut_off(source):
     "What is probably wrong with a file that cannot be read: MP4 files often have their index at the end."
-    if isinstance(source, str): return ""
+    if isinstance(source, str): return ''
     source.seek(0)
-    return ": its index is missing, so it was probably cut off" if source.read(8)[4:] == b"ftyp" else ""
+    return ': its index is missing, so it was probably cut off' if source.read(8)[4:] == b'ftyp' else ''
 
 def _stream(container):
     "The stream of pictures, without the cover pictures of music."
     films = [s for s in container.streams.video if not s.disposition & _av().stream.Disposition.attached_pic]
-    if not films: raise FrameError("it has sound, but no pictures" if container.streams.audio else "it has no pictures")
-    stream = max(films, key=lambda s: (s is container.streams.best("video"), -s.index))
-    if stream.codec_context is None: raise FrameError("its kind of compression is not known")
+    if not films: raise FrameError('it has sound, but no pictures' if container.streams.audio else 'it has no pictures')
+    stream = max(films, key=lambda s: (s is container.streams.best('video'), -s.index))
+    if stream.codec_context is None: raise FrameError('its kind of compression is not known')
     if stream.width*stream.height > MAX_PIXELS:
-        raise FrameError(f"its frames have {stream.width} x {stream.height} pixels, the limit is {MAX_PIXELS:,} pixels")
+        raise FrameError(f'its frames have {stream.width} x {stream.height} pixels, the limit is {MAX_PIXELS:,} pixels')
     return stream
 
 # %% ../nbs/06a_frames.ipynb #06-039
 def _matrices(f):
     "{track number: its display matrix}, of an open MP4 file."
-    found, places = {}, [((b"moov", b"trak", b"tkhd"), 0, f.seek(0, os.SEEK_END))]
+    found, places = {}, [((b'moov', b'trak', b'tkhd'), 0, f.seek(0, os.SEEK_END))]
     for names, start, end in places:
         for name, at, to in itertools.islice(_boxes(f, start, end), 1000):
             if name == names[0] and names[1:]: places.append((names[1:], at, to))
             elif name == names[0]:
                 f.seek(at)
                 data = f.read(100)
-                track, matrix = (20, 52) if data[:1] == b"\1" else (12, 40)
-                found[int.from_bytes(data[track:track + 4], "big")] = np.frombuffer(data[matrix:matrix + 36].ljust(36, b"\0"), ">i4")
+                track, matrix = (20, 52) if data[:1] == b'\1' else (12, 40)
+                found[int.from_bytes(data[track : track + 4], 'big')] = np.frombuffer(
+                    data[matrix : matrix + 36].ljust(36, b'\0'), '>i4'
+                )
     f.seek(0)
     return found
 
@@ -305,8 +331,9 @@ def _frame_rgb(frame, scaler, aspect=1., matrix=None):
     "RGB of a frame of FFmpeg, upright, with square pixels, transparency on white."
     alpha = any(part.is_alpha for part in frame.format.components)
     wide = max(1, round(frame.width*aspect))
-    if max(wide, frame.width)*frame.height > MAX_PIXELS: raise ImageError(f"it has {wide} x {frame.height} pixels, the limit is {MAX_PIXELS:,} pixels")
-    a = scaler.reformat(frame, width=wide, format="rgba" if alpha else "rgb24", threads=1).to_ndarray()
+    if max(wide, frame.width) * frame.height > MAX_PIXELS:
+        raise ImageError(f'it has {wide} x {frame.height} pixels, the limit is {MAX_PIXELS:,} pixels')
+    a = scaler.reformat(frame, width=wide, format='rgba' if alpha else 'rgb24', threads=1).to_ndarray()
     return to_rgb(np.rot90(a, round(frame.rotation/90)) if matrix is None else _turned(a, matrix))
 
 # %% ../nbs/06a_frames.ipynb #06-040
@@ -314,17 +341,21 @@ def _seconds(x, unit): return float(x*unit) if x and unit and x > 0 else None
 
 def _tag_seconds(text):
     "`00:01:02.5` -> 62.5: how Matroska writes the length of a stream."
-    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", (text or "").strip())
+    found = re.fullmatch(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)', (text or '').strip())
     return found and sum(float(part)*by for part, by in zip(found.groups(), (3600, 60, 1))) or None
 
 # %% ../nbs/06a_frames.ipynb #06-043
 def _film_info(container, stream, name, address):
     "What a film says about itself, and whether the frames it promises and its length are those of the pictures alone."
     fps, length = stream.average_rate or stream.guessed_rate, _seconds(stream.duration, stream.time_base)
-    length = length or _tag_seconds(stream.metadata.get("DURATION"))
+    length = length or _tag_seconds(stream.metadata.get('DURATION'))
     whole = length or _seconds(container.duration, Fraction(1, 1_000_000))
-    info = StreamInfo(name, fps=float(fps) if fps and fps <= 1000 else None, live=bool(address) and not (address.lower().startswith("http") and whole))
-    if not info.live: info.duration, info.frames = whole, stream.frames or (round(whole*info.fps) if whole and info.fps else None)
+    info = StreamInfo(
+        name, fps=float(fps) if fps and fps <= 1000 else None,
+        live=bool(address) and not (address.lower().startswith('http') and whole),
+    )
+    if not info.live:
+        info.duration, info.frames = whole, stream.frames or (round(whole * info.fps) if whole and info.fps else None)
     return info, bool(length) or len(container.streams) == 1
 
 def _origin(container):
@@ -336,22 +367,29 @@ def _origin(container):
 class _Film:
     "A film or a stream of PyAV: pairs of (seconds, frame), and how to make RGB of a frame."
     def __init__(self, source, name, timeout, start=0., own=False):
-        self.problems, self.source, self.timeout, self.start, self.end, self.count = Problems(), source, timeout, start, 0., 0
+        self.problems, self.source, self.timeout, self.start, self.end, self.count = (
+            Problems(), source, timeout, start, 0.0, 0,
+        )
         self.own, self.container = own, None  # own: `source` is a file that was opened here
         try: self._begin(source, name, timeout)
         except BaseException: self.close(); raise
 
     def _begin(self, source, name, timeout):
-        matrices = _matrices(source) if hasattr(source, "seek") else {}
+        matrices = _matrices(source) if hasattr(source, 'seek') else {}
         self.container = _open_film(source, timeout)
         self.stream = stream = _stream(self.container)
-        self.info, self.sure = _film_info(self.container, stream, name, source if isinstance(source, str) else "")
-        stream.thread_type, stream.codec_context.thread_count = "SLICE" if self.info.live else "AUTO", min(4, os.cpu_count() or 1)
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        self.info, self.sure = _film_info(self.container, stream, name, source if isinstance(source, str) else '')
+        stream.thread_type, stream.codec_context.thread_count = (
+            'SLICE' if self.info.live else 'AUTO', min(4, os.cpu_count() or 1),
+        )
+        stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
         self.matrix = matrices.get(stream.id)
         aspect = float(stream.sample_aspect_ratio or 1)
         self.aspect, self.scaler = aspect if .25 <= aspect <= 4 else 1, _av().video.reformatter.VideoReformatter()
-        self.by_clock = self.info.live and self.container.format.name in ("mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc")  # they carry no times
+        # they carry no times
+        self.by_clock = self.info.live and self.container.format.name in (
+            'mpjpeg', 'mjpeg', 'jpeg_pipe', 'h264', 'hevc',
+        )
         self.origin = time.monotonic() if self.by_clock else None if self.info.live else _origin(self.container)
 
     def _time(self, x):
@@ -363,7 +401,7 @@ class _Film:
         for frame in _from(self, self.start) if self.start and not self.info.live else _decoded(self):
             if self.origin is None: self.origin = self._time(frame)
             if self.origin is None and self.count < 10: continue  # the first frames of a stream often have no times yet
-            if frame.is_corrupt: self.problems.add(f"the frame at {self._time(frame) or 0:.3f} s is damaged")
+            if frame.is_corrupt: self.problems.add(f'the frame at {self._time(frame) or 0:.3f} s is damaged')
             yield self._time(frame), frame
 
     def rgb(self, frame): return _frame_rgb(frame, self.scaler, self.aspect, self.matrix)
@@ -376,12 +414,14 @@ class _Film:
 def _decode(film, packet=None):
     "The frames that come out of the decoder with a packet, or without one at the end."
     try:
-        if packet and packet.is_corrupt and "mov" in film.container.format.name: raise ValueError("it is not complete")
+        if packet and packet.is_corrupt and 'mov' in film.container.format.name: raise ValueError('it is not complete')
         yield from film.stream.codec_context.decode(packet)
     except (_av().FFmpegError, ValueError) as e:
         at = packet and film._time(packet)
-        unsized = "" if film.stream.width else f", or it has more than {MAX_PIXELS:,} pixels"
-        film.problems.add(f"a frame near {film.end if at is None else at:.3f} s cannot be decoded ({_reason(e)}{unsized})")
+        unsized = '' if film.stream.width else f', or it has more than {MAX_PIXELS:,} pixels'
+        film.problems.add(
+            f'a frame near {film.end if at is None else at:.3f} s cannot be decoded ({_reason(e)}{unsized})'
+        )
 
 def _decoded(film):
     "All frames of a film, in the order in which they are shown."
@@ -389,10 +429,10 @@ def _decoded(film):
     while failed < 3:
         try: packet = next(packets, None)
         except (av.error.ExitError, av.error.TimeoutError):
-            film.problems.append(f"nothing came for {film.timeout:g} s: the stream stalled after {film.end:.2f} s")
+            film.problems.append(f'nothing came for {film.timeout:g} s: the stream stalled after {film.end:.2f} s')
             return (yield from _decode(film))
         except (av.FFmpegError, OSError) as e:
-            if not failed: film.problems.add(f"it cannot be read after {film.end:.3f} s ({_reason(e)})")
+            if not failed: film.problems.add(f'it cannot be read after {film.end:.3f} s ({_reason(e)})')
             failed, packets = failed + 1, film.container.demux(film.stream)
             continue
         if packet is None: break
@@ -409,7 +449,9 @@ def _check_end(film):
     if info.live or not info.duration or not film.count: return
     missing = info.duration - film.end > (.1 if film.sure else 2) + 1.5/(info.fps or 25)
     if missing and not (promised and film.count >= promised):
-        film.problems.append(f"it ends after {f'{film.count} of {promised} frames, ' if promised else ''}{film.end:.2f} of {info.duration:.2f} s: the rest is missing")
+        film.problems.append(
+            f'it ends after {f"{film.count} of {promised} frames, " if promised else ""}{film.end:.2f} of {info.duration:.2f} s: the rest is missing'
+        )
 
 # %% ../nbs/06a_frames.ipynb #06-047
 def _from(film, start):
@@ -419,7 +461,7 @@ def _from(film, start):
         where = max(0., start - back)
         try: film.container.seek(int((where + film.origin - (10 if film.origin and not where else 0))*1e6))
         except (_av().FFmpegError, OSError) as e:
-            film.problems.append(f"{start:g} s cannot be looked up ({_reason(e)}): read from the beginning")
+            film.problems.append(f'{start:g} s cannot be looked up ({_reason(e)}): read from the beginning')
             return (yield from _decoded(film))
         found = _decoded(film)
         first = next(found, None)
@@ -430,16 +472,19 @@ def _from(film, start):
     yield from found
 
 # %% ../nbs/06a_frames.ipynb #06-050
-def _camera_trouble(index, folder="/dev"):
+def _camera_trouble(index, folder='/dev'):
     "Why a camera cannot be opened on Linux, '' where its device file looks fine."
-    device, here = Path(folder)/f"video{index}", sorted(p.name for p in Path(folder).glob("video[0-9]*"))
+    device, here = Path(folder)/f'video{index}', sorted(p.name for p in Path(folder).glob('video[0-9]*'))
     if not device.exists(): return f"there is no {device} (cameras of this computer: {', '.join(here) or 'none'})"
-    if not os.access(device, os.R_OK | os.W_OK): return f"no permission to use {device} (often it takes membership in the group 'video')"
-    return ""
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"no permission to use {device} (often it takes membership in the group 'video')"
+    return ''
 
 def _capture(index):
     "An open `cv2.VideoCapture`, or None; without what OpenCV writes to the standard error."
-    backends = {"linux": [cv2.CAP_V4L2], "darwin": [cv2.CAP_AVFOUNDATION], "win32": [cv2.CAP_MSMF, cv2.CAP_DSHOW]}.get(sys.platform, [cv2.CAP_ANY])
+    backends = {'linux': [cv2.CAP_V4L2], 'darwin': [cv2.CAP_AVFOUNDATION], 'win32': [cv2.CAP_MSMF, cv2.CAP_DSHOW]}.get(
+        sys.platform, [cv2.CAP_ANY]
+    )
     log = cv2.utils.logging
     level = log.getLogLevel()
     log.setLogLevel(log.LOG_LEVEL_SILENT)
@@ -448,13 +493,13 @@ def _capture(index):
 
 def _open_camera(index, size=None):
     "A camera by number."
-    if index < 0: raise FrameError("cameras are counted from 0")
-    if sys.platform == "linux" and (why := _camera_trouble(index)): raise FrameError(why)
+    if index < 0: raise FrameError('cameras are counted from 0')
+    if sys.platform == 'linux' and (why := _camera_trouble(index)): raise FrameError(why)
     if (camera := _capture(index)) is None:
-        raise FrameError("it cannot be opened: it is no camera, another program uses it, or this one is not allowed to"
-                         + (" (System Settings, Privacy & Security, Camera)" if sys.platform == "darwin" else ""))
+        raise FrameError('it cannot be opened: it is no camera, another program uses it, or this one is not allowed to'
+                         + (' (System Settings, Privacy & Security, Camera)' if sys.platform == 'darwin' else ''))
     if size:
-        camera.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        camera.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*'MJPG'))
         for what, value in zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), size): camera.set(what, value)
     return camera
 
@@ -474,7 +519,9 @@ class _Camera:
             last, patience = time.monotonic(), self.patience
             begin = begin or last
             yield last - begin, bgr
-        self.problems.append("it gives no pictures" if begin is None else f"it gave no more pictures after {last - begin:.2f} s")
+        self.problems.append(
+            'it gives no pictures' if begin is None else f'it gave no more pictures after {last - begin:.2f} s'
+        )
 
     def rgb(self, bgr): return to_rgb(bgr, bgr=True)
     def close(self): self.capture.release()
@@ -483,7 +530,9 @@ class _Camera:
 class _Newest:
     "Reads a live source in a thread and gives the newest of its pairs; the thread alone touches the source, and closes it."
     def __init__(self, source, timeout):
-        self.source, self.timeout, self.dropped, self.pair, self.over, self.error = source, timeout, 0, None, False, None
+        self.source, self.timeout, self.dropped, self.pair, self.over, self.error = (
+            source, timeout, 0, None, False, None,
+        )
         self.change = threading.Condition()
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
@@ -506,7 +555,7 @@ class _Newest:
         while True:
             with self.change:
                 if not self.change.wait_for(lambda: self.pair is not None or self.over, self.timeout):
-                    return self.source.problems.append(f"nothing came for {self.timeout:g} s: it stalled")
+                    return self.source.problems.append(f'nothing came for {self.timeout:g} s: it stalled')
                 pair, self.pair = self.pair, None
             if pair is None: break
             yield pair
@@ -519,7 +568,7 @@ class _Arrays:
     "Pairs of (seconds, array) from arrays, or from pairs."
     def __init__(self, source, name, fps):
         self.source, self.fps, self.problems = source, fps, Problems()
-        count = len(source) if hasattr(source, "__len__") else None
+        count = len(source) if hasattr(source, '__len__') else None
         self.info = StreamInfo(name, fps=fps, frames=count, duration=count and count/fps)
 
     def __iter__(self):
@@ -529,9 +578,9 @@ class _Arrays:
             yield item if timed else (i/self.fps, item)
 
     def rgb(self, a):
-        if not hasattr(a, "__array__"): raise ImageError(f"it is not an array but {type(a).__name__}")
+        if not hasattr(a, '__array__'): raise ImageError(f'it is not an array but {type(a).__name__}')
         a = np.asarray(a)
-        if a.size > 4*MAX_PIXELS: raise ImageError(f"its shape {a.shape} is over the limit of {MAX_PIXELS:,} pixels")
+        if a.size > 4*MAX_PIXELS: raise ImageError(f'its shape {a.shape} is over the limit of {MAX_PIXELS:,} pixels')
         return to_rgb(a)
 
     def close(self): pass
@@ -546,11 +595,11 @@ def _steps(source, pairs, start, stop):
         if t < start - 1e-6: continue
         wanted = True
         try: rgb = source.rgb(thing)
-        except (ImageError, MemoryError) as e: problems.add(f"the frame at {t:.3f} s: {e}"); continue
+        except (ImageError, MemoryError) as e: problems.add(f'the frame at {t:.3f} s: {e}'); continue
         given = True
         yield t, rgb
-    if wanted > given or not seen: raise FrameError(problems[0] if problems else "it has no frames")
-    if not given: problems.append(f"it has no frames from {start:g} s on" + (f" and before {stop:g} s" if stop else ""))
+    if wanted > given or not seen: raise FrameError(problems[0] if problems else 'it has no frames')
+    if not given: problems.append(f'it has no frames from {start:g} s on' + (f' and before {stop:g} s' if stop else ''))
 
 # %% ../nbs/06a_frames.ipynb #06-063
 class Frames:
@@ -587,7 +636,7 @@ class Frames:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
     def __del__(self):
-        if getattr(self, "_open", False): self.close()
+        if getattr(self, '_open', False): self.close()
 
 # %% ../nbs/06a_frames.ipynb #06-064
 def _is_number(x): return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
@@ -596,16 +645,18 @@ def _source(source, name, timeout, start, fps, size):
     "What a source is, by its type."
     if _is_number(source):
         def opened(): return _open_camera(int(source), size)
-        return _Camera(opened() if sys.platform == "darwin" else _within(max(timeout, 5), opened, "it did not open"), name, timeout)
-    if isinstance(source, str) and (kind := re.match(r"([a-zA-Z][\w+.-]*)://", source)):
+        return _Camera(
+            opened() if sys.platform == 'darwin' else _within(max(timeout, 5), opened, 'it did not open'), name, timeout
+        )
+    if isinstance(source, str) and (kind := re.match(r'([a-zA-Z][\w+.-]*)://', source)):
         if kind[1].lower() not in SCHEMES: raise FrameError(f"addresses begin with one of {', '.join(SCHEMES)}")
         return _Film(source, name, timeout, start)
     if isinstance(source, (str, os.PathLike)): return _Film(_open_file(source), name, timeout, start, own=True)
     if isinstance(source, (bytes, bytearray, memoryview)): return _Film(BytesIO(source), name, timeout, start)
-    if hasattr(source, "read"): return _Film(source, name, timeout, start)
+    if hasattr(source, 'read'): return _Film(source, name, timeout, start)
     if isinstance(source, np.ndarray) and (source.ndim not in (3, 4) or source.ndim == 3 and source.shape[2] in (1, 3, 4)):
-        raise FrameError(f"an array of shape {source.shape} is not a series of pictures; put a single one into a list")
-    if hasattr(source, "__iter__") and not isinstance(source, dict): return _Arrays(source, name, fps)
+        raise FrameError(f'an array of shape {source.shape} is not a series of pictures; put a single one into a list')
+    if hasattr(source, '__iter__') and not isinstance(source, dict): return _Arrays(source, name, fps)
     raise FrameError("it is not a path, a camera's number, an address or a series of arrays")
 
 def frames(
@@ -618,8 +669,15 @@ def frames(
 ) -> Frames:
     "Frames with their times from anywhere. Raises `FrameError`, which names the source and the reason."
     if isinstance(source, Frames): return source
-    name = f"camera {source}" if _is_number(source) else _public(source) if isinstance(source, str) and "://" in source else image_name(source)
+    name = (
+        f'camera {source}'
+        if _is_number(source)
+        else _public(source)
+        if isinstance(source, str) and '://' in source
+        else image_name(source)
+    )
     try:
-        if not (timeout > 0 and start >= 0 and fps > 0 and (stop is None or stop > start)): raise FrameError("timeout and fps must be over 0, and stop later than start")
+        if not (timeout > 0 and start >= 0 and fps > 0 and (stop is None or stop > start)):
+            raise FrameError('timeout and fps must be over 0, and stop later than start')
         return Frames(_source(source, name, timeout, start, fps, size), start, stop)
-    except FrameError as e: raise FrameError(f"{name}: {e}") from None
+    except FrameError as e: raise FrameError(f'{name}: {e}') from None

@@ -30,11 +30,16 @@ def backdrop(
     width: int,  # pixels
 ) -> np.ndarray: # float32 (height, width), gray
     "A drawn background: soft patches, lines, ellipses, noise."
-    image = cv2.cvtColor(sample_scene(0, seed=int(rng.integers(1 << 30)), size=(height, width))[0], cv2.COLOR_RGB2GRAY).astype(np.float32)
+    image = cv2.cvtColor(
+        sample_scene(0, seed=int(rng.integers(1 << 30)), size=(height, width))[0], cv2.COLOR_RGB2GRAY
+    ).astype(np.float32)
     for _ in range(6):
         a, b, c = (tuple(map(int, rng.uniform(0, (width, height)))) for _ in range(3))
         cv2.line(image, a, b, float(rng.uniform(20, 235)), int(rng.integers(1, 14)), cv2.LINE_AA)
-        cv2.ellipse(image, c, tuple(map(int, rng.integers(5, 70, 2))), float(rng.uniform(0, 180)), 0, 360, float(rng.uniform(20, 235)), -1, cv2.LINE_AA)
+        cv2.ellipse(
+            image, c, tuple(map(int, rng.integers(5, 70, 2))), float(rng.uniform(0, 180)), 0, 360,
+            float(rng.uniform(20, 235)), -1, cv2.LINE_AA,
+        )
     return image + cv2.resize(rng.normal(0, 6, (height//2, width//2)).astype(np.float32), (width, height))
 
 def scene(
@@ -75,7 +80,7 @@ def rule_grid(
     align=(False,),
 ) -> list: # of rules
     "All combinations."
-    return [dict(zip(CROP["haar"], o)) for o in product(map(float, margins), map(float, verticals), square, align)]
+    return [dict(zip(CROP['haar'], o)) for o in product(map(float, margins), map(float, verticals), square, align)]
 
 # %% ../nbs/07a_framing.ipynb #07-016
 @dataclass
@@ -110,10 +115,12 @@ def measure(
         image, frame = scene(faces.images[i], [seed, i], roll=roll)
         boxes = detector.detect(image)
         if not (best := right_one(boxes, frame)): return len(boxes), None
-        return len(boxes) - 1, classify(classifier, [crop_face(image, best.box, o, best.landmarks, classifier.size) for o in rules]).argmax(axis=1)
+        return len(boxes) - 1, classify(
+            classifier, [crop_face(image, best.box, o, best.landmarks, classifier.size) for o in rules]
+        ).argmax(axis=1)
     with ThreadPoolExecutor(threads) as pool: answers = list(pool.map(one, range(len(faces))))
     found = np.array([o is not None for _, o in answers])
-    if not found.any(): raise ValueError(f"{detector.name}: none of {len(faces)} faces in scenes was found")
+    if not found.any(): raise ValueError(f'{detector.name}: none of {len(faces)} faces in scenes was found')
     labels, original = faces.labels[found], classify(classifier, faces.images[found]).argmax(axis=1)
     right = np.array([o for _, o in answers if o is not None]) == labels[:, None]
     return Measured(detector.name, rules, found, original == labels, right, sum(o for o, _ in answers), roll)
@@ -124,8 +131,8 @@ def choose(
 ) -> int: # index of a rule
     "The rule that, with its neighbours, loses least."
     rules, loss = measured[0].rules, np.mean([o.loss for o in measured], axis=0)
-    step = 1.01*min(np.diff(sorted({r["margin"] for r in rules})), default=0)
-    def near(a, b): return abs(a["margin"] - b["margin"]) <= step and all(a[k] == b[k] for k in ("vertical", "square", "align"))
+    step = 1.01*min(np.diff(sorted({r['margin'] for r in rules})), default=0)
+    def near(a, b): return abs(a['margin'] - b['margin']) <= step and all(a[k] == b[k] for k in ('vertical', 'square', 'align'))
     return int(np.argmin([loss[[near(r, o) for o in rules]].mean() for r in rules]))
 
 # %% ../nbs/07a_framing.ipynb #07-024
@@ -135,7 +142,7 @@ def coverage_curve(
 ) -> dict: # threshold, coverage, accuracy: (N,) each, by falling threshold
     "If only faces with at least this confidence get an answer: how many do, and how many of the answers are right?"
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    order, count = np.argsort(-confidence, kind="stable"), np.arange(1, len(labels) + 1)
+    order, count = np.argsort(-confidence, kind='stable'), np.arange(1, len(labels) + 1)
     return dict(threshold=confidence[order], coverage=count/len(labels), accuracy=np.cumsum(right[order])/count)
 
 def least_threshold(
@@ -148,9 +155,13 @@ def least_threshold(
     given = probabilities.max(axis=1) >= steps[:, None]
     right = (given & (probabilities.argmax(axis=1) == labels)).sum(axis=1)
     enough = (given.sum(axis=1) >= 20) & (right >= accuracy*given.sum(axis=1))
-    if not enough.any(): raise ValueError(f"no threshold gives an accuracy of {accuracy} on at least 20 of {len(labels)} faces")
+    if not enough.any():
+        raise ValueError(f'no threshold gives an accuracy of {accuracy} on at least 20 of {len(labels)} faces')
     k = int(np.argmax(enough))
-    return dict(threshold=float(steps[k]), accuracy=round(float(right[k]/given[k].sum()), 4), coverage=round(float(given[k].mean()), 4), rows=len(labels))
+    return dict(
+        threshold=float(steps[k]), accuracy=round(float(right[k] / given[k].sum()), 4),
+        coverage=round(float(given[k].mean()), 4), rows=len(labels),
+    )
 
 # %% ../nbs/07a_framing.ipynb #07-027
 def plot_framing(
@@ -158,20 +169,29 @@ def plot_framing(
 ): # matplotlib Figure
     "Points lost by margin, a line for each vertical offset; the chosen rule, and where the median frame of the training images lies."
     import matplotlib.pyplot as plt
-    names = report["detectors"]
-    fig, axes = plt.subplots(1, len(names), figsize=(4.6*len(names), 3.8), squeeze=False, sharey=True, dpi=75, layout="constrained")
+    names = report['detectors']
+    fig, axes = plt.subplots(
+        1, len(names), figsize=(4.6 * len(names), 3.8), squeeze=False, sharey=True, dpi=75, layout='constrained'
+    )
     plt.close(fig)
     for ax, (name, o) in zip(axes.flat, names.items()):
-        chosen, alike = o["rule"], lambda r: (r["square"], r["align"]) == (o["rule"]["square"], o["rule"]["align"])
-        for k, vertical in enumerate(sorted({r["vertical"] for r in o["curve"] if alike(r)})):
-            line = [r for r in o["curve"] if alike(r) and r["vertical"] == vertical]
-            x, y, error = (np.array([r[k] for r in line]) for k in ("margin", "lost", "error"))
-            ax.plot(x, y, ".-", color=plt.cm.viridis(k/4), label=f"vertical {vertical:+.2f}", lw=2.5 if vertical == chosen["vertical"] else .8)
-            if vertical == chosen["vertical"]: ax.fill_between(x, y - error, y + error, color=plt.cm.viridis(k/4), alpha=.15)
-        ax.axvline(o["frame"]["margin"], color="gray", ls=":", label="median frame")
-        ax.plot(chosen["margin"], o["lost"], "o", mec="k", mfc="none", ms=12)
-        ax.set(xlabel="margin", ylabel="points of accuracy lost")
-        ax.set_title(f"{name}: {o['lost']:.1f} points lost at margin {chosen['margin']:.2f}\n{o['found']:.0%} of {o['faces']:,} faces found", fontsize=9)
+        chosen, alike = o['rule'], lambda r: (r['square'], r['align']) == (o['rule']['square'], o['rule']['align'])
+        for k, vertical in enumerate(sorted({r['vertical'] for r in o['curve'] if alike(r)})):
+            line = [r for r in o['curve'] if alike(r) and r['vertical'] == vertical]
+            x, y, error = (np.array([r[k] for r in line]) for k in ('margin', 'lost', 'error'))
+            ax.plot(
+                x, y, '.-', color=plt.cm.viridis(k / 4), label=f'vertical {vertical:+.2f}',
+                lw=2.5 if vertical == chosen['vertical'] else 0.8,
+            )
+            if vertical == chosen['vertical']:
+                ax.fill_between(x, y - error, y + error, color=plt.cm.viridis(k / 4), alpha=0.15)
+        ax.axvline(o['frame']['margin'], color='gray', ls=':', label='median frame')
+        ax.plot(chosen['margin'], o['lost'], 'o', mec='k', mfc='none', ms=12)
+        ax.set(xlabel='margin', ylabel='points of accuracy lost')
+        ax.set_title(
+            f'{name}: {o["lost"]:.1f} points lost at margin {chosen["margin"]:.2f}\n{o["found"]:.0%} of {o["faces"]:,} faces found',
+            fontsize=9,
+        )
         ax.legend(fontsize=7)
     fig.suptitle(f"{report['model']}, faces in scenes against the original images, {report['rows']}", fontsize=9)
     return fig
@@ -182,29 +202,36 @@ def plot_coverage(
 ): # matplotlib Figure
     "Accuracy of the answers by the share of faces that get one."
     import matplotlib.pyplot as plt
-    curve, chosen = report["coverage"], report["uncertain"]
-    fig, ax = plt.subplots(figsize=(4.6, 3.6), dpi=75, layout="constrained")
+    curve, chosen = report['coverage'], report['uncertain']
+    fig, ax = plt.subplots(figsize=(4.6, 3.6), dpi=75, layout='constrained')
     plt.close(fig)
-    x, y = (np.array([o[k] for o in curve]) for k in ("coverage", "accuracy"))
-    band = 1.96*(y*(1 - y)/(x*chosen["rows"]))**.5
+    x, y = (np.array([o[k] for o in curve]) for k in ('coverage', 'accuracy'))
+    band = 1.96*(y*(1 - y)/(x*chosen['rows']))**.5
     ax.plot(x, y)
-    ax.fill_between(x, y - band, np.minimum(1, y + band), alpha=.15, label="95 %, each point by itself")
-    ax.plot(chosen["coverage"], chosen["accuracy"], "o", color="k", label=f"from confidence {chosen['threshold']:.3f} on")
-    ax.set(xlabel="share of faces that get an answer", ylabel="accuracy of the answers", xlim=(0, 1))
+    ax.fill_between(x, y - band, np.minimum(1, y + band), alpha=.15, label='95 %, each point by itself')
+    ax.plot(
+        chosen['coverage'], chosen['accuracy'], 'o', color='k', label=f'from confidence {chosen["threshold"]:.3f} on'
+    )
+    ax.set(xlabel='share of faces that get an answer', ylabel='accuracy of the answers', xlim=(0, 1))
     ax.set_title(f"{report['model']}, {report['rows']}", fontsize=9)
     ax.legend(fontsize=8)
     return fig
 
 # %% ../nbs/07a_framing.ipynb #07-030
 #: Margins that are tried, by detector; the classic grid around what the frames of the training images suggest.
-MARGINS = {"haar": np.arange(-4, 5)/20, "yunet": np.arange(1, 10)/20}
+MARGINS = {'haar': np.arange(-4, 5)/20, 'yunet': np.arange(1, 10)/20}
 VERTICALS, ROLL = (-.1, -.05, 0., .05), 20.
 
 def frame_of(detector, faces):
     "The second look: median and quartiles of the relation of the box to the frame, on training images themselves."
     rows = frame_relation(detector, faces.images[::max(1, len(faces)//400)])
-    low, middle, high = np.percentile(rows, (25, 50, 75), axis=0).round(3).tolist() if len(rows) else [[float("nan")]*2]*3
-    return dict(margin=middle[0], margin_quartiles=[low[0], high[0]], vertical=middle[1], vertical_quartiles=[low[1], high[1]], images=len(rows))
+    low, middle, high = (
+        np.percentile(rows, (25, 50, 75), axis=0).round(3).tolist() if len(rows) else [[float('nan')] * 2] * 3
+    )
+    return dict(
+        margin=middle[0], margin_quartiles=[low[0], high[0]], vertical=middle[1], vertical_quartiles=[low[1], high[1]],
+        images=len(rows),
+    )
 
 def adjust_detector(
     faces: FaceSet,    # rows to choose on
@@ -214,15 +241,21 @@ def adjust_detector(
     rules: list|None=None, # to choose from; None = `MARGINS` and `VERTICALS`, aligned or not, square or not
 ) -> dict: # plain data
     "Measure one detector, upright and turned, and choose its rule."
-    aligned, margins = (False, True) if detector.name == "yunet" else (False,), MARGINS.get(detector.name, MARGINS["yunet"])
+    aligned, margins = (
+        (False, True) if detector.name == 'yunet' else (False,), MARGINS.get(detector.name, MARGINS['yunet']),
+    )
     rules = rules or rule_grid(margins, VERTICALS, (True,), aligned) + rule_grid(margins, (0.,), (False,), aligned)
     upright, turned = both = [measure(faces, detector, classifier, rules, roll) for roll in (0., ROLL)]
     k = choose(both)
     numbers = lambda o, i: dict(lost=round(float(o.loss[i]), 2), error=round(float(o.error[i]), 2))
-    about = lambda o: dict(found=round(float(o.found.mean()), 4), false=o.false, original=round(float(o.original.mean()), 4))
-    curve = [dict(r, **numbers(upright, i), lost_turned=numbers(turned, i)["lost"]) for i, r in enumerate(rules)]
-    return dict(rule=rules[k], faces=len(faces), **about(upright), **numbers(upright, k), turned=dict(about(turned), **numbers(turned, k), roll=ROLL),
-                frame=frame_of(detector, training), curve=curve)
+    about = lambda o: dict(
+        found=round(float(o.found.mean()), 4), false=o.false, original=round(float(o.original.mean()), 4)
+    )
+    curve = [dict(r, **numbers(upright, i), lost_turned=numbers(turned, i)['lost']) for i, r in enumerate(rules)]
+    return dict(
+        rule=rules[k], faces=len(faces), **about(upright), **numbers(upright, k),
+        turned=dict(about(turned), **numbers(turned, k), roll=ROLL), frame=frame_of(detector, training), curve=curve,
+    )
 
 # %% ../nbs/07a_framing.ipynb #07-031
 def adjust(
@@ -235,29 +268,47 @@ def adjust(
 ) -> dict: # the report
     "Choose crop rules and threshold, and write them into the model's files. Raises `ValueError` or `ModelError` before anything is written."
     from fer_nb.training import partition
-    models, about = [Path(o) for o in models], {Path(o): read_metadata(o, payload=True)[0] if Path(o).suffix == ".tflite" else read_metadata(o) for o in models}
-    runs = sorted((o for o in models if o.suffix == ".tflite"), key=lambda o: ".int8." not in o.name)
-    if not runs: raise ValueError(f"{', '.join(map(str, models)) or 'no files'}: none of them is a .tflite file, which is what predicts")
-    if len({o["name"] for o in about.values()}) > 1: raise ValueError(f"{', '.join(map(str, models))}: these are files of different models")
+    models, about = (
+        [Path(o) for o in models],
+        {
+            Path(o): read_metadata(o, payload=True)[0] if Path(o).suffix == '.tflite' else read_metadata(o)
+            for o in models
+        },
+    )
+    runs = sorted((o for o in models if o.suffix == '.tflite'), key=lambda o: '.int8.' not in o.name)
+    if not runs:
+        raise ValueError(
+            f'{", ".join(map(str, models)) or "no files"}: none of them is a .tflite file, which is what predicts'
+        )
+    if len({o['name'] for o in about.values()}) > 1:
+        raise ValueError(f'{", ".join(map(str, models))}: these are files of different models')
     classifier, (training, rows) = Classifier(runs[0], threads=2), partition(faces)
-    if list(classifier.classes) != list(rows.classes): raise ValueError(f"{runs[0]}: its classes are not those of the faces")
+    if list(classifier.classes) != list(rows.classes):
+        raise ValueError(f'{runs[0]}: its classes are not those of the faces')
     p, (first, *_) = classify(classifier, rows.images), about.values()
     uncertain = least_threshold(rows.labels, p, accuracy)
     curve = coverage_curve(rows.labels, p)
     points = np.unique(np.linspace(0, len(p) - 1, 60).round().astype(int)[1:])
-    report = dict(model=first["name"], file=runs[0].name, rows=f"{len(rows):,} {'PublicTest' if 'PublicTest' in set(rows.split) else 'validation'} rows",
-                  wanted=accuracy, uncertain=uncertain, detectors={d.name: adjust_detector(rows, training, d, classifier, rules) for d in detectors},
-                  coverage=[{k: round(float(v[i]), 4) for k, v in curve.items()} for i in points])
-    save_framing(report, Path(out) if out else runs[0].parent/first["name"])
-    new = dict(crop={name: crop_rule(o["rule"], name) for name, o in report["detectors"].items()}, uncertain=uncertain)
-    contents = {o: with_metadata(o.read_bytes(), {**meta, **new, "crop": {**_by_detector(meta.get("crop")), **new["crop"]}}, o) for o, meta in about.items()}
+    report = dict(
+        model=first['name'], file=runs[0].name,
+        rows=f'{len(rows):,} {"PublicTest" if "PublicTest" in set(rows.split) else "validation"} rows', wanted=accuracy,
+        uncertain=uncertain,
+        detectors={d.name: adjust_detector(rows, training, d, classifier, rules) for d in detectors},
+        coverage=[{k: round(float(v[i]), 4) for k, v in curve.items()} for i in points],
+    )
+    save_framing(report, Path(out) if out else runs[0].parent/first['name'])
+    new = dict(crop={name: crop_rule(o['rule'], name) for name, o in report['detectors'].items()}, uncertain=uncertain)
+    contents = {
+        o: with_metadata(o.read_bytes(), {**meta, **new, 'crop': {**_by_detector(meta.get('crop')), **new['crop']}}, o)
+        for o, meta in about.items()
+    }
     for path, content in contents.items(): replace_file(path, content)
     return report
 
 # %% ../nbs/07a_framing.ipynb #07-032
 def _by_detector(crop):
     "Crop rules as {detector: rule}; a single rule for all of them is split."
-    return {} if not crop else {name: crop for name in CROP} if "margin" in crop else crop
+    return {} if not crop else {name: crop for name in CROP} if 'margin' in crop else crop
 
 def save_framing(
     report: dict, # from `adjust`
@@ -265,15 +316,20 @@ def save_framing(
 ):
     "framing.json, framing.png, coverage.png."
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out/"framing.json", (json.dumps(report, indent=1) + "\n").encode())
-    for name, plot in (("framing", plot_framing), ("coverage", plot_coverage)):
-        plot(report).savefig(part := out/f".{name}.part.png", metadata=dict(Software=None))
-        part.replace(out/f"{name}.png")
+    replace_file(out/'framing.json', (json.dumps(report, indent=1) + '\n').encode())
+    for name, plot in (('framing', plot_framing), ('coverage', plot_coverage)):
+        plot(report).savefig(part := out/f'.{name}.part.png', metadata=dict(Software=None))
+        part.replace(out/f'{name}.png')
 
 def framing_table(
     report: dict, # from `adjust`
 ) -> list: # of dicts, one for each detector
     "The choice in figures."
-    return [dict(detector=name, **o["rule"], found=o["found"], lost=f"{o['lost']:.2f} ± {o['error']:.2f}", found_turned=o["turned"]["found"],
-                 lost_turned=f"{o['turned']['lost']:.2f} ± {o['turned']['error']:.2f}", frame_margin=o["frame"]["margin"], frame_vertical=o["frame"]["vertical"])
-            for name, o in report["detectors"].items()]
+    return [
+        dict(
+            detector=name, **o['rule'], found=o['found'], lost=f'{o["lost"]:.2f} ± {o["error"]:.2f}',
+            found_turned=o['turned']['found'], lost_turned=f'{o["turned"]["lost"]:.2f} ± {o["turned"]["error"]:.2f}',
+            frame_margin=o['frame']['margin'], frame_vertical=o['frame']['vertical'],
+        )
+        for name, o in report['detectors'].items()
+    ]

@@ -24,13 +24,16 @@ def convolve(layer, x):
     from torch.nn import functional as F
     x, padding = padded(x, layer.kernel_size[0], layer.strides[0]) if layer.padding == 'same' else (x, 0)
     weight = layer.kernel.value.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-    return activate(layer, F.conv2d(x, weight, None if layer.bias is None else layer.bias.value, layer.strides, padding))
+    return activate(
+        layer, F.conv2d(x, weight, None if layer.bias is None else layer.bias.value, layer.strides, padding)
+    )
 
 def activate(layer, x):
     "The activation of a Keras layer. Raises TypeError for one that is not covered."
     import torch
     known = {'linear': lambda x: x, 'relu': torch.relu, 'sigmoid': torch.sigmoid}
-    if layer.activation.__name__ not in known: raise TypeError(f'{layer.name}: activation {layer.activation.__name__} has no fused counterpart')
+    if layer.activation.__name__ not in known:
+        raise TypeError(f'{layer.name}: activation {layer.activation.__name__} has no fused counterpart')
     return known[layer.activation.__name__](x)
 
 # %% ../nbs/02a_fused.ipynb #02-005
@@ -41,14 +44,20 @@ def run(layer, x, training:bool):
     L, kind = keras.layers, type(layer)
     if kind is L.InputLayer: return x
     if kind is L.Rescaling: return x * layer.scale + layer.offset
-    if kind is L.LayerNormalization and not layer.scale and not layer.center: return F.layer_norm(x.float(), x.shape[1:], eps=layer.epsilon)
+    if kind is L.LayerNormalization and not layer.scale and not layer.center:
+        return F.layer_norm(x.float(), x.shape[1:], eps=layer.epsilon)
     if kind is L.Conv2D: return convolve(layer, x)
     if kind is L.BatchNormalization:
-        return F.batch_norm(x, layer.moving_mean.value, layer.moving_variance.value, layer.gamma.value, layer.beta.value,
-                            training, 1 - layer.momentum, layer.epsilon)
+        return F.batch_norm(
+            x, layer.moving_mean.value, layer.moving_variance.value, layer.gamma.value, layer.beta.value, training,
+            1 - layer.momentum, layer.epsilon,
+        )
     if kind is L.ReLU: return F.relu(x)
     if kind is L.MaxPooling2D and layer.padding == 'valid': return F.max_pool2d(x, layer.pool_size, layer.strides)
-    if kind is L.AveragePooling2D: return F.avg_pool2d(x, layer.pool_size, layer.strides, ceil_mode=layer.padding == 'same', count_include_pad=False)
+    if kind is L.AveragePooling2D:
+        return F.avg_pool2d(
+            x, layer.pool_size, layer.strides, ceil_mode=layer.padding == 'same', count_include_pad=False
+        )
     if kind is L.GlobalAveragePooling2D: return x.float().mean((2, 3), keepdim=layer.keepdims)
     if kind is L.Add: return sum(x[1:], x[0])
     if kind is L.Multiply: return x[0] * x[1]
@@ -103,4 +112,6 @@ def warp(x, # faces (N, H, W, 1), float
     a, b, tx, c, d, ty = maps.T[:6, :, None, None]
     col, row = at[None, None, :], at[None, :, None]
     grid = torch.stack([a * col + b * row + tx, c * col + d * row + ty], -1) * (2 / (size - 1)) - 1
-    return torch.nn.functional.grid_sample(x.permute(0, 3, 1, 2), grid, 'bilinear', 'border', align_corners=True).permute(0, 2, 3, 1)
+    return torch.nn.functional.grid_sample(
+        x.permute(0, 3, 1, 2), grid, 'bilinear', 'border', align_corners=True
+    ).permute(0, 2, 3, 1)

@@ -11,21 +11,26 @@ import numpy as np
 
 # %% ../nbs/00_labels.ipynb #00-006
 #: The seven expressions, in the order used everywhere inside the library.
-EXPRESSIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+EXPRESSIONS = ('angry', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise')
 #: What the numbers in the `emotion` column of the FER2013 CSV mean (Goodfellow et al. 2013).
-FER2013_CSV = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+FER2013_CSV = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
 #: The eight expressions of FER+, in the order of its vote columns (Barsoum et al. 2016).
-FERPLUS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+FERPLUS = ('neutral', 'happiness', 'surprise', 'sadness', 'anger', 'disgust', 'fear', 'contempt')
 #: All ten vote columns of `fer2013new.csv`: `unknown` and `NF` (not a face) are votes, too.
-FERPLUS_COLUMNS = FERPLUS + ("unknown", "NF")
+FERPLUS_COLUMNS = FERPLUS + ('unknown', 'NF')
 #: The expression code in a JAFFE file name such as `KA.AN1.39.tiff` (Lyons et al. 1998).
-JAFFE = dict(AN="angry", DI="disgust", FE="fear", HA="happy", NE="neutral", SA="sad", SU="surprise")
+JAFFE = dict(AN='angry', DI='disgust', FE='fear', HA='happy', NE='neutral', SA='sad', SU='surprise')
 
 # %% ../nbs/00_labels.ipynb #00-010
 #: Spellings found in datasets and folder names, lower case, and the expression each of them means.
-ALIASES = {alias: name for name, aliases in dict(
-    angry="anger mad", disgust="disgusted", fear="fearful afraid scared", happy="happiness joy joyful smile",
-    neutral="neutrality", sad="sadness unhappy", surprise="surprised suprise suprised").items() for alias in aliases.split()}
+ALIASES = {
+    alias: name
+    for name, aliases in dict(
+        angry='anger mad', disgust='disgusted', fear='fearful afraid scared', happy='happiness joy joyful smile',
+        neutral='neutrality', sad='sadness unhappy', surprise='surprised suprise suprised',
+    ).items()
+    for alias in aliases.split()
+}
 
 def canonical(
     name: str # a class name as found in a file or folder name
@@ -40,19 +45,19 @@ FERPLUS_TO_EXPRESSION = {o: canonical(o) if canonical(o) in EXPRESSIONS else Non
 
 # %% ../nbs/00_labels.ipynb #00-016
 def remap(
-    labels: "array of int", # numbers that index `source`, any shape; -1 stays -1
-    source: "sequence of str", # class names in the order the numbers mean now
-    target: "sequence of str", # class names in the order they shall mean
+    labels: 'array of int', # numbers that index `source`, any shape; -1 stays -1
+    source: 'sequence of str', # class names in the order the numbers mean now
+    target: 'sequence of str', # class names in the order they shall mean
 ) -> np.ndarray: # int64, the shape of `labels`; -1 where `target` has no such class
     "Translate label numbers from one class order to another, by name. Raises `ValueError` for a number outside `source`."
     labels = np.asarray(labels, dtype=np.int64)
     names = [canonical(o) for o in target]
     table = [names.index(canonical(o)) if canonical(o) in names else -1 for o in source] + [-1]
     if labels.size and not -1 <= labels.min() <= labels.max() < len(source):
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, but there are only {len(source)} classes")
+        raise ValueError(f'labels run from {labels.min()} to {labels.max()}, but there are only {len(source)} classes')
     return np.array(table, dtype=np.int64)[labels]
 
 # %% ../nbs/00_labels.ipynb #00-021
 #: A fixed plot colour for each expression (palette of Okabe and Ito).
-COLOURS = dict(angry="#d55e00", disgust="#009e73", fear="#cc79a7", happy="#e69f00", neutral="#8c8c8c",
-               sad="#0072b2", surprise="#56b4e9")
+COLOURS = dict(angry='#d55e00', disgust='#009e73', fear='#cc79a7', happy='#e69f00', neutral='#8c8c8c',
+               sad='#0072b2', surprise='#56b4e9')

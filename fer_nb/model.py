@@ -58,7 +58,9 @@ def heads(x, # features (N, C)
     "Logits (N, 7) named `expression`; with `ferplus` a dict of these and logits (N, 8) named `ferplus`."
     from keras import layers as L
     main = L.Dense(len(EXPRESSIONS), dtype='float32', name='expression')(x)
-    return {'expression': main, 'ferplus': L.Dense(len(FERPLUS), dtype='float32', name='ferplus')(x)} if ferplus else main
+    return (
+        {'expression': main, 'ferplus': L.Dense(len(FERPLUS), dtype='float32', name='ferplus')(x)} if ferplus else main
+    )
 
 def framed(body, # function from feature map to feature map
            name:str, # name of the network
@@ -98,9 +100,11 @@ def vgg_body(stages): # one (filters, convolutions) pair for each stage
     return body
 
 # %% ../nbs/02_model.ipynb #02-013
-STUDENTS = {'xs': slim_body((16, 32, 64, 96)), 's_slim': slim_body((32, 64, 112, 160)), 'm_slim': slim_body((48, 96, 192, 288)),
-            's': vgg_body([(32, 1), (48, 2), (80, 2), (152, 3)]), 'm': vgg_body([(32, 1), (64, 2), (128, 2), (256, 3)]),
-            'l': vgg_body([(48, 1), (96, 2), (192, 2), (384, 3)])}
+STUDENTS = {
+    'xs': slim_body((16, 32, 64, 96)), 's_slim': slim_body((32, 64, 112, 160)), 'm_slim': slim_body((48, 96, 192, 288)),
+    's': vgg_body([(32, 1), (48, 2), (80, 2), (152, 3)]), 'm': vgg_body([(32, 1), (64, 2), (128, 2), (256, 3)]),
+    'l': vgg_body([(48, 1), (96, 2), (192, 2), (384, 3)]),
+}
 
 def student(size:str='s', # `xs` (for lessons and tests), `s`, `m`, `l`, or `s_slim`, `m_slim` (with the thin body)
             ferplus:bool=False, # second head for the FER+ votes?
@@ -158,7 +162,9 @@ def build(name:str, # `student_` and a key of `STUDENTS`, `baseline`, or `teache
     if kind == 'student': return student(which, ferplus)
     if kind == 'teacher': return teacher(which, ferplus)
     if name == 'baseline' and not ferplus: return baseline()
-    raise ValueError(f'network {name!r} is not student_*, teacher_* or baseline' + (' (which has one head)' if ferplus else ''))
+    raise ValueError(
+        f'network {name!r} is not student_*, teacher_* or baseline' + (' (which has one head)' if ferplus else '')
+    )
 
 # %% ../nbs/02_model.ipynb #02-028
 BACKBONES = {'mobilenet': ('MobileNet', {}), **{f'mobilenet_{a}': ('MobileNet', {'alpha': a}) for a in (.75, .5, .25)},
@@ -187,10 +193,14 @@ def load_backbone(name:str, # a key of `BACKBONES`
                   size:int=96, # side of the input in pixels
                   timeout:float=20.): # seconds without an answer from the network
     "A network of `keras.applications` without its top. Raises WeightsError, FileNotFoundError; ValueError for an unknown name."
-    import keras, warnings
+    import warnings
+
+    import keras
     if name not in BACKBONES: raise ValueError(f'backbone {name!r} is not one of {", ".join(BACKBONES)}')
     kind, options = BACKBONES[name]
-    make = lambda w: getattr(keras.applications, kind)(include_top=False, weights=w, input_shape=(size, size, 3), **options)
+    make = lambda w: getattr(keras.applications, kind)(
+        include_top=False, weights=w, input_shape=(size, size, 3), **options
+    )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # 224-pixel weights are used at another size on purpose
         if weights == 'imagenet': return download(name, make, timeout)
@@ -199,21 +209,28 @@ def load_backbone(name:str, # a key of `BACKBONES`
         if not Path(weights).is_file(): raise FileNotFoundError(f'{weights}: no such file of weights')
         kernels = [w for w in net.weights if w.path.endswith('kernel')]
         before = [w.numpy() for w in kernels]
-        try: net.load_weights(weights)
-        except Exception as e: raise WeightsError(f'{weights}: not weights of {name} without top ({str(e).splitlines()[0]})') from None
-    if any((w.numpy() == b).all() for w, b in zip(kernels, before)): raise WeightsError(f'{weights}: not weights of {name} without top (some layers are missing)')
+        try:
+            net.load_weights(weights)
+        except Exception as e:
+            raise WeightsError(f'{weights}: not weights of {name} without top ({str(e).splitlines()[0]})') from None
+    if any((w.numpy() == b).all() for w, b in zip(kernels, before)):
+        raise WeightsError(f'{weights}: not weights of {name} without top (some layers are missing)')
     return net
 
 def download(name, make, timeout):
     "Keras' own download, but it gives up after a time."
-    import contextlib, os, socket
+    import contextlib
+    import os
+    import socket
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)
     try:
         with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere): return make('imagenet')
     except Exception as e:
-        raise WeightsError(f'the ImageNet weights of {name} could not be fetched ({str(e).splitlines()[0]}); where there is no network, '
-                           'give a file of them instead (weights=...), or weights=None for a random start') from None
+        raise WeightsError(
+            f'the ImageNet weights of {name} could not be fetched ({str(e).splitlines()[0]}); where there is no network, '
+            'give a file of them instead (weights=...), or weights=None for a random start'
+        ) from None
     finally: socket.setdefaulttimeout(before)
 
 # %% ../nbs/02_model.ipynb #02-031
@@ -228,12 +245,17 @@ def pretrained(name:str, # a key of `BACKBONES`
     loaded = load_backbone(name, weights, size)
     kind, options = BACKBONES[name]
     inputs = keras.Input((48, 48, 1), name='face')
-    body = getattr(keras.applications, kind)(include_top=False, weights=None, input_tensor=photograph(inputs, name, size), **options)
+    body = getattr(keras.applications, kind)(
+        include_top=False, weights=None, input_tensor=photograph(inputs, name, size), **options
+    )
     body.set_weights(loaded.get_weights())
     for layer in body.layers:
-        if hasattr(layer, 'finalize_state') and layer.weights: layer.finalize_state()  # a Normalization uses its weights only after this
+        if hasattr(layer, 'finalize_state') and layer.weights:
+            layer.finalize_state()  # a Normalization uses its weights only after this
     x = L.Dropout(dropout)(L.GlobalAveragePooling2D(name='pooled')(body.output))
-    return keras.Model(inputs, L.Dense(len(classes), dtype='float32', name='expression')(x), name=name.replace('.', '_'))
+    return keras.Model(
+        inputs, L.Dense(len(classes), dtype='float32', name='expression')(x), name=name.replace('.', '_')
+    )
 
 def new_head(network, # a Keras model with a dense layer `expression` at its end
              known, # class names of that layer
@@ -241,7 +263,8 @@ def new_head(network, # a Keras model with a dense layer `expression` at its end
     "The same features under a head for other classes, one output. Raises ValueError for a network without such a layer."
     import keras
     old = next((l for l in network.layers if l.name == 'expression' and isinstance(l, keras.layers.Dense)), None)
-    if old is None or old.units != len(known): raise ValueError(f'the network {network.name} has no dense layer `expression` with {len(known)} outputs')
+    if old is None or old.units != len(known):
+        raise ValueError(f'the network {network.name} has no dense layer `expression` with {len(known)} outputs')
     head = keras.layers.Dense(len(classes), dtype='float32', name='expression')
     net = keras.Model(network.inputs[0], head(old.input), name=network.name)
     both = [(list(known).index(c), j) for j, c in enumerate(classes) if c in known]

@@ -20,7 +20,19 @@ from threading import Lock
 import cv2
 import numpy as np
 
-from .detection import MAX_PIXELS, WHOLE, Detection, ImageError, Tools, crop_face, crop_rule, image_name, load_detector, open_image, to_rgb
+from fer_nb.detection import (
+    MAX_PIXELS,
+    WHOLE,
+    Detection,
+    ImageError,
+    Tools,
+    crop_face,
+    crop_rule,
+    image_name,
+    load_detector,
+    open_image,
+    to_rgb,
+)
 from .export import ModelError, read_metadata
 from .frames import frames
 from .labels import COLOURS
@@ -56,7 +68,7 @@ class Result:
 
     def to_dict(self) -> dict: # of numbers, texts, lists and dicts only, fit for `json.dumps`
         "The result as plain data."
-        return {k: v for k, v in asdict(self).items() if k != "classes"}
+        return {k: v for k, v in asdict(self).items() if k != 'classes'}
 
     def rows(self) -> list: # of dicts
         "One row for each face, or one that says why there is none."
@@ -71,9 +83,13 @@ def rows(
     for r in results:
         for i, f in enumerate(r.faces or [None]):
             x, y, w, h = f.box if f else [None]*4
-            table.append(dict(source=r.source, status=r.status, face=i if f else None, x=x, y=y, width=w, height=h, score=f and f.score,
-                              label=f and f.label, confidence=f and f.confidence,
-                              **{c: f and f.probabilities[c] for c in r.classes}, error=r.error))
+            table.append(
+                dict(
+                    source=r.source, status=r.status, face=i if f else None, x=x, y=y, width=w, height=h,
+                    score=f and f.score, label=f and f.label, confidence=f and f.confidence,
+                    **{c: f and f.probabilities[c] for c in r.classes}, error=r.error,
+                )
+            )
     return table
 
 def to_table(
@@ -83,24 +99,24 @@ def to_table(
 ): # pandas.DataFrame
     "One row for each face."
     import pandas
-    columns = rows(results or [Result("", [], None, None, "", tuple(classes))])[0]
-    return pandas.DataFrame([o for o in rows(results) if faceless or o["face"] is not None], columns=list(columns))
+    columns = rows(results or [Result('', [], None, None, '', tuple(classes))])[0]
+    return pandas.DataFrame([o for o in rows(results) if faceless or o['face'] is not None], columns=list(columns))
 
 # %% ../nbs/07_recognition.ipynb #07-013
-DEFAULT_MODEL = "m" #: the shipped model that is used where none is named
+DEFAULT_MODEL = 'm' #: the shipped model that is used where none is named
 
 def find_model(
-    model: str|None="" # name of a shipped model, or a path; "" or None = the default
+    model: str|None='' # name of a shipped model, or a path; "" or None = the default
 ) -> Path:
     "The file of a model. Raises `ModelError` where there is none."
     import fer_nb
     home = Path(fer_nb.__file__).parent
     name = os.fspath(model or DEFAULT_MODEL)
-    shipped = [o for folder in (home/"models", home.parent/"models") for o in sorted(folder.glob("*.int8.tflite"))]
-    named = [o for o in shipped if o.name == f"{name}.int8.tflite"]
+    shipped = [o for folder in (home/'models', home.parent/'models') for o in sorted(folder.glob('*.int8.tflite'))]
+    named = [o for o in shipped if o.name == f'{name}.int8.tflite']
     if not named and not Path(name).is_file():
-        names = ", ".join(dict.fromkeys(o.name.split(".")[0] for o in shipped)) or "none"
-        raise ModelError(f"{name}: neither a model file nor the name of a shipped model (there are: {names})")
+        names = ', '.join(dict.fromkeys(o.name.split('.')[0] for o in shipped)) or 'none'
+        raise ModelError(f'{name}: neither a model file nor the name of a shipped model (there are: {names})')
     return named[0] if named else Path(name)
 
 # %% ../nbs/07_recognition.ipynb #07-016
@@ -128,13 +144,15 @@ class Classifier:
         threads: int=1, # how many faces are classified at a time
     ):
         try: self.about, self.content = read_metadata(path, payload=True)
-        except OSError as e: raise ModelError(f"{path}: the model cannot be read ({e.strerror})") from None
-        self.path, self.threads, self.classes = str(path), threads, tuple(self.about["classes"])
-        self.size, self.nets = self.about["input_size"][0], Tools(self._open)
+        except OSError as e: raise ModelError(f'{path}: the model cannot be read ({e.strerror})') from None
+        self.path, self.threads, self.classes = str(path), threads, tuple(self.about['classes'])
+        self.size, self.nets = self.about['input_size'][0], Tools(self._open)
         with self.nets.lend() as net: takes, gives = (net.get_input_details()[0], net.get_output_details()[0])
         wanted = [1, self.size, self.size, 1], [1, len(self.classes)]
-        if (found := (takes["shape"].tolist(), gives["shape"].tolist())) != wanted:
-            raise ModelError(f"{path}: the network goes from {found[0]} to {found[1]}, its metadata say {wanted[0]} to {wanted[1]}")
+        if (found := (takes['shape'].tolist(), gives['shape'].tolist())) != wanted:
+            raise ModelError(
+                f'{path}: the network goes from {found[0]} to {found[1]}, its metadata say {wanted[0]} to {wanted[1]}'
+            )
 
     def _open(self):
         from ai_edge_litert.interpreter import Interpreter
@@ -142,7 +160,7 @@ class Classifier:
             with _muted():
                 net = Interpreter(model_content=self.content, num_threads=1)
                 net.allocate_tensors()
-        except (ValueError, RuntimeError) as e: raise ModelError(f"{self.path}: LiteRT cannot use it ({e})") from None
+        except (ValueError, RuntimeError) as e: raise ModelError(f'{self.path}: LiteRT cannot use it ({e})') from None
         return net
 
     def logits(self,
@@ -151,9 +169,9 @@ class Classifier:
         "The network's answers, one face after the other."
         answers = np.empty((len(crops), len(self.classes)), np.float32)
         with self.nets.lend() as net:
-            takes, gives = net.get_input_details()[0], net.get_output_details()[0]["index"]
+            takes, gives = net.get_input_details()[0], net.get_output_details()[0]['index']
             for i, crop in enumerate(crops):
-                net.set_tensor(takes["index"], crop[None, ..., None].astype(takes["dtype"]))
+                net.set_tensor(takes['index'], crop[None, ..., None].astype(takes['dtype']))
                 net.invoke()
                 answers[i] = net.get_tensor(gives)[0]
         return answers
@@ -170,8 +188,9 @@ def classify(
     parts = min(classifier.threads, max(1, len(crops)//LEAST))
     if parts == 1: logits = classifier.logits(crops)
     else:
-        with ThreadPoolExecutor(parts) as pool: logits = np.concatenate(list(pool.map(classifier.logits, np.array_split(crops, parts))))
-    z = logits.astype(np.float64)/classifier.about["temperature"]
+        with ThreadPoolExecutor(parts) as pool:
+            logits = np.concatenate(list(pool.map(classifier.logits, np.array_split(crops, parts))))
+    z = logits.astype(np.float64)/classifier.about['temperature']
     p = np.exp(z - z.max(axis=1, keepdims=True))
     return p/p.sum(axis=1, keepdims=True)
 
@@ -196,11 +215,13 @@ def look(
     "Read one image, find its faces and cut them out. An image that cannot be read is an answer, not an error."
     try:
         photo = open_image(source, **how)
-        whole = Detection((0, 0, photo.rgb.shape[1], photo.rgb.shape[0]), 1.)
+        whole = Detection((0, 0, photo.rgb.shape[1], photo.rgb.shape[0]), 1.0)
         found = detector.detect(photo.rgb) if detector else [whole]
         crops = [crop_face(photo.rgb, o.box, rule, o.landmarks, size) for o in found]
-    except ImageError as e: return Seen(image_name(source), str(e))
-    except (cv2.error, MemoryError) as e: return Seen(name := image_name(source), f"{name}: it cannot be searched ({type(e).__name__})")
+    except ImageError as e:
+        return Seen(image_name(source), str(e))
+    except (cv2.error, MemoryError) as e:
+        return Seen(name := image_name(source), f'{name}: it cannot be searched ({type(e).__name__})')
     return Seen(photo.name, None, photo.size, photo.scale, found, crops)
 
 # %% ../nbs/07_recognition.ipynb #07-024
@@ -216,14 +237,17 @@ def make_face(
     left, top, right, bottom = max(0, x), max(0, y), min(seen.size[0], x + w), min(seen.size[1], y + h)
     marks = found.landmarks and tuple((float(u*seen.scale), float(v*seen.scale)) for u, v in found.landmarks)
     best = int(p.argmax())
-    label = classes[best] if p[best] >= min_confidence else "uncertain"
-    return Face((left, top, right - left, bottom - top), float(found.score), label, float(p[best]), dict(zip(classes, p.tolist())), marks)
+    label = classes[best] if p[best] >= min_confidence else 'uncertain'
+    return Face(
+        (left, top, right - left, bottom - top), float(found.score), label, float(p[best]),
+        dict(zip(classes, p.tolist())), marks,
+    )
 
 # %% ../nbs/07_recognition.ipynb #07-027
 def _colour(label, classes=()):
     "RGB of an expression; classes of one's own get the colours in turn."
     palette = list(COLOURS.values())
-    code = COLOURS.get(label) or (palette[classes.index(label) % len(palette)] if label in classes else "#ffffff")
+    code = COLOURS.get(label) or (palette[classes.index(label) % len(palette)] if label in classes else '#ffffff')
     return tuple(bytes.fromhex(code[1:]))
 
 def _label(image, box, text, colour):
@@ -245,15 +269,17 @@ def draw(
     classes: tuple=(), # where `found` is a list: all expressions, in the order of the model
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
     "Draw faces with their expressions."
-    faces, classes, size = (found.faces, found.classes, found.size) if isinstance(found, Result) else (found, classes, None)
+    faces, classes, size = (
+        (found.faces, found.classes, found.size) if isinstance(found, Result) else (found, classes, None)
+    )
     image, shrink = rgb.copy(), rgb.shape[1]/(size or rgb.shape[1::-1])[0]
     line = max(1, round(max(image.shape)/250))
     for face in sorted(faces, key=lambda f: f.box[1], reverse=True):
         x, y, w, h = (round(v*shrink) for v in face.box)
         colour = _colour(face.label, classes)
-        number = f"#{face.id} " if isinstance(face, TrackedFace) else ""
+        number = f'#{face.id} ' if isinstance(face, TrackedFace) else ''
         cv2.rectangle(image, (x, y), (x + w, y + h), colour, line, cv2.LINE_AA)
-        _label(image, (x, y, w, h), f"{number}{face.label} {face.confidence:.0%}", colour)
+        _label(image, (x, y, w, h), f'{number}{face.label} {face.confidence:.0%}', colour)
     return image
 
 # %% ../nbs/07_recognition.ipynb #07-031
@@ -262,10 +288,13 @@ def threshold(
     about: dict,               # metadata of a model
 ) -> float: # 0..1
     "The confidence below which a face is called uncertain. Raises `ValueError` where it makes no sense, or the model gives no advice."
-    if min_confidence == "auto":
-        advice = about.get("uncertain")
-        min_confidence = advice.get("threshold") if isinstance(advice, dict) else None
-        if min_confidence is None: raise ModelError(f"{about.get('name')}: the model's file advises no threshold; give min_confidence as a number")
+    if min_confidence == 'auto':
+        advice = about.get('uncertain')
+        min_confidence = advice.get('threshold') if isinstance(advice, dict) else None
+        if min_confidence is None:
+            raise ModelError(
+                f"{about.get('name')}: the model's file advises no threshold; give min_confidence as a number"
+            )
     try: good = 0 <= float(min_confidence) <= 1
     except (TypeError, ValueError): good = False
     if not good: raise ValueError(f'min_confidence must be within 0..1 or "auto", not {min_confidence!r}')
@@ -275,16 +304,19 @@ def threshold(
 class Recognizer:
     "Images in, faces with expressions out. Several threads may use one, and it can be sent to another process."
     def __init__(self,
-        model: str|None="",       # a shipped model by name, or a model file; "" = the default
-        detector: str="auto",     # "haar", "yunet", the path of a YuNet file, or "auto" (YuNet if FER_NB_YUNET names its file, else Haar)
+        model: str|None='',       # a shipped model by name, or a model file; "" = the default
+        detector: str='auto',     # "haar", "yunet", the path of a YuNet file, or "auto" (YuNet if FER_NB_YUNET names its file, else Haar)
         threads: int=1,           # how many images, or faces of one image, are worked on at a time
         min_confidence: float|str=0., # a face whose best expression is less probable gets the label "uncertain"; "auto" = what the model's file advises
         max_pixels: int=MAX_PIXELS, # larger images are refused; larger JPEGs are read at half size, up to 4 times this
     ):
-        if not (isinstance(threads, int) and threads >= 1): raise ValueError(f"threads must be a whole number from 1 on, not {threads!r}")
+        if not (isinstance(threads, int) and threads >= 1):
+            raise ValueError(f'threads must be a whole number from 1 on, not {threads!r}')
         self.classifier, self.detector = Classifier(find_model(model), threads), load_detector(detector)
-        self.rule = crop_rule(self.classifier.about.get("crop"), self.detector.name)
-        self.threads, self.min_confidence, self.max_pixels = threads, threshold(min_confidence, self.classifier.about), max_pixels
+        self.rule = crop_rule(self.classifier.about.get('crop'), self.detector.name)
+        self.threads, self.min_confidence, self.max_pixels = (
+            threads, threshold(min_confidence, self.classifier.about), max_pixels,
+        )
 
     @property
     def classes(self): return self.classifier.classes # names of the expressions, in the order of the model
@@ -314,7 +346,7 @@ class Recognizer:
 # %% ../nbs/07_recognition.ipynb #07-035
 def _is_stack(source):
     "Is this one array with many crops? (N, H, W) or (N, H, W, channels)"
-    shape = getattr(source, "shape", ())
+    shape = getattr(source, 'shape', ())
     return len(shape) == 4 or len(shape) == 3 and shape[2] not in (1, 3, 4)
 
 def recognize(
@@ -331,7 +363,10 @@ def recognize(
         with ThreadPoolExecutor(recognizer.threads) as pool: seen = list(pool.map(see, sources))
     p = iter(classify(recognizer.classifier, [crop for o in seen for crop in o.crops]))
     faces = [[make_face(o, d, next(p), recognizer.classes, recognizer.min_confidence) for d in o.found] for o in seen]
-    return [Result("unreadable" if o.error else "ok" if f else "no_face", f, o.size, o.error, o.name, recognizer.classes) for o, f in zip(seen, faces)]
+    return [
+        Result('unreadable' if o.error else 'ok' if f else 'no_face', f, o.size, o.error, o.name, recognizer.classes)
+        for o, f in zip(seen, faces)
+    ]
 
 # %% ../nbs/07_recognition.ipynb #07-053
 SLACK = 1e-3 #: seconds by which a time stamp may be early and still count as due
@@ -347,9 +382,15 @@ class Follower:
         min_confidence: float|str|None=None, # see `Recognizer`; None = as the recogniser has it
     ):
         for name, value in dict(detect_every=detect_every, classify_every=classify_every).items():
-            if not 0 <= value < np.inf: raise ValueError(f"{name} must be a number of seconds, not {value!r}")
-        self.recognizer, self.detect_every, self.classify_every, self.forget = recognizer, detect_every, classify_every, forget
-        self.min_confidence = recognizer.min_confidence if min_confidence is None else threshold(min_confidence, recognizer.classifier.about)
+            if not 0 <= value < np.inf: raise ValueError(f'{name} must be a number of seconds, not {value!r}')
+        self.recognizer, self.detect_every, self.classify_every, self.forget = (
+            recognizer, detect_every, classify_every, forget,
+        )
+        self.min_confidence = (
+            recognizer.min_confidence
+            if min_confidence is None
+            else threshold(min_confidence, recognizer.classifier.about)
+        )
         self.tracker, self.smoother = Tracker(forget=forget), Smoother(smooth)
         self.count, self.now, self.searched, self.classified = 0, -np.inf, -np.inf, {}
 
@@ -412,5 +453,8 @@ def tracked(
     time: float,   # seconds
 ) -> TrackedFace:
     "A followed face as it is told to others."
-    face = make_face(Seen("", None, size), track, follower.smoother.get(track.id), follower.recognizer.classes, follower.min_confidence)
+    face = make_face(
+        Seen('', None, size), track, follower.smoother.get(track.id), follower.recognizer.classes,
+        follower.min_confidence,
+    )
     return TrackedFace(**vars(face), id=track.id, frame=frame, time=time)

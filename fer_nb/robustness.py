@@ -27,7 +27,9 @@ def compressed(face, quality):
 def shrunk(face, side):
     "The face reduced to `side` pixels and enlarged again."
     import cv2
-    return cv2.resize(cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA), face.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(
+        cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA), face.shape[::-1], interpolation=cv2.INTER_LINEAR
+    )
 
 def blurred(face, sigma):
     "The face under a Gaussian blur (sigma in pixels)."
@@ -83,6 +85,8 @@ def robustness(model, # a Keras model, or a function from faces to logits, as `f
         return (z['expression'] if isinstance(z, dict) else z).argmax(axis=1) == part.labels
     before, n = right(part.images), len(part)
     about = dict(split=str(part.split[0]), rows=kind, engine=engine, n=n)
-    record = lambda name, after: dict(change=name, **about, accuracy=float(after.mean()),
-                                      accuracy_95=list(accuracy_interval(int(after.sum()), n)), **paired_loss(before, after))
+    record = lambda name, after: dict(
+        change=name, **about, accuracy=float(after.mean()), accuracy_95=list(accuracy_interval(int(after.sum()), n)),
+        **paired_loss(before, after),
+    )
     return [record('none', before), *(record(c, right(spoil(part.images, c))) for c in changes or SPOILT)]

@@ -23,13 +23,19 @@ def read_study(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML or J
     import yaml
     where, fields = ('study', source) if isinstance(source, dict) else (f'{source}', None)
     if fields is None:
-        try: fields = yaml.safe_load(Path(source).read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as e: raise ValueError(f'{where}: not a YAML or JSON file ({e})') from None
+        try:
+            fields = yaml.safe_load(Path(source).read_text(encoding='utf-8'))
+        except (yaml.YAMLError, UnicodeDecodeError) as e:
+            raise ValueError(f'{where}: not a YAML or JSON file ({e})') from None
     if not isinstance(fields, dict) or (unknown := sorted(set(fields) - {'recipe', 'variants', 'seeds'})):
-        raise ValueError(f'{where}: holds {", ".join(unknown) if isinstance(fields, dict) else "no fields"}; recipe, variants and seeds are known')
+        raise ValueError(
+            f'{where}: holds {", ".join(unknown) if isinstance(fields, dict) else "no fields"}; recipe, variants and seeds are known'
+        )
     variants, seeds = fields.get('variants') or {'as it is': {}}, fields.get('seeds') or [0]
-    if not isinstance(variants, dict) or not all(isinstance(v or {}, dict) for v in variants.values()): raise ValueError(f'{where}: variants are names with changed fields')
-    if not isinstance(seeds, list) or not all(type(s) is int for s in seeds): raise ValueError(f'{where}: seeds {seeds!r} are not a list of whole numbers')
+    if not isinstance(variants, dict) or not all(isinstance(v or {}, dict) for v in variants.values()):
+        raise ValueError(f'{where}: variants are names with changed fields')
+    if not isinstance(seeds, list) or not all(type(s) is int for s in seeds):
+        raise ValueError(f'{where}: seeds {seeds!r} are not a list of whole numbers')
     try:
         recipe = read_recipe(fields.get('recipe') or {})
         for change in variants.values(): read_recipe({**asdict(recipe), **(change or {})})
@@ -45,16 +51,28 @@ def run_once(recipe:Recipe, # what to do
     "Train (or go on, or nothing where the run is complete) and judge; returns the figures, which also lie in `out`."
     done, asked = out / 'figures.json', [f'{s}, {m}' for s in splits for m in modes]
     check_resume(out / 'checkpoint.npz', recipe)   # also a complete run must have learnt from what the files hold now
-    if done.exists() and (known := json.loads(done.read_text()))['recipe'] == asdict(recipe) and set(asked) <= set(known['asked']): return known
+    if (
+        done.exists()
+        and (known := json.loads(done.read_text()))['recipe'] == asdict(recipe)
+        and set(asked) <= set(known['asked'])
+    ):
+        return known
     network, history = fit(recipe, *partition(faces), out, progress=False)
     log_looks(out, faces, splits, f'run {out.name} of the study {out.parent.name}')
     call = forward(network)
     def heads(images):
         z = call(images)
         return {k: np.array(v) for k, v in (z if isinstance(z, dict) else {'expression': z}).items()}
-    records = [r for s in splits for r in evaluate_model(network if call is network else heads, faces, s, modes=modes)['results']]
+    records = [
+        r
+        for s in splits
+        for r in evaluate_model(network if call is network else heads, faces, s, modes=modes)['results']
+    ]
     kept = ('split', 'rows', 'mode', 'protocol', 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')
-    result = {'recipe': asdict(recipe), 'asked': asked, 'files': load_checkpoint(out / 'checkpoint.npz').get('files', {}), 'seconds': round(sum(h['seconds'] for h in history)), 'results': [{k: r[k] for k in kept} for r in records]}
+    result = {
+        'recipe': asdict(recipe), 'asked': asked, 'files': load_checkpoint(out / 'checkpoint.npz').get('files', {}),
+        'seconds': round(sum(h['seconds'] for h in history)), 'results': [{k: r[k] for k in kept} for r in records],
+    }
     write_atomically(done, lambda p: p.write_text(json.dumps(result, indent=1)))
     return result
 
@@ -63,14 +81,20 @@ def summarise(runs:list) -> list: # dicts with variant, seed and what `run_once`
     "Mean and standard deviation over the seeds of each variant, for every kind of rows, and the difference to the first variant."
     found = {}
     for run in runs:
-        for r in run['results']: found.setdefault((run['variant'], *(r[k] for k in ('split', 'rows', 'mode', 'protocol'))), []).append(r)
+        for r in run['results']:
+            found.setdefault((run['variant'], *(r[k] for k in ('split', 'rows', 'mode', 'protocol'))), []).append(r)
     lines, first = [], runs[0]['variant']
     for (variant, *which), records in found.items():
         values, base = [r['accuracy'] for r in records], [r['accuracy'] for r in found.get((first, *which), [])]
-        lines.append({'variant': variant, **dict(zip(('split', 'rows', 'mode', 'protocol'), which)), 'n': records[0]['n'], 'seeds': len(values),
-                      'accuracy': float(np.mean(values)), 'sd': float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                      'difference': float(np.mean(values) - np.mean(base)) if base else None,
-                      **{k: float(np.mean([r[k] for r in records])) for k in ('macro_f1', 'balanced_accuracy', 'ece')}})
+        lines.append(
+            {
+                'variant': variant, **dict(zip(('split', 'rows', 'mode', 'protocol'), which)), 'n': records[0]['n'],
+                'seeds': len(values), 'accuracy': float(np.mean(values)),
+                'sd': float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                'difference': float(np.mean(values) - np.mean(base)) if base else None,
+                **{k: float(np.mean([r[k] for r in records])) for k in ('macro_f1', 'balanced_accuracy', 'ece')},
+            }
+        )
     return lines
 
 def study(source:str|Path|dict, # what `read_study` takes
@@ -87,14 +111,20 @@ def study(source:str|Path|dict, # what `read_study` takes
     for s in splits: faces.part(s)   # one that is not there is found before the training
     for seed in seeds:
         for name, change in variants.items():
-            this = read_recipe(json.loads(json.dumps({**asdict(recipe), **change, 'seed': seed}).replace('{seed}', str(seed))))
+            this = read_recipe(
+                json.loads(json.dumps({**asdict(recipe), **change, 'seed': seed}).replace('{seed}', str(seed)))
+            )
             folder = out / f'{name.replace(" ", "-").replace("/", "-")}-{seed}'
             if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
             runs.append({'variant': name, 'seed': seed, **run_once(this, faces, folder, splits, modes)})
             looks += read_looks(folder / 'looks.json') or []
-            found = {'edition': faces.edition, 'variants': variants, 'recipe': asdict(recipe), 'summary': summarise(runs), 'looks': looks,
-                     'runs': [{k: v for k, v in r.items() if k not in ('recipe', 'asked')} for r in runs]}
-            write_atomically(Path(report or out / 'study.json'), lambda p: p.write_text(json.dumps(found, indent=1) + '\n'))
+            found = {
+                'edition': faces.edition, 'variants': variants, 'recipe': asdict(recipe), 'summary': summarise(runs),
+                'looks': looks, 'runs': [{k: v for k, v in r.items() if k not in ('recipe', 'asked')} for r in runs],
+            }
+            write_atomically(
+                Path(report or out / 'study.json'), lambda p: p.write_text(json.dumps(found, indent=1) + '\n')
+            )
     return found
 
 # %% ../nbs/04b_studies.ipynb #04-012
@@ -104,7 +134,16 @@ def study_table(found:dict, # from `study`, or read from its report
                 split:str|None=None, # a split by name; None: all of them
                 mode:str|None=None) -> str: # single, flip or ten-crop; None: all of them
     "Markdown: each variant on one kind of rows, with mean, standard deviation and the difference to the first."
-    return seeds_table([o for o in found['summary'] if o['rows'] in (rows, 'all') and o['protocol'] == protocol and split in (None, o['split']) and mode in (None, o['mode'])])
+    return seeds_table(
+        [
+            o
+            for o in found['summary']
+            if o['rows'] in (rows, 'all')
+            and o['protocol'] == protocol
+            and split in (None, o['split'])
+            and mode in (None, o['mode'])
+        ]
+    )
 
 # %% ../nbs/04b_studies.ipynb #04-019
 def plot_study(found:dict, # from `study`, or read from its report
@@ -116,7 +155,10 @@ def plot_study(found:dict, # from `study`, or read from its report
     names = list(dict.fromkeys(o['variant'] for o in found['runs']))
     accuracy = {(o['variant'], o['seed']): r['accuracy'] for o in found['runs'] for r in o['results']
                 if r['rows'] in (rows, 'all') and r['mode'] == mode and r['protocol'] == 'labels'}
-    points = {n: [100*(a - accuracy[names[0], s]) for (m, s), a in accuracy.items() if m == n and (names[0], s) in accuracy] for n in names[1:]}
+    points = {
+        n: [100 * (a - accuracy[names[0], s]) for (m, s), a in accuracy.items() if m == n and (names[0], s) in accuracy]
+        for n in names[1:]
+    }
     if ax is None: _, ax = plt.subplots(figsize=(6.5, .6 + .32*len(points)), dpi=80, layout='constrained')
     ax.barh(list(points), [np.mean(v) if v else 0 for v in points.values()], color='#1b9e77', alpha=.5)
     for i, v in enumerate(points.values()): ax.plot(v, [i]*len(v), 'o', ms=4, color='#1b9e77')

@@ -22,7 +22,9 @@ def closeness(
     around = np.maximum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - np.minimum(a[..., :2], b[..., :2])
     both = np.clip(high - low, 0, None).prod(axis=-1)
     apart = a[..., :2] + a[..., 2:]/2 - b[..., :2] - b[..., 2:]/2
-    return both/(a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - both) - (apart**2).sum(axis=-1)/(around**2).sum(axis=-1)
+    return both / (a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - both) - (apart**2).sum(axis=-1) / (
+        around**2
+    ).sum(axis=-1)
 
 # %% ../nbs/06b_tracking.ipynb #06-010
 def assign(
@@ -31,7 +33,7 @@ def assign(
     "Pairs, the best first, each row and each column used once."
     rows, columns = np.nonzero(fit > -np.inf)
     pairs, free = [], [set(rows.tolist()), set(columns.tolist())]
-    for i in np.argsort(-fit[rows, columns], kind="stable").tolist():
+    for i in np.argsort(-fit[rows, columns], kind='stable').tolist():
         pair = int(rows[i]), int(columns[i])
         if pair[0] in free[0] and pair[1] in free[1]:
             pairs.append(pair)
@@ -50,19 +52,23 @@ class Track:
     seen: float = 0. # time of its last detection, in seconds
 
 #: What the tracker keeps of each face; `id` is -1 until it counts, `missed` are the updates since it was seen.
-STATE = np.dtype([("middle", float, 2), ("size", float, 2), ("speed", float, 2), ("score", float), ("born", float), ("seen", float),
-                  ("id", int), ("count", int), ("missed", int), ("marks", object)])
+STATE = np.dtype(
+    [
+        ('middle', float, 2), ('size', float, 2), ('speed', float, 2), ('score', float), ('born', float),
+        ('seen', float), ('id', int), ('count', int), ('missed', int), ('marks', object),
+    ]
+)
 
 def _states(time, detections):
     "Detections as states; those without an area or with numbers that are none are left out."
     boxes = np.array([d.box for d in detections], float).reshape(-1, 4)
     good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     found, boxes, states = [d for d, ok in zip(detections, good) if ok], boxes[good], np.zeros(good.sum(), STATE)
-    states["middle"], states["size"] = boxes[:, :2] + boxes[:, 2:]/2, boxes[:, 2:]
-    states["born"], states["seen"], states["id"], states["count"] = time, time, -1, 1
-    states["score"] = [d.score for d in found]
+    states['middle'], states['size'] = boxes[:, :2] + boxes[:, 2:]/2, boxes[:, 2:]
+    states['born'], states['seen'], states['id'], states['count'] = time, time, -1, 1
+    states['score'] = [d.score for d in found]
     for i, (d, (x, y, w, h)) in enumerate(zip(found, boxes.tolist())):
-        states["marks"][i] = d.landmarks and tuple(((u - x)/w, (v - y)/h) for u, v in d.landmarks)
+        states['marks'][i] = d.landmarks and tuple(((u - x)/w, (v - y)/h) for u, v in d.landmarks)
     return states
 
 # %% ../nbs/06b_tracking.ipynb #06-016
@@ -82,8 +88,8 @@ def moved(
     time: float,        # seconds
 ) -> np.ndarray: # (N, 4) boxes
     "Where faces should be at a time."
-    middle = states["middle"] + states["speed"]*np.clip(time - states["seen"], 0, COAST)[:, None]
-    return np.hstack([middle - states["size"]/2, states["size"]])
+    middle = states['middle'] + states['speed']*np.clip(time - states['seen'], 0, COAST)[:, None]
+    return np.hstack([middle - states['size']/2, states['size']])
 
 def corrected(
     old: np.ndarray,  # (N,) of `STATE`
@@ -91,16 +97,16 @@ def corrected(
     smooth: float,    # seconds
 ) -> np.ndarray: # (N,) of `STATE`
     "Faces after the detections that go with them."
-    states, elapsed = new.copy(), new["seen"] - old["seen"]
-    for name in ("born", "id"): states[name] = old[name]
-    states["count"] = old["count"] + 1
-    g, h = gains(elapsed, states["count"], smooth)
-    speed = old["speed"]*(np.minimum(elapsed, COAST)/elapsed)[:, None]
-    off, grown = new["middle"] - old["middle"] - speed*elapsed[:, None], new["size"] - old["size"]
-    sure = lambda d: np.minimum(1, np.abs(d).max(axis=1)/(.1*old["size"].mean(axis=1)))**2
-    states["middle"] = new["middle"] - ((1 - g)*(1 - sure(off)))[:, None]*off
-    states["size"] = new["size"] - ((1 - g)*(1 - sure(grown)))[:, None]*grown
-    states["speed"] = speed + (h/elapsed)[:, None]*off
+    states, elapsed = new.copy(), new['seen'] - old['seen']
+    for name in ('born', 'id'): states[name] = old[name]
+    states['count'] = old['count'] + 1
+    g, h = gains(elapsed, states['count'], smooth)
+    speed = old['speed']*(np.minimum(elapsed, COAST)/elapsed)[:, None]
+    off, grown = new['middle'] - old['middle'] - speed*elapsed[:, None], new['size'] - old['size']
+    sure = lambda d: np.minimum(1, np.abs(d).max(axis=1)/(.1*old['size'].mean(axis=1)))**2
+    states['middle'] = new['middle'] - ((1 - g)*(1 - sure(off)))[:, None]*off
+    states['size'] = new['size'] - ((1 - g)*(1 - sure(grown)))[:, None]*grown
+    states['speed'] = speed + (h/elapsed)[:, None]*off
     return states
 
 # %% ../nbs/06b_tracking.ipynb #06-023
@@ -115,14 +121,14 @@ def fits(
 ) -> np.ndarray: # (N, M) closeness; -inf where it cannot be the same face
     "How well each detection fits each face."
     where, boxes = moved(states, time), moved(found, time)
-    size, other = states["size"].mean(axis=1)[:, None], found["size"].mean(axis=1)[None]
+    size, other = states['size'].mean(axis=1)[:, None], found['size'].mean(axis=1)[None]
     middle = where[:, :2] + where[:, 2:]/2
-    apart = np.hypot(*(np.subtract.outer(middle[:, i], found["middle"][:, i]) for i in (0, 1)))
-    once, faster, most = REACH[(states["count"] == 1).astype(int)].T
-    reach = np.minimum(once + faster*(time - states["seen"]), most)[:, None]*np.maximum(size, other)
+    apart = np.hypot(*(np.subtract.outer(middle[:, i], found['middle'][:, i]) for i in (0, 1)))
+    once, faster, most = REACH[(states['count'] == 1).astype(int)].T
+    reach = np.minimum(once + faster*(time - states['seen']), most)[:, None]*np.maximum(size, other)
     allowed = (apart <= reach) & (np.maximum(size, other) <= 1.6*np.minimum(size, other))
     fit, (rows, columns) = np.full(allowed.shape, -np.inf), np.nonzero(allowed)
-    fit[rows, columns] = closeness(where[rows], boxes[columns]) + (states["id"][rows] >= 0)
+    fit[rows, columns] = closeness(where[rows], boxes[columns]) + (states['id'][rows] >= 0)
     return fit
 
 # %% ../nbs/06b_tracking.ipynb #06-026
@@ -135,9 +141,9 @@ def matched(
     "The faces after an update: those that were known, and new ones for the detections that fit none. New ones that are missed are dropped."
     rows, columns = assign(fits(known, found, time))
     states = known.copy()
-    states["missed"] += 1
+    states['missed'] += 1
     states[rows] = corrected(known[rows], found[columns], smooth)
-    return np.concatenate([states[(states["id"] >= 0) | (states["missed"] == 0)], np.delete(found, columns)])
+    return np.concatenate([states[(states['id'] >= 0) | (states['missed'] == 0)], np.delete(found, columns)])
 
 # %% ../nbs/06b_tracking.ipynb #06-028
 def tracks(
@@ -148,8 +154,8 @@ def tracks(
     "The faces whose middle lies in the picture."
     middle = boxes[:, :2] + boxes[:, 2:]/2
     inside = ((middle >= 0) & (middle <= size)).all(axis=1)
-    order = np.flatnonzero(inside)[np.argsort(states["id"][inside])]
-    rows = zip(states[["id", "score", "born", "seen", "marks"]][order].tolist(), boxes[order].tolist())
+    order = np.flatnonzero(inside)[np.argsort(states['id'][inside])]
+    rows = zip(states[['id', 'score', 'born', 'seen', 'marks']][order].tolist(), boxes[order].tolist())
     return [Track(i, (x, y, w, h), score, marks and tuple((x + u*w, y + v*h) for u, v in marks), born, seen)
             for (i, score, born, seen, marks), (x, y, w, h) in rows]
 
@@ -163,7 +169,9 @@ class Tracker:
         smooth: float=.2, # seconds over which boxes are smoothed; 0 = as detected
     ):
         if not (forget >= 0 and hold >= 0 and smooth >= 0 and confirm >= 1):
-            raise ValueError(f"forget, hold and smooth must be at least 0, confirm at least 1; not {(forget, hold, smooth, confirm)}")
+            raise ValueError(
+                f'forget, hold and smooth must be at least 0, confirm at least 1; not {(forget, hold, smooth, confirm)}'
+            )
         self.forget, self.confirm, self.hold, self.smooth = forget, confirm, hold, smooth
         self.ids = 0
         self.reset()
@@ -178,20 +186,22 @@ class Tracker:
         size: tuple|None=None, # (width, height) of the picture, to see which faces left it
     ) -> list: # of `Track`, those to be shown, in the order of their ids
         "Take in what was found in one picture. Raises `ValueError` for a time that is not a finite number."
-        if not math.isfinite(time): raise ValueError(f"not a time: {time!r}")
+        if not math.isfinite(time): raise ValueError(f'not a time: {time!r}')
         if time < self.time - self.forget: self.reset()
         if time > self.time:
             confirm = 1 if time - self.time > self.forget else self.confirm
-            known = self.states[time - self.states["seen"] <= self.forget]
-            self.states, self.time, self.size = matched(known, _states(time, detections), time, self.smooth), time, size or self.size
-            new = np.flatnonzero((self.states["id"] < 0) & (self.states["count"] >= confirm))
-            self.states["id"][new], self.ids = self.ids + np.arange(len(new)), self.ids + len(new)
+            known = self.states[time - self.states['seen'] <= self.forget]
+            self.states, self.time, self.size = (
+                matched(known, _states(time, detections), time, self.smooth), time, size or self.size,
+            )
+            new = np.flatnonzero((self.states['id'] < 0) & (self.states['count'] >= confirm))
+            self.states['id'][new], self.ids = self.ids + np.arange(len(new)), self.ids + len(new)
         return self.predict(time)
 
     def predict(self, time: float) -> list: # of `Track`
         "The faces to be shown at a time after the last update, where they should be by then."
-        s, unseen = self.states, time - self.states["seen"]
-        s = s[(s["id"] >= 0) & (unseen <= self.forget) & ((s["missed"] <= 1) | (unseen <= self.hold))]
+        s, unseen = self.states, time - self.states['seen']
+        s = s[(s['id'] >= 0) & (unseen <= self.forget) & ((s['missed'] <= 1) | (unseen <= self.hold))]
         return tracks(s, moved(s, time), self.size or (math.inf, math.inf))
 
 # %% ../nbs/06b_tracking.ipynb #06-047
@@ -200,7 +210,7 @@ class Smoother:
     def __init__(self,
         seconds: float=.5 # time constant; 0 = nothing is smoothed
     ):
-        if not seconds >= 0: raise ValueError(f"seconds must be at least 0, not {seconds!r}")
+        if not seconds >= 0: raise ValueError(f'seconds must be at least 0, not {seconds!r}')
         self.seconds, self.kept = seconds, {}
 
     def update(self,
@@ -210,7 +220,7 @@ class Smoother:
     ) -> np.ndarray: # (C,) averages; they sum to 1 if all `p` did
         "Take in an answer."
         p = np.array(p, float)
-        if not np.isfinite(p).all(): raise ValueError(f"probabilities must be numbers, not {p}")
+        if not np.isfinite(p).all(): raise ValueError(f'probabilities must be numbers, not {p}')
         before, average = self.kept.get(key, (math.inf, p))
         if time >= before: p = average + (1 - math.exp((before - time)/max(self.seconds, 1e-9)))*(p - average)
         self.kept[key] = time, p

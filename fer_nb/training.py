@@ -12,7 +12,12 @@ __all__ = ['check_recipe', 'Recipe', 'read_recipe', 'warps', 'relight', 'degrade
            'finish', 'fit', 'train']
 
 # %% ../nbs/03_training.ipynb #03-004
-import hashlib, json, os, time, warnings, zipfile
+import hashlib
+import json
+import os
+import time
+import warnings
+import zipfile
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -20,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from .data import FaceSet, image_groups, load
-from .labels import FERPLUS
 from .fused import forward, has_bfloat16, warp
+from .labels import FERPLUS
 from .model import build
 
 # %% ../nbs/03_training.ipynb #03-007
@@ -29,9 +34,12 @@ def check_recipe(recipe):
     "Raises ValueError for a value that cannot be."
     for name, known in (('optimizer', ('sgd', 'adam', 'muon')), ('schedule', ('cosine', 'plateau', 'constant')),
                         ('precision', ('float32', 'mixed_bfloat16')), ('monitor', ('val_accuracy', 'val_loss'))):
-        if getattr(recipe, name) not in known: raise ValueError(f'recipe: {name} = {getattr(recipe, name)!r} is not one of {", ".join(known)}')
-    if recipe.epochs < 1 or recipe.batch_size < 2 or not 32 <= recipe.crop: raise ValueError('recipe: needs epochs >= 1, batch_size >= 2 and crop >= 32')
-    if not 0 <= recipe.distil <= 1 or recipe.temperature <= 0: raise ValueError('recipe: needs 0 <= distil <= 1 and temperature > 0')
+        if getattr(recipe, name) not in known:
+            raise ValueError(f'recipe: {name} = {getattr(recipe, name)!r} is not one of {", ".join(known)}')
+    if recipe.epochs < 1 or recipe.batch_size < 2 or not 32 <= recipe.crop:
+        raise ValueError('recipe: needs epochs >= 1, batch_size >= 2 and crop >= 32')
+    if not 0 <= recipe.distil <= 1 or recipe.temperature <= 0:
+        raise ValueError('recipe: needs 0 <= distil <= 1 and temperature > 0')
     if recipe.small and not 24 <= recipe.small <= recipe.crop: raise ValueError('recipe: small is 0 or from 24 to crop')
 
 # %% ../nbs/03_training.ipynb #03-008
@@ -42,7 +50,8 @@ class Recipe:
     ferplus: bool = True            # second head for the FER+ votes, where the data has them
     epochs: int = 100               # passes over the training rows
     batch_size: int = 128           # faces in one step; an incomplete last batch is dropped
-    optimizer: str = 'sgd'          # `sgd` (Nesterov, momentum 0.9), `adam` (AdamW) or `muon` (orthogonal steps for kernels)
+    # `sgd` (Nesterov, momentum 0.9), `adam` (AdamW) or `muon` (orthogonal steps for kernels)
+    optimizer: str = 'sgd'
     learning_rate: float = 0.1      # highest learning rate
     schedule: str = 'cosine'        # `cosine` (to 0, after a warm-up), `plateau` (halve when stuck) or `constant`
     warmup: float = 0.05            # share of the steps spent on warming up (cosine)
@@ -63,8 +72,10 @@ class Recipe:
     mixup: float = 0.               # Beta(a, a) of mixup; 0 switches it off
     calm: float = 0.15              # share of the last epochs without mixup and erasing
     patience: int = 0               # early stopping after so many epochs without a better validation; 0: off
-    monitor: str = 'val_accuracy'   # what is better then: a higher `val_accuracy` or a lower `val_loss` (finer, for few validation rows)
-    teachers: str = ''              # whose predictions to learn from: a file that `teach` wrote, or networks to ask live (`.keras`, with commas)
+    # what is better then: a higher `val_accuracy` or a lower `val_loss` (finer, for few validation rows)
+    monitor: str = 'val_accuracy'
+    # whose predictions to learn from: a file that `teach` wrote, or networks to ask live (`.keras`, with commas)
+    teachers: str = ''
     distil: float = 0.7             # weight of the teachers' predictions against the labels, where there are teachers
     temperature: float = 1.         # softens both sides of that comparison
     start: str = ''                 # a saved network (`.keras`) to start from; empty: random weights
@@ -83,11 +94,14 @@ def read_recipe(source:Recipe|dict|str|Path) -> Recipe: # a recipe, its fields, 
     if not isinstance(source, dict):
         import yaml
         where = f'{source}'
-        try: source = yaml.safe_load(Path(source).read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as e: raise ValueError(f'{where}: not a YAML or JSON file ({e})') from None
+        try:
+            source = yaml.safe_load(Path(source).read_text(encoding='utf-8'))
+        except (yaml.YAMLError, UnicodeDecodeError) as e:
+            raise ValueError(f'{where}: not a YAML or JSON file ({e})') from None
         source = source.get('recipe', source) if isinstance(source, dict) else source
     if not isinstance(source, dict): raise ValueError(f'{where}: holds {type(source).__name__}, not fields of a recipe')
-    if unknown := sorted(set(source) - {f.name for f in fields(Recipe)}): raise ValueError(f'{where}: unknown field {", ".join(map(str, unknown))}')
+    if unknown := sorted(set(source) - {f.name for f in fields(Recipe)}):
+        raise ValueError(f'{where}: unknown field {", ".join(map(str, unknown))}')
     for f in fields(Recipe):
         wanted, value = type(f.default), source.get(f.name, f.default)
         if not isinstance(value, (int, float) if wanted is float else wanted) or (isinstance(value, bool) and wanted is not bool):
@@ -102,7 +116,9 @@ def warps(n:int, # number of maps
     "Random affine maps (n, 8) about the middle of the image, from output to input pixels."
     import keras
     from keras import ops
-    flip, turn, zoom, shear, dx, dy = [u[:, 0] for u in ops.split(keras.random.uniform((n, 6), -1., 1., seed=seed), 6, axis=1)]
+    flip, turn, zoom, shear, dx, dy = [
+        u[:, 0] for u in ops.split(keras.random.uniform((n, 6), -1.0, 1.0, seed=seed), 6, axis=1)
+    ]
     mirror = ops.where(flip < 0, -1., 1.) if recipe.flip else ops.ones_like(flip)
     angle, z = turn * recipe.rotation * np.pi / 180, ops.exp(zoom * np.log(recipe.scale))
     cos, sin, k = ops.cos(angle) / z, ops.sin(angle) / z, shear * recipe.shear
@@ -145,7 +161,10 @@ def blot(x, # faces (N, H, W, 1), float
     from keras import ops
     n, h, w = ops.shape(x)[0], x.shape[1], x.shape[2]
     p, top, left, high, wide, gray = [k for k in ops.split(keras.random.uniform((n, 6, 1, 1), seed=seed), 6, axis=1)]
-    rows, cols = ops.reshape(ops.arange(h, dtype='float32'), (1, h, 1, 1)), ops.reshape(ops.arange(w, dtype='float32'), (1, 1, w, 1))
+    rows, cols = (
+        ops.reshape(ops.arange(h, dtype='float32'), (1, h, 1, 1)),
+        ops.reshape(ops.arange(w, dtype='float32'), (1, 1, w, 1)),
+    )
     inside = lambda at, start, length, size: ops.logical_and(at >= start * size, at < (start + .1 + .4 * length) * size)
     hit = ops.logical_and(inside(rows, top, high, h), inside(cols, left, wide, w))
     return ops.where(ops.logical_and(hit, p < share), gray * 255, x)
@@ -188,7 +207,9 @@ def batches(faces:FaceSet, # the training rows
         def __len__(self): return len(faces) // size
         def __getitem__(self, i):
             rows = self.order[i*size:(i+1)*size]
-            return {'image': images[rows], 'label': labels[rows], 'votes': shares[rows], 'taught': taught[rows]}, labels[rows]
+            return {
+                'image': images[rows], 'label': labels[rows], 'votes': shares[rows], 'taught': taught[rows],
+            }, labels[rows]
         def shuffle(self, epoch): self.epoch, self.order = epoch, epoch_order(len(faces), recipe.seed, epoch)
         def on_epoch_end(self): self.shuffle(self.epoch + 1)
     b = Batches()
@@ -221,7 +242,9 @@ def consensus(teachers, # functions from faces to logits, or to a dict with them
     "Mean probabilities (N, C) of the teachers; no gradient flows into them."
     from keras import ops
     logits = [t(x, training=False) for t in teachers]
-    return ops.stop_gradient(ops.mean(ops.stack([ops.softmax(z['expression'] if isinstance(z, dict) else z) for z in logits]), axis=0))
+    return ops.stop_gradient(
+        ops.mean(ops.stack([ops.softmax(z['expression'] if isinstance(z, dict) else z) for z in logits]), axis=0)
+    )
 
 def load_teachers(paths, # `.keras` files
                   classes:int, # that they must know
@@ -230,10 +253,13 @@ def load_teachers(paths, # `.keras` files
     import keras
     found = []
     for path in paths:
-        try: net = keras.saving.load_model(path, compile=False)
-        except (ValueError, OSError) as e: raise ValueError(f'{path}: not a saved network ({str(e).splitlines()[0]})') from None
+        try:
+            net = keras.saving.load_model(path, compile=False)
+        except (ValueError, OSError) as e:
+            raise ValueError(f'{path}: not a saved network ({str(e).splitlines()[0]})') from None
         head = net.output['expression'] if isinstance(net.output, dict) else net.output
-        if head.shape[-1] != classes: raise ValueError(f'{path}: knows {head.shape[-1]} classes, the data has {classes}')
+        if head.shape[-1] != classes:
+            raise ValueError(f'{path}: knows {head.shape[-1]} classes, the data has {classes}')
         net.trainable = False
         for layer in net.layers:
             if isinstance(layer, keras.layers.Conv2D): layer.dtype_policy = precision
@@ -248,7 +274,8 @@ def digest(images:np.ndarray) -> str: # uint8 (N, H, W)
 def contents(path) -> str: # a `.keras` or `.npz` file
     "Sixteen digits that tell the weights or arrays in a file from others, whenever it was written; '' where there is no such file."
     try:
-        with zipfile.ZipFile(path) as z: parts = sorted((i.filename, i.CRC) for i in z.infolist() if i.filename.endswith(('.h5', '.npy')))
+        with zipfile.ZipFile(path) as z:
+            parts = sorted((i.filename, i.CRC) for i in z.infolist() if i.filename.endswith(('.h5', '.npy')))
     except (OSError, zipfile.BadZipFile): return ''
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -262,22 +289,32 @@ def teach(teachers, # `.keras` files
     import keras
     from keras import ops
     from tqdm import tqdm
-    asked, seed, total = load_teachers(teachers, len(faces.classes)), keras.random.SeedGenerator(recipe.seed), np.zeros((len(faces), len(faces.classes)))
+    asked, seed, total = (
+        load_teachers(teachers, len(faces.classes)), keras.random.SeedGenerator(recipe.seed),
+        np.zeros((len(faces), len(faces.classes))),
+    )
     for _ in tqdm(range(views), unit='view', disable=not progress):
         for i in range(0, len(faces), 256):
             x = augment(faces.images[i:i+256, ..., None], recipe, seed, 0.)
             total[i:i+256] += ops.convert_to_numpy(consensus(asked, x))
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    about = json.dumps({'teachers': [f'{Path(t).name} {contents(t)}' for t in teachers], 'views': views, 'pixels': digest(faces.images)})
+    about = json.dumps(
+        {
+            'teachers': [f'{Path(t).name} {contents(t)}' for t in teachers], 'views': views,
+            'pixels': digest(faces.images),
+        }
+    )
     write_atomically(Path(out), lambda p: np.savez(p, probabilities=(total / views).astype('float16'), about=about))
     return total / views
 
 def load_taught(path, faces:FaceSet) -> np.ndarray:
     "The probabilities (N, C) in a file that `teach` wrote. Raises ValueError for another file, or where it is about other faces."
     try:
-        with np.load(path, allow_pickle=False) as z: taught, about = z['probabilities'].astype('float32'), json.loads(str(z['about']))
+        with np.load(path, allow_pickle=False) as z:
+            taught, about = z['probabilities'].astype('float32'), json.loads(str(z['about']))
     except Exception as e: raise ValueError(f'{path}: not a readable file of predictions ({e})') from None
-    if about['pixels'] != digest(faces.images): raise ValueError(f'{path}: holds predictions for other faces than these {len(faces):,} training rows')
+    if about['pixels'] != digest(faces.images):
+        raise ValueError(f'{path}: holds predictions for other faces than these {len(faces):,} training rows')
     return taught
 
 # %% ../nbs/03_training.ipynb #03-034
@@ -292,7 +329,8 @@ def trainer(network, # a Keras model, logits or a dict of them
         def __init__(self):
             super().__init__()
             self.network, self.seed = network, keras.random.SeedGenerator(recipe.seed)
-            self.lively = self.add_weight(name='lively', shape=(), initializer='ones', trainable=False)  # 0 in the calm last epochs
+            # 0 in the calm last epochs
+            self.lively = self.add_weight(name='lively', shape=(), initializer='ones', trainable=False)
             self.accuracy = keras.metrics.Mean(name='accuracy')
             self.side, self.quick = 0, forward(network)
         def call(self, batch, training=False):
@@ -302,7 +340,10 @@ def trainer(network, # a Keras model, logits or a dict of them
             if live: shares[2] = consensus(live, x)
             if self.side: x = ops.image.resize(x, (self.side, self.side), antialias=True)
             out = self.quick(x, training=training)
-            return {**(out if isinstance(out, dict) else {'expression': out}), **dict(zip(('target', 'votes', 'taught'), shares))}
+            return {
+                **(out if isinstance(out, dict) else {'expression': out}),
+                **dict(zip(('target', 'votes', 'taught'), shares)),
+            }
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
             loss, hit = losses(y_pred, recipe, class_weights)
             self.accuracy.update_state(hit)
@@ -316,11 +357,16 @@ def losses(out, recipe, class_weights):
     target, logits = out['target'], out['expression']
     classes = logits.shape[-1]
     smooth = target * (1 - recipe.smoothing) + recipe.smoothing / classes
-    loss = cross_entropy(smooth, logits) * ops.matmul(target, ops.convert_to_tensor(class_weights, 'float32')[:, None])[:, 0]
+    loss = (
+        cross_entropy(smooth, logits)
+        * ops.matmul(target, ops.convert_to_tensor(class_weights, 'float32')[:, None])[:, 0]
+    )
     if recipe.teachers:
         soft = ops.power(out['taught'], 1 / recipe.temperature)
         soft = soft / (ops.sum(soft, axis=-1, keepdims=True) + 1e-9)
-        loss = (1 - recipe.distil) * loss + recipe.distil * recipe.temperature**2 * cross_entropy(soft, logits / recipe.temperature)
+        loss = (1 - recipe.distil) * loss + recipe.distil * recipe.temperature**2 * cross_entropy(
+            soft, logits / recipe.temperature
+        )
     if 'ferplus' in out: loss = loss + recipe.votes * cross_entropy(out['votes'], out['ferplus'])
     return ops.mean(loss), ops.cast(ops.equal(ops.argmax(logits, -1), ops.argmax(target, -1)), 'float32')
 
@@ -352,7 +398,9 @@ def muon():
             self.assign(mean, blend(mean))
             step = ops.reshape(blend(mean) if self.nesterov else mean, (-1, variable.shape[-1]))
             size = (step.shape[1] / min(step.shape)) ** .5
-            self.assign_sub(variable, learning_rate * self.pace_of_kernels * size * ops.reshape(orthogonal(step), variable.shape))
+            self.assign_sub(
+                variable, learning_rate * self.pace_of_kernels * size * ops.reshape(orthogonal(step), variable.shape)
+            )
     return Muon
 
 # %% ../nbs/03_training.ipynb #03-039
@@ -362,7 +410,9 @@ def learning_rate(recipe:Recipe, # schedule and highest rate
     import keras
     if recipe.schedule != 'cosine': return recipe.learning_rate
     warm = max(1, int(steps * recipe.warmup))
-    return keras.optimizers.schedules.CosineDecay(recipe.learning_rate / 100, max(1, steps - warm), warmup_target=recipe.learning_rate, warmup_steps=warm)
+    return keras.optimizers.schedules.CosineDecay(
+        recipe.learning_rate / 100, max(1, steps - warm), warmup_target=recipe.learning_rate, warmup_steps=warm
+    )
 
 def optimizer(recipe:Recipe, # what to build
               steps:int, # steps of the whole run
@@ -390,7 +440,9 @@ def paced(kind, # a Keras optimiser class
             self.pace = self.add_variable((max(groups.values()) + 1,), initializer='ones', name='pace')
             self.group_of = [groups[v.path] for v in variables]
         def update_step(self, gradient, variable, learning_rate):
-            super().update_step(gradient, variable, learning_rate * self.pace[self.group_of[self._get_variable_index(variable)]])
+            super().update_step(
+                gradient, variable, learning_rate * self.pace[self.group_of[self._get_variable_index(variable)]]
+            )
     return partial(Paced, **getattr(kind, 'keywords', {}))
 
 # %% ../nbs/03_training.ipynb #03-050
@@ -410,11 +462,18 @@ def hold_out_groups(labels, share, seed, groups):
     "Of the folds of scikit-learn's `StratifiedGroupKFold`, the one nearest to `share` that leaves every class something to learn from."
     from sklearn.model_selection import StratifiedGroupKFold
     n = int(np.clip(round(1 / share), 2, len(set(groups))))
-    folds = [o for _, o in StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(labels, labels, groups) if 0 < len(o) < len(labels)]
+    folds = [
+        o
+        for _, o in StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(labels, labels, groups)
+        if 0 < len(o) < len(labels)
+    ]
     lost = lambda o: len(set(labels.tolist()) - set(np.delete(labels, o).tolist()))
     best = min(folds, key=lambda o: (lost(o), abs(len(o) - share * len(labels))))
     if lost(best):
-        warnings.warn('a class is known from one person only: validation cannot be by person, and its figures flatter', stacklevel=2)
+        warnings.warn(
+            'a class is known from one person only: validation cannot be by person, and its figures flatter',
+            stacklevel=2,
+        )
         return hold_out(labels, share, seed)
     return np.isin(np.arange(len(labels)), best)
 
@@ -427,7 +486,8 @@ def partition(faces:FaceSet) -> tuple[FaceSet, FaceSet]: # any loaded set
         mask, copies = hold_out(train.labels, groups=train.subjects), image_groups(train.images)
         if train.subjects is None: mask &= ~np.isin(copies, copies[~mask])   # a copy of a training row says nothing
         train, val = train[~mask], train[mask]
-    if len(train) < 2 or not len(val): raise ValueError(f'{faces.edition}: {len(train)} training and {len(val)} validation rows are too few')
+    if len(train) < 2 or not len(val):
+        raise ValueError(f'{faces.edition}: {len(train)} training and {len(val)} validation rows are too few')
     return train, val
 
 # %% ../nbs/03_training.ipynb #03-053
@@ -475,7 +535,8 @@ def load_checkpoint(path, trained=None) -> dict:
     except Exception as e: raise ValueError(f'{path}: not a readable checkpoint ({e})') from None
     if trained is not None:
         places = [*trained.variables, *trained.optimizer.variables]
-        if [tuple(v.shape) for v in places] != [v.shape for v in values]: raise ValueError(f'{path}: belongs to another network or optimiser')
+        if [tuple(v.shape) for v in places] != [v.shape for v in values]:
+            raise ValueError(f'{path}: belongs to another network or optimiser')
         for place, v in zip(places, values): place.assign(v)
     return state
 
@@ -485,7 +546,9 @@ def main_logits(network, # a Keras model
                 batch_size:int=256) -> np.ndarray: # faces in a batch
     "Logits (N, C) of the first head."
     from keras import ops
-    call, first = forward(network), lambda out: ops.convert_to_numpy(out['expression'] if isinstance(out, dict) else out)
+    call, first = (
+        forward(network), lambda out: ops.convert_to_numpy(out['expression'] if isinstance(out, dict) else out),
+    )
     if call is network: return first(network.predict(images[..., None], batch_size=batch_size, verbose=0))
     return np.concatenate([first(call(images[i:i+batch_size, ..., None])) for i in range(0, len(images), batch_size)])
 
@@ -496,7 +559,10 @@ def score(network, # a Keras model
     z = main_logits(network, faces.images, batch_size)
     z = z - z.max(axis=1, keepdims=True)
     logp = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-    return {'val_loss': float(-logp[np.arange(len(z)), faces.labels].mean()), 'val_accuracy': float((z.argmax(1) == faces.labels).mean())}
+    return {
+        'val_loss': float(-logp[np.arange(len(z)), faces.labels].mean()),
+        'val_accuracy': float((z.argmax(1) == faces.labels).mean()),
+    }
 
 def score_averaged(trained, train, val) -> dict:
     "`score` of the averaged weights with fresh batch-norm statistics; the trainer is left as it was."
@@ -537,14 +603,19 @@ def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:
             self.start = time.time()
         def on_epoch_end(self, epoch, logs=None):
             logs.update(score_averaged(trained, train, val))
-            row = {'epoch': epoch + 1, **{k: float(logs[k]) for k in ('loss', 'accuracy', 'val_loss', 'val_accuracy')},
-                   'learning_rate': float(trained.optimizer.learning_rate), 'seconds': round(time.time() - self.start, 2)}
+            row = {
+                'epoch': epoch + 1, **{k: float(logs[k]) for k in ('loss', 'accuracy', 'val_loss', 'val_accuracy')},
+                'learning_rate': float(trained.optimizer.learning_rate), 'seconds': round(time.time() - self.start, 2),
+            }
             sign = -1 if recipe.monitor == 'val_loss' else 1
             best = max((sign * h[recipe.monitor] for h in history), default=-np.inf)
             history.append(row)
             for w in watchers: w.on_epoch_end(epoch, logs)
-            save_checkpoint(out / 'checkpoint.npz', trained, {'recipe': asdict(recipe), 'files': learnt, 'history': history})
-            if recipe.patience and sign * row[recipe.monitor] > best: save_checkpoint(out / 'best.npz', trained, {'epoch': epoch + 1})
+            save_checkpoint(
+                out / 'checkpoint.npz', trained, {'recipe': asdict(recipe), 'files': learnt, 'history': history}
+            )
+            if recipe.patience and sign * row[recipe.monitor] > best:
+                save_checkpoint(out / 'best.npz', trained, {'epoch': epoch + 1})
             write_history(out / 'history.csv', history)
             bar.set_postfix(loss=f"{row['loss']:.3f}", val_accuracy=f"{row['val_accuracy']:.4f}")
             bar.update()
@@ -555,8 +626,14 @@ def watchers(trained, recipe:Recipe) -> list:
     "Keras' early stopping and plateau callbacks, as the recipe asks, tied to the trainer."
     import keras
     found = []
-    if recipe.schedule == 'plateau': found.append(keras.callbacks.ReduceLROnPlateau('val_accuracy', factor=0.5, patience=3, mode='max'))
-    if recipe.patience: found.append(keras.callbacks.EarlyStopping(recipe.monitor, patience=recipe.patience, mode='min' if recipe.monitor == 'val_loss' else 'max'))
+    if recipe.schedule == 'plateau':
+        found.append(keras.callbacks.ReduceLROnPlateau('val_accuracy', factor=0.5, patience=3, mode='max'))
+    if recipe.patience:
+        found.append(
+            keras.callbacks.EarlyStopping(
+                recipe.monitor, patience=recipe.patience, mode='min' if recipe.monitor == 'val_loss' else 'max'
+            )
+        )
     for w in found:
         w.set_model(trained)
         w.on_train_begin()
@@ -566,8 +643,10 @@ def watchers(trained, recipe:Recipe) -> list:
 def begin_with(network, path):
     "Put the weights of a saved network into `network`. Raises ValueError where they do not fit."
     import keras
-    try: network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
-    except (ValueError, OSError) as e: raise ValueError(f'{path}: cannot start {network.name} ({str(e).splitlines()[0]})') from None
+    try:
+        network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
+    except (ValueError, OSError) as e:
+        raise ValueError(f'{path}: cannot start {network.name} ({str(e).splitlines()[0]})') from None
 
 # %% ../nbs/03_training.ipynb #03-063
 def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
@@ -587,9 +666,15 @@ def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
     counts = np.bincount(train.labels, minlength=len(train.classes))
     weights = len(train) / np.maximum(counts, 1) / len(counts) if recipe.class_weights else np.ones(len(counts))
     data = batches(train, recipe)
-    live = load_teachers(recipe.teachers.split(','), len(train.classes), recipe.precision) if recipe.teachers and not recipe.teachers.endswith('.npz') else ()
+    live = (
+        load_teachers(recipe.teachers.split(','), len(train.classes), recipe.precision)
+        if recipe.teachers and not recipe.teachers.endswith('.npz')
+        else ()
+    )
     trained = trainer(network, recipe, weights.astype('float32'), live)
-    trained.compile(optimizer=optimizer(recipe, len(data) * recipe.epochs, groups), jit_compile=False if tensorflow else 'auto')
+    trained.compile(
+        optimizer=optimizer(recipe, len(data) * recipe.epochs, groups), jit_compile=False if tensorflow else 'auto'
+    )
     trained(data[0][0])
     trained.optimizer.build(trained.trainable_variables)
     trained.seed.state.assign(keras.random.SeedGenerator(recipe.seed).state)
@@ -600,9 +685,12 @@ def history_table(history): # CSV file, DataFrame, dict of columns, or list of o
     "The history as a DataFrame. Raises ValueError where it has not even an epoch and a loss."
     import pandas as pd
     name = history if isinstance(history, (str, Path)) else 'the history'
-    try: table = pd.read_csv(history) if isinstance(history, (str, Path)) else pd.DataFrame(history)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as e: raise ValueError(f'{name}: not a CSV history ({e})') from None
-    if missing := {'epoch', 'loss'} - set(table): raise ValueError(f'{name}: no column {", ".join(sorted(missing))} among {list(table)}')
+    try:
+        table = pd.read_csv(history) if isinstance(history, (str, Path)) else pd.DataFrame(history)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as e:
+        raise ValueError(f'{name}: not a CSV history ({e})') from None
+    if missing := {'epoch', 'loss'} - set(table):
+        raise ValueError(f'{name}: no column {", ".join(sorted(missing))} among {list(table)}')
     if not len(table): raise ValueError(f'{name}: no epochs')
     return table
 
@@ -614,7 +702,11 @@ def plot_history(history): # CSV file or table: epoch, loss; val_loss, accuracy,
     fig = Figure(figsize=(3*len(panels), 2.6), dpi=80, layout='constrained')
     for ax, names in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels):
         for k, colour in zip(names, ('#7570b3', '#d95f02')):
-            if k in table: ax.plot(table['epoch'], table[k], color=colour, label=f"{'validation' if 'val' in k else 'training'}, last {table[k].iloc[-1]:.3g}")
+            if k in table:
+                ax.plot(
+                    table['epoch'], table[k], color=colour,
+                    label=f'{"validation" if "val" in k else "training"}, last {table[k].iloc[-1]:.3g}',
+                )
         ax.set(xlabel='epoch', ylabel=names[0].replace('_', ' '))
         ax.grid(alpha=.3)
         if len(names) > 1: ax.legend(frameon=False, fontsize=8)
@@ -630,10 +722,14 @@ def check_resume(path:Path, recipe:Recipe) -> list: # history so far
     if not path.exists(): return []
     state = load_checkpoint(path)
     other = {k: v for k, v in state['recipe'].items() if v != getattr(recipe, k, None)}
-    if other: raise ValueError(f'{path}: is from another recipe ({", ".join(f"{k} = {v}" for k, v in other.items())}); give another folder')
+    if other:
+        raise ValueError(
+            f'{path}: is from another recipe ({", ".join(f"{k} = {v}" for k, v in other.items())}); give another folder'
+        )
     now = learnt_from(recipe)
     for f, was in state.get('files', {}).items():
-        if now.get(f) and was != now[f]: raise ValueError(f'{path}: was begun when {f} held something else; give another folder')
+        if now.get(f) and was != now[f]:
+            raise ValueError(f'{path}: was begun when {f} held something else; give another folder')
     return state['history']
 
 def finish(trained, recipe, train, history, out, network=None):
@@ -668,7 +764,10 @@ def fit(recipe:Recipe, # what to do
         note = diary(trained, recipe, train, val, out, history, seen, bar, paces)
         if start < recipe.epochs and not any(getattr(w, 'stopped_epoch', 0) for w in seen):
             taught = load_taught(recipe.teachers, train) if recipe.teachers.endswith('.npz') else None
-            trained.fit(batches(train, recipe, start, taught), initial_epoch=start, epochs=recipe.epochs, shuffle=False, verbose=0, callbacks=[note])
+            trained.fit(
+                batches(train, recipe, start, taught), initial_epoch=start, epochs=recipe.epochs, shuffle=False,
+                verbose=0, callbacks=[note],
+            )
         else: note.on_train_begin()
     return finish(trained, recipe, train, history, out, network), history
 

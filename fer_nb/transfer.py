@@ -10,7 +10,11 @@ __all__ = ['SCRATCH', 'CANDIDATES', 'Cutter', 'map_classes', 'checked', 'own_fac
            'compared']
 
 # %% ../nbs/10_transfer.ipynb #10-003
-import hashlib, json, tempfile, time, warnings
+import hashlib
+import json
+import tempfile
+import time
+import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -20,8 +24,25 @@ import numpy as np
 # %% ../nbs/10_transfer.ipynb #10-004
 from .data import FaceSet, describe, image_groups, load, with_subjects
 from .detection import CROP, ImageError, crop_face, crop_rule, load_detector, open_image
-from .evaluation import accuracy_interval, evaluate, evaluate_model, fit_temperature, predict_logits, softmax, write_card
-from .export import ExportError, ModelError, export, latency, litert_runner, open_network, read_metadata, to_litert
+from fer_nb.evaluation import (
+    accuracy_interval,
+    evaluate,
+    evaluate_model,
+    fit_temperature,
+    predict_logits,
+    softmax,
+    write_card,
+)
+from fer_nb.export import (
+    ExportError,
+    ModelError,
+    export,
+    latency,
+    litert_runner,
+    open_network,
+    read_metadata,
+    to_litert,
+)
 from .labels import EXPRESSIONS, canonical, remap
 from .model import BACKBONES, STUDENTS, build, macs, new_head, pretrained
 from .training import Recipe, fit, hold_out, partition, write_atomically
@@ -30,7 +51,7 @@ from .training import Recipe, fit, hold_out, partition, write_atomically
 class Cutter:
     "Bytes of a photo -> its largest face, as `load_folder` wants it. Raises `ValueError` where no face is found."
     def __init__(self,
-        detector: str = "auto", # as for `load_detector`
+        detector: str = 'auto', # as for `load_detector`
         rule: dict|None = None, # crop rule of the model, see `fer_nb.detection.CROP`
     ):
         self.detector = load_detector(detector)
@@ -41,9 +62,9 @@ class Cutter:
         try:
             rgb = open_image(content).rgb
             found = self.detector.detect(rgb)
-        except ImageError as e: raise ValueError(str(e).removeprefix("<bytes>: ")) from None
-        except cv2.error as e: raise ValueError(f"cannot be searched for faces ({e.err})") from None
-        if not found: raise ValueError("no face found")
+        except ImageError as e: raise ValueError(str(e).removeprefix('<bytes>: ')) from None
+        except cv2.error as e: raise ValueError(f'cannot be searched for faces ({e.err})') from None
+        if not found: raise ValueError('no face found')
         self.several += len(found) > 1
         return crop_face(rgb, found[0].box, self.rule, found[0].landmarks)
 
@@ -54,7 +75,8 @@ def map_classes(
 ) -> FaceSet:
     "Merge, rename and drop classes. Raises `ValueError` for a class that is not there."
     named = {canonical(k): v for k, v in mapping.items()}
-    staying = {canonical(o) for o in faces.classes} - set(named)  # a new name is taken as it is, unless it means one of these
+    # a new name is taken as it is, unless it means one of these
+    staying = {canonical(o) for o in faces.classes} - set(named)
     wanted = {k: canonical(v) if v and canonical(v) in staying else v for k, v in named.items()}
     if unknown := sorted(set(wanted) - {canonical(o) for o in faces.classes}):
         raise ValueError(f"{faces.edition}: no class {', '.join(unknown)}; there are {', '.join(faces.classes)}")
@@ -72,14 +94,19 @@ def checked(
     "Faces that can be trained on. Raises `ValueError`; warns of what is odd."
     counts = np.bincount(faces.labels, minlength=len(faces.classes))
     if nobody := [c for c, n in zip(faces.classes, counts) if not n]:
-        warnings.warn(f"{faces.edition}: classes without a readable face are left out: {', '.join(nobody)}", stacklevel=3)
+        warnings.warn(
+            f'{faces.edition}: classes without a readable face are left out: {", ".join(nobody)}', stacklevel=3
+        )
         faces = map_classes(faces, dict.fromkeys(nobody))
-    if len(faces.classes) < 2: raise ValueError(f"{faces.edition}: two classes are needed; there is only {', '.join(faces.classes) or 'none'}")
-    if few := [f"{c} ({n})" for c, n in zip(faces.classes, counts[counts > 0]) if n < least]:
-        raise ValueError(f"{faces.edition}: each class needs {least} faces or more, one to learn from and one to check; too few: {', '.join(few)}")
+    if len(faces.classes) < 2:
+        raise ValueError(f'{faces.edition}: two classes are needed; there is only {", ".join(faces.classes) or "none"}')
+    if few := [f'{c} ({n})' for c, n in zip(faces.classes, counts[counts > 0]) if n < least]:
+        raise ValueError(
+            f'{faces.edition}: each class needs {least} faces or more, one to learn from and one to check; too few: {", ".join(few)}'
+        )
     pairs = np.unique(np.stack([image_groups(faces.images), faces.labels], 1), axis=0)
     if twice := int((np.bincount(pairs[:, 0]) > 1).sum()):
-        warnings.warn(f"{faces.edition}: {twice} pictures stand in two classes", stacklevel=3)
+        warnings.warn(f'{faces.edition}: {twice} pictures stand in two classes', stacklevel=3)
     return faces
 
 # %% ../nbs/10_transfer.ipynb #10-017
@@ -91,15 +118,17 @@ def own_faces(
     rule: dict|None = None, # crop rule for the photos
 ) -> FaceSet:
     "Load faces for training. Raises `FileNotFoundError`, `ValueError`."
-    around = subjects if subjects in ("inside", "outside") else ""
+    around = subjects if subjects in ('inside', 'outside') else ''
     cut = detector and Cutter(detector, rule)
     options = {k: v for k, v in dict(people=around, cut=cut).items() if v}
-    if isinstance(source, FaceSet) and options: raise ValueError("faces that are loaded already have neither folders nor photos to look at")
+    if isinstance(source, FaceSet) and options:
+        raise ValueError('faces that are loaded already have neither folders nor photos to look at')
     try: faces = source if isinstance(source, FaceSet) else load(source, **options)
     except TypeError:
         if not options: raise
         raise ValueError(f"{source}: people's folders and photos to be cropped are for class folders only") from None
-    if cut and cut.several: warnings.warn(f"{source}: {cut.several} photos show several faces; the largest was taken", stacklevel=2)
+    if cut and cut.several:
+        warnings.warn(f'{source}: {cut.several} photos show several faces; the largest was taken', stacklevel=2)
     if subjects and not around: faces = with_subjects(faces, subjects)
     return map_classes(faces, mapping) if mapping else faces
 
@@ -110,8 +139,11 @@ def shipped_network(
     "The Keras file of a shipped model. Raises `ModelError` where there is none."
     import fer_nb
     home = Path(fer_nb.__file__).parent
-    found = [o for o in (home/"models"/f"{name}.keras", home.parent/"models"/f"{name}.keras") if o.is_file()]
-    if not found: raise ModelError(f"student {name!r} is not shipped; weights=None trains it from scratch, or give the path of a .keras file")
+    found = [o for o in (home/'models'/f'{name}.keras', home.parent/'models'/f'{name}.keras') if o.is_file()]
+    if not found:
+        raise ModelError(
+            f'student {name!r} is not shipped; weights=None trains it from scratch, or give the path of a .keras file'
+        )
     return found[0]
 
 def opened(
@@ -121,12 +153,14 @@ def opened(
     network = open_network(path)
     try: meta = read_metadata(path)
     except ModelError: meta = {}
-    head = next((o for o in network.layers if o.name == "expression" and hasattr(o, "units")), None)
-    if head is None: raise ModelError(f"{path}: has no dense layer called `expression` at its end")
-    classes = meta.get("classes") or (list(EXPRESSIONS) if head.units == len(EXPRESSIONS) else [""]*head.units)
+    head = next((o for o in network.layers if o.name == 'expression' and hasattr(o, 'units')), None)
+    if head is None: raise ModelError(f'{path}: has no dense layer called `expression` at its end')
+    classes = meta.get('classes') or (list(EXPRESSIONS) if head.units == len(EXPRESSIONS) else ['']*head.units)
     shape = network.input_shape
-    if isinstance(shape, (list, dict)) or len(shape) != 4 or shape[-1] != 1: raise ModelError(f"{path}: takes {shape}; gray faces (N, 48, 48, 1) are needed")
-    if head.units != len(classes): raise ModelError(f"{path}: has {head.units} outputs for the classes {', '.join(classes)}")
+    if isinstance(shape, (list, dict)) or len(shape) != 4 or shape[-1] != 1:
+        raise ModelError(f'{path}: takes {shape}; gray faces (N, 48, 48, 1) are needed')
+    if head.units != len(classes):
+        raise ModelError(f'{path}: has {head.units} outputs for the classes {", ".join(classes)}')
     return network, classes, meta
 
 # %% ../nbs/10_transfer.ipynb #10-022
@@ -140,35 +174,50 @@ def beginning(
     "The network before its training. Raises `ValueError`, `FileNotFoundError`."
     backbone = str(backbone)
     if backbone in BACKBONES:
-        source = "imagenet" if weights == "pretrained" else weights
-        origin = {"imagenet": "ImageNet (keras.applications)", None: "none, random initialisation"}.get(source, f"ImageNet ({Path(source or '').name})")
+        source = 'imagenet' if weights == 'pretrained' else weights
+        origin = {'imagenet': 'ImageNet (keras.applications)', None: 'none, random initialisation'}.get(
+            source, f'ImageNet ({Path(source or "").name})'
+        )
         return pretrained(backbone, classes, source, resolution, dropout), origin
     if weights is None:
-        if backbone not in (*STUDENTS, "baseline"): raise ValueError(f"{backbone}: only {', '.join([*STUDENTS, 'baseline', *BACKBONES])} can start at random")
-        return new_head(build(backbone if backbone == "baseline" else f"student_{backbone}"), [""]*len(EXPRESSIONS), classes), "none, random initialisation"
-    path = shipped_network(backbone) if backbone in STUDENTS and weights == "pretrained" else weights if weights != "pretrained" else backbone
-    if path == backbone and not Path(path).is_file() and Path(path).suffix != ".keras":
-        raise ValueError(f"backbone {backbone!r} is neither a .keras file nor one of {', '.join([*STUDENTS, *BACKBONES])}")
+        if backbone not in (*STUDENTS, 'baseline'):
+            raise ValueError(f'{backbone}: only {", ".join([*STUDENTS, "baseline", *BACKBONES])} can start at random')
+        return new_head(
+            build(backbone if backbone == 'baseline' else f'student_{backbone}'), [''] * len(EXPRESSIONS), classes
+        ), 'none, random initialisation'
+    path = (
+        shipped_network(backbone)
+        if backbone in STUDENTS and weights == 'pretrained'
+        else weights
+        if weights != 'pretrained'
+        else backbone
+    )
+    if path == backbone and not Path(path).is_file() and Path(path).suffix != '.keras':
+        raise ValueError(
+            f'backbone {backbone!r} is neither a .keras file nor one of {", ".join([*STUDENTS, *BACKBONES])}'
+        )
     network, known, meta = opened(path)
     network.trainable = True
-    return new_head(network, known, classes), f"{meta.get('name', Path(path).stem)}: {meta.get('data', 'its training data are not known')}"
+    return new_head(
+        network, known, classes
+    ), f'{meta.get("name", Path(path).stem)}: {meta.get("data", "its training data are not known")}'
 
 def crop_of(backbone, weights):
     "The crop rule that goes with a network: that of its file, else the usual one."
-    path = Path(str(weights if weights not in (None, "pretrained") and str(backbone) not in BACKBONES else backbone))
-    if path.name in STUDENTS and weights == "pretrained": path = shipped_network(path.name)
-    try: return read_metadata(path).get("crop") or CROP
+    path = Path(str(weights if weights not in (None, 'pretrained') and str(backbone) not in BACKBONES else backbone))
+    if path.name in STUDENTS and weights == 'pretrained': path = shipped_network(path.name)
+    try: return read_metadata(path).get('crop') or CROP
     except (ModelError, OSError): return CROP
 
 # %% ../nbs/10_transfer.ipynb #10-025
 @dataclass(frozen=True)
 class FineTune(Recipe):
     "A `Recipe` for little data and a network that knows something already."
-    network: str = "s"             # the backbone, for the record
+    network: str = 's'             # the backbone, for the record
     ferplus: bool = False
     epochs: int = 40
     batch_size: int = 16
-    optimizer: str = "adam"
+    optimizer: str = 'adam'
     learning_rate: float = 1e-3    # of the head
     warmup: float = .1
     weight_decay: float = 1e-3
@@ -177,27 +226,29 @@ class FineTune(Recipe):
     noise: float = .05
     erase: float = .2
     patience: int = 8
-    monitor: str = "val_loss"
-    mode: str = "full"             # "full" or "head": all other layers stay as they are
+    monitor: str = 'val_loss'
+    mode: str = 'full'             # "full" or "head": all other layers stay as they are
     spread: float = .1             # learning rate of the lowest layers, as a share of the head's
     parts: int = 4                 # groups of layers below the head
     thaw: float = 1.               # epochs after which the next group joins in
     freeze_bn: bool = True         # leave batch norm alone
     resolution: int = 96           # pixels to which faces are enlarged for an ImageNet backbone
-    faces: str = ""                # fingerprint of the training and validation rows
+    faces: str = ''                # fingerprint of the training and validation rows
 
     def __post_init__(self):
         super().__post_init__()
-        if self.mode not in ("full", "head"): raise ValueError(f"mode = {self.mode!r} is neither 'full' nor 'head'")
+        if self.mode not in ('full', 'head'): raise ValueError(f"mode = {self.mode!r} is neither 'full' nor 'head'")
 
 #: What is different for a network with random weights.
 SCRATCH = dict(epochs=80, patience=20, learning_rate=3e-3, spread=1., thaw=0., freeze_bn=False)
 
 def recipe_for(backbone, weights, mode, changes: dict) -> FineTune:
     "The recipe of a fine-tuning. Raises `ValueError` for an unknown or wrong field."
-    if unknown := sorted(set(changes) - {f.name for f in fields(FineTune)}): raise ValueError(f"no option {', '.join(unknown)}; there are {', '.join(f.name for f in fields(FineTune))}")
-    if weights is None and mode == "head": raise ValueError("mode = 'head' needs pretrained weights: random features are not worth keeping")
-    usual = (SCRATCH if weights is None else {}) | (dict(crop=48) if str(backbone) in (*BACKBONES, "baseline") else {})
+    if unknown := sorted(set(changes) - {f.name for f in fields(FineTune)}):
+        raise ValueError(f'no option {", ".join(unknown)}; there are {", ".join(f.name for f in fields(FineTune))}')
+    if weights is None and mode == 'head':
+        raise ValueError("mode = 'head' needs pretrained weights: random features are not worth keeping")
+    usual = (SCRATCH if weights is None else {}) | (dict(crop=48) if str(backbone) in (*BACKBONES, 'baseline') else {})
     return FineTune(**usual | dict(network=str(backbone), mode=mode) | changes)
 
 # %% ../nbs/10_transfer.ipynb #10-026
@@ -206,8 +257,8 @@ def layer_groups(
     parts: int = 4, # groups below the head
 ) -> dict: # path of a variable -> 0 for the head, 1 for the layers next to it, ... `parts` for the lowest
     "Layers in the order of the graph, cut into groups of equally many layers."
-    body = [o for o in network.layers if o.weights and o.name != "expression"]
-    groups = {v.path: 0 for v in network.get_layer("expression").weights}
+    body = [o for o in network.layers if o.weights and o.name != 'expression']
+    groups = {v.path: 0 for v in network.get_layer('expression').weights}
     for number, layers in enumerate(np.array_split(np.array(body, dtype=object), parts)[::-1], 1):
         groups |= {v.path: number for layer in layers for v in layer.weights}
     return groups
@@ -217,13 +268,13 @@ def paces(
 ): # function from the epoch to the relative learning rate of each group
     "The head learns at full rate; each lower group slower, and later."
     shares = recipe.spread**(np.arange(recipe.parts + 1)/recipe.parts)
-    return lambda epoch: (shares*(epoch >= recipe.thaw*np.arange(recipe.parts + 1))).astype("float32")
+    return lambda epoch: (shares*(epoch >= recipe.thaw*np.arange(recipe.parts + 1))).astype('float32')
 
 def freeze(network, recipe: FineTune):
     "Switch off what shall not learn."
     for layer in network.layers:
-        batch_norm = type(layer).__name__ == "BatchNormalization"
-        layer.trainable = layer.name == "expression" or recipe.mode == "full" and not (batch_norm and recipe.freeze_bn)
+        batch_norm = type(layer).__name__ == 'BatchNormalization'
+        layer.trainable = layer.name == 'expression' or recipe.mode == 'full' and not (batch_norm and recipe.freeze_bn)
 
 # %% ../nbs/10_transfer.ipynb #10-029
 def divided(
@@ -232,8 +283,11 @@ def divided(
     "What each face is for. People who are known are on one side only."
     known = replace(faces, rows=np.arange(len(faces)))
     train, val = partition(known)
-    split = np.where(np.isin(faces.split, ("test", "PrivateTest")) if len(set(faces.split)) > 1 else np.zeros(len(faces), bool), "test", "unused")
-    split[train.rows], split[val.rows] = "train", "val"
+    split = np.where(
+        np.isin(faces.split, ('test', 'PrivateTest')) if len(set(faces.split)) > 1 else np.zeros(len(faces), bool),
+        'test', 'unused',
+    )
+    split[train.rows], split[val.rows] = 'train', 'val'
     if lost := sorted(set(np.array(faces.classes)[np.unique(faces.labels)]) - set(np.array(faces.classes)[np.unique(train.labels)])):
         warnings.warn(f"{faces.edition}: nothing to learn from for {', '.join(lost)}", stacklevel=3)
     return replace(faces, split=split)
@@ -241,26 +295,32 @@ def divided(
 def fingerprint(*parts) -> str:
     "Twelve letters that change when an array or a value does."
     digest = hashlib.sha256()
-    for o in parts: digest.update(np.ascontiguousarray(o).tobytes() if isinstance(o, np.ndarray) and o.dtype.kind != "O" else repr(o).encode())
+    for o in parts:
+        digest.update(
+            np.ascontiguousarray(o).tobytes() if isinstance(o, np.ndarray) and o.dtype.kind != 'O' else repr(o).encode()
+        )
     return digest.hexdigest()[:12]
 
 def tune(
     faces: FaceSet, # from `divided`
     out: str|Path, # folder of the run; a run that was stopped goes on
-    backbone="s", # see `fine_tune`
-    weights="pretrained",
-    mode: str = "full",
+    backbone='s', # see `fine_tune`
+    weights='pretrained',
+    mode: str = 'full',
     progress: bool = True,
     **changes, # fields of `FineTune`
 ) -> tuple: # Keras model, history, temperature, origin of the weights, recipe
     "Train on the training rows, stop by the validation rows."
-    train, val = faces.part("train"), faces.part("val")
+    train, val = faces.part('train'), faces.part('val')
     rows = fingerprint(train.images, train.labels, val.images, val.labels, faces.classes)
     recipe = replace(recipe_for(backbone, weights, mode, changes), faces=rows)
     network, origin = beginning(backbone, weights, faces.classes, recipe.resolution)
     freeze(network, recipe)
-    gradual = weights is not None and mode == "full"
-    network, history = fit(recipe, train, val, out, progress, network, layer_groups(network, recipe.parts) if gradual else None, paces(recipe) if gradual else None)
+    gradual = weights is not None and mode == 'full'
+    network, history = fit(
+        recipe, train, val, out, progress, network, layer_groups(network, recipe.parts) if gradual else None,
+        paces(recipe) if gradual else None,
+    )
     network.trainable = True
     temperature = fit_temperature(val.labels, predict_logits(network, val.images), prior=.5)
     return network, history, temperature, origin, recipe
@@ -281,7 +341,9 @@ class Tuned:
     def recognizer(self, **options): # as for `Recognizer`
         "The model in use, without TensorFlow."
         from fer_nb.recognition import Recognizer
-        return Recognizer(str(self.files.get("int8") or next(v for k, v in self.files.items() if k != "keras")), **options)
+        return Recognizer(
+            str(self.files.get('int8') or next(v for k, v in self.files.items() if k != 'keras')), **options
+        )
 
     def probabilities(self, images): # (N, 48, 48) -> (N, C)
         return softmax(predict_logits(self.model, images), self.temperature)
@@ -293,15 +355,15 @@ class Tuned:
 # %% ../nbs/10_transfer.ipynb #10-032
 def fine_tune(
     data, # class folders, JAFFE, FER2013, ... (what `fer_nb.data.load` takes), or a `FaceSet`
-    out: str|Path = "_runs/transfer", # folder of the run; a run that was stopped goes on
-    backbone="s", # what to begin with: a shipped student, a .keras file, or a key of `BACKBONES`
-    weights="pretrained", # the shipped student's or Keras' ImageNet download; a file of them; None: train from scratch
-    mode: str = "full", # or "head": only the last layer learns
+    out: str|Path = '_runs/transfer', # folder of the run; a run that was stopped goes on
+    backbone='s', # what to begin with: a shipped student, a .keras file, or a key of `BACKBONES`
+    weights='pretrained', # the shipped student's or Keras' ImageNet download; a file of them; None: train from scratch
+    mode: str = 'full', # or "head": only the last layer learns
     mapping: dict|None = None, # merge, rename and drop classes, see `map_classes`
     subjects=None, # people's folders "inside" or "outside" the class folders, or a CSV (file, subject)
     detector=None, # pictures are whole photos: find the faces with "haar", "yunet" or "auto"
-    name: str = "own", # of the model and its files
-    kinds=("fp16", "int8"), # exports, beside the Keras file
+    name: str = 'own', # of the model and its files
+    kinds=('fp16', 'int8'), # exports, beside the Keras file
     about: dict|None = None, # more for the model's metadata: licence, ...
     progress: bool = True, # show a progress bar?
     **changes, # fields of `FineTune`: epochs, learning_rate, patience, ...
@@ -311,43 +373,73 @@ def fine_tune(
     start, out, rule = time.time(), Path(out), crop_of(backbone, weights)
     faces = divided(checked(own_faces(data, mapping, subjects, detector, rule)))
     network, history, temperature, origin, recipe = tune(faces, out, backbone, weights, mode, progress, **changes)
-    meta = dict(data=f"{faces.edition}, {len(faces.part('train'))} faces", pretraining=origin, crop=rule, network=str(backbone), licence="not stated; that of the data decides",
-                selection="epochs and temperature by the validation rows", command=command_of(name, backbone, weights, mode, mapping, detector, changes)) | (about or {})
+    meta = dict(
+        data=f'{faces.edition}, {len(faces.part("train"))} faces', pretraining=origin, crop=rule, network=str(backbone),
+        licence='not stated; that of the data decides', selection='epochs and temperature by the validation rows',
+        command=command_of(name, backbone, weights, mode, mapping, detector, changes),
+    ) | (about or {})
     files = exported(network, out, faces, name, kinds, meta, temperature)
-    report = judged(network, out, faces, name, temperature, read_metadata(files["keras"]), history)
-    return Tuned(network, faces.classes, history, report | dict(seconds=round(time.time() - start, 1)), files, temperature, out, dict(Counter(why for _, why in faces.skipped)))
+    report = judged(network, out, faces, name, temperature, read_metadata(files['keras']), history)
+    return Tuned(
+        network, faces.classes, history, report | dict(seconds=round(time.time() - start, 1)), files, temperature, out,
+        dict(Counter(why for _, why in faces.skipped)),
+    )
 
 # %% ../nbs/10_transfer.ipynb #10-033
 def command_of(name, backbone, weights, mode, mapping, detector, changes) -> str:
     "What re-creates a model, without the user's paths."
-    said = dict(name=name, backbone=Path(str(backbone)).name, weights=weights and Path(str(weights)).name, mode=mode, mapping=mapping, detector=detector and Path(str(detector)).name) | changes
+    said = (
+        dict(
+            name=name, backbone=Path(str(backbone)).name, weights=weights and Path(str(weights)).name, mode=mode,
+            mapping=mapping, detector=detector and Path(str(detector)).name,
+        )
+        | changes
+    )
     return f"from fer_nb.transfer import fine_tune\nfine_tune(DATA, {', '.join(f'{k}={v!r}' for k, v in said.items())})"
 
 def exported(network, out, faces, name, kinds, about, temperature) -> dict:
     "The files of a model by kind. A kind that does not do what the network does is left out, with a warning."
     files = {}
     for kind in kinds:
-        try: files |= {o["kind"]: out/o["file"] for o in export(network, out, faces, name, (kind,), about, temperature=temperature)}
-        except ExportError as e: warnings.warn(f"{name}: not exported as {kind}: {e}", stacklevel=3)
-    if kinds and not files: raise ExportError(f"{name}: none of the exports {', '.join(kinds)} does what the network does")
+        try:
+            files |= {
+                o['kind']: out / o['file']
+                for o in export(network, out, faces, name, (kind,), about, temperature=temperature)
+            }
+        except ExportError as e:
+            warnings.warn(f'{name}: not exported as {kind}: {e}', stacklevel=3)
+    if kinds and not files:
+        raise ExportError(f'{name}: none of the exports {", ".join(kinds)} does what the network does')
     if not kinds: export(network, out, faces, name, (), about, temperature=temperature)
-    return files | dict(keras=out/f"{name}.keras")
+    return files | dict(keras=out/f'{name}.keras')
 
 def judged(network, out, faces, name, temperature, meta, history) -> dict:
     "The report of the test rows where there are some, else of the validation rows; written with figures and model card."
-    split = "test" if "test" in faces.split else "val"
+    split = 'test' if 'test' in faces.split else 'val'
     report = evaluate_model(network, faces, split, out, temperature, name=name, history=history)
-    record = report["results"][0]
-    looks = [dict(rows=split, why="the finished model" if split == "test" else "early stopping and this card: there are no test rows, so these figures flatter")]
+    record = report['results'][0]
+    looks = [
+        dict(
+            rows=split,
+            why='the finished model'
+            if split == 'test'
+            else 'early stopping and this card: there are no test rows, so these figures flatter',
+        )
+    ]
     write_card(out, meta, report | dict(data=describe(faces), looks=looks))
-    return record | dict(rows="test" if split == "test" else "validation", people=bool(faces.subjects is not None and len(set(faces.subjects)) > 1))
+    return record | dict(
+        rows='test' if split == 'test' else 'validation',
+        people=bool(faces.subjects is not None and len(set(faces.subjects)) > 1),
+    )
 
 # %% ../nbs/10_transfer.ipynb #10-042
-def tuner(backbone="s", weights="pretrained", mode="full", **changes): # as for `fine_tune`
+def tuner(backbone='s', weights='pretrained', mode='full', **changes): # as for `fine_tune`
     "Fine-tuning as something that `loso` and `random_split` can call."
     def learn(faces, folder):
         with tempfile.TemporaryDirectory() as temporary:
-            network, _, temperature, *_ = tune(divided(faces), folder or temporary, backbone, weights, mode, progress=False, **changes)
+            network, _, temperature, *_ = tune(
+                divided(faces), folder or temporary, backbone, weights, mode, progress=False, **changes
+            )
         return lambda images: softmax(predict_logits(network, images), temperature)
     learn.key = fingerprint(str(backbone), str(weights), mode, sorted(changes.items()))
     return learn
@@ -360,10 +452,12 @@ class Study:
     probabilities: np.ndarray # (N, C), each row by the fold that had not seen it
 
     @property
-    def accuracies(self): return np.array([o["accuracy"] for o in self.folds])
+    def accuracies(self): return np.array([o['accuracy'] for o in self.folds])
 
     def __repr__(self):
-        spread = f", folds {self.accuracies.mean():.1%} +- {self.accuracies.std(ddof=1):.1%}" if len(self.folds) > 1 else ""
+        spread = (
+            f', folds {self.accuracies.mean():.1%} +- {self.accuracies.std(ddof=1):.1%}' if len(self.folds) > 1 else ''
+        )
         return f"Study({len(self.folds)} folds: {self.report['accuracy']:.1%} of {self.report['n']}{spread})"
 
 # %% ../nbs/10_transfer.ipynb #10-043
@@ -377,32 +471,41 @@ def cross_validate(
     "Train once for each fold, on all rows but its test rows, and judge the answers of all folds together."
     from tqdm import tqdm
     p, rows = np.full((len(faces), len(faces.classes)), np.nan), []
-    with tqdm(total=len(tests), unit="fold", disable=not progress) as bar:
+    with tqdm(total=len(tests), unit='fold', disable=not progress) as bar:
         for number, (name, test) in enumerate(tests.items()):
-            start, folder = time.time(), out and Path(out)/f"{number:03}"
+            start, folder = time.time(), out and Path(out)/f'{number:03}'
             p[test], seconds = one_fold(faces, test, learn, folder)
-            rows.append(dict(fold=name, n=len(test), accuracy=float((p[test].argmax(1) == faces.labels[test]).mean()), seconds=round(seconds or time.time() - start, 1)))
+            rows.append(
+                dict(
+                    fold=name, n=len(test), accuracy=float((p[test].argmax(1) == faces.labels[test]).mean()),
+                    seconds=round(seconds or time.time() - start, 1),
+                )
+            )
             bar.set_postfix(fold=name, accuracy=f"{rows[-1]['accuracy']:.2f}")
             bar.update()
     judged = np.isfinite(p[:, 0])
     study = Study(evaluate(faces.labels[judged], p[judged], faces.classes), rows, p)
-    if out: write_atomically(Path(out)/"study.json", lambda f: f.write_text(json.dumps(dict(report=study.report, folds=rows), indent=1)))
+    if out:
+        write_atomically(
+            Path(out) / 'study.json',
+            lambda f: f.write_text(json.dumps(dict(report=study.report, folds=rows), indent=1)),
+        )
     return study
 
 def one_fold(faces, test, learn, folder) -> tuple:
     "The answers of one fold and the seconds they took, new or from its folder."
     rest = np.setdiff1d(np.arange(len(faces)), test)
-    key, start = fingerprint(faces.images, faces.labels, faces.classes, test, getattr(learn, "key", "")), time.time()
-    file = folder and folder/"answers.npz"
+    key, start = fingerprint(faces.images, faces.labels, faces.classes, test, getattr(learn, 'key', '')), time.time()
+    file = folder and folder/'answers.npz'
     if file and file.is_file():
         with np.load(file, allow_pickle=False) as z:
-            if str(z["key"]) == key: return z["p"], float(z["seconds"])
+            if str(z['key']) == key: return z['p'], float(z['seconds'])
     run = folder and folder/key
     p = learn(replace(faces[rest], split=None), run)(faces.images[test])
     if file:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda f: np.savez(f, p=p, key=key, seconds=time.time() - start))
-        for o in [*run.glob("*.npz"), *run.glob("model.keras")]: o.unlink()   # what only a run that was stopped needs
+        for o in [*run.glob('*.npz'), *run.glob('model.keras')]: o.unlink()   # what only a run that was stopped needs
     return p, 0
 
 # %% ../nbs/10_transfer.ipynb #10-044
@@ -411,14 +514,15 @@ def people_folds(
     folds: int = 0, # so many folds of several people each; 0: one for each person
 ) -> dict: # name of a fold -> numbers of its rows
     "Folds by people. Raises `ValueError` where people are not known."
-    if faces.subjects is None: raise ValueError(f"{faces.edition}: who is on the pictures is not known; say it with subjects=")
+    if faces.subjects is None:
+        raise ValueError(f'{faces.edition}: who is on the pictures is not known; say it with subjects=')
     people = sorted(set(faces.subjects.tolist()))
-    if len(people) < 2: raise ValueError(f"{faces.edition}: everybody is {people[0]}; two people are needed")
+    if len(people) < 2: raise ValueError(f'{faces.edition}: everybody is {people[0]}; two people are needed')
     if not folds or folds >= len(people): return {o: np.flatnonzero(faces.subjects == o) for o in people}
-    if folds < 2: raise ValueError(f"{folds} folds; two are needed")
+    if folds < 2: raise ValueError(f'{folds} folds; two are needed')
     from sklearn.model_selection import StratifiedGroupKFold
     parts = StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(faces.labels, faces.labels, faces.subjects)
-    return {", ".join(sorted(set(faces.subjects[o].tolist()))): o for _, o in parts}
+    return {', '.join(sorted(set(faces.subjects[o].tolist()))): o for _, o in parts}
 
 def loso(
     data, # as for `fine_tune`, with known people
@@ -441,9 +545,11 @@ def random_split(
     "Folds drawn by lot, everybody on both sides: it flatters, and is here to show by how much."
     from sklearn.model_selection import StratifiedKFold
     faces = replace(checked(own_faces(data, mapping, subjects, detector)), subjects=None)
-    if folds < 2: raise ValueError(f"{folds} folds; two are needed")
+    if folds < 2: raise ValueError(f'{folds} folds; two are needed')
     parts = StratifiedKFold(min(folds, len(faces)), shuffle=True, random_state=0).split(faces.labels, faces.labels)
-    return cross_validate(faces, {str(i + 1): o for i, (_, o) in enumerate(parts)}, learn or tuner(**options), out, progress)
+    return cross_validate(
+        faces, {str(i + 1): o for i, (_, o) in enumerate(parts)}, learn or tuner(**options), out, progress
+    )
 
 # %% ../nbs/10_transfer.ipynb #10-053
 def judge_answers(
@@ -454,18 +560,21 @@ def judge_answers(
     "Judge answers in one set of classes on faces in another; classes are matched by name. Raises `ValueError` where none is shared."
     labels = remap(faces.labels, faces.classes, classes)
     strange = dict(Counter(np.array(faces.classes)[faces.labels[labels < 0]].tolist()))
-    if not (labels >= 0).any(): raise ValueError(f"{faces.edition}: of its classes ({', '.join(faces.classes)}) the model knows none ({', '.join(classes)})")
+    if not (labels >= 0).any():
+        raise ValueError(
+            f'{faces.edition}: of its classes ({", ".join(faces.classes)}) the model knows none ({", ".join(classes)})'
+        )
     return evaluate(labels[labels >= 0], answer(faces.images[labels >= 0]), classes) | dict(left_out=strange)
 
 def zero_shot(
     data, # as for `fine_tune`
-    model: str = "", # a shipped model by name, or a .tflite file; "" = the default
+    model: str = '', # a shipped model by name, or a .tflite file; "" = the default
     mapping=None, subjects=None, detector=None, # as for `fine_tune`
 ) -> dict: # as from `judge_answers`
     "What a model file says about other data. Needs no TensorFlow."
     from fer_nb.recognition import Classifier, classify, find_model
     classifier = Classifier(find_model(model))
-    faces = own_faces(data, mapping, subjects, detector, classifier.about.get("crop"))
+    faces = own_faces(data, mapping, subjects, detector, classifier.about.get('crop'))
     return judge_answers(faces, lambda images: classify(classifier, images), classifier.classes)
 
 # %% ../nbs/10_transfer.ipynb #10-058
@@ -473,7 +582,7 @@ def cross(
     train_on, # as for `fine_tune`
     test_on, # as for `fine_tune`; all of its faces are judged
     mapping: dict|None = None, # classes of either set -> shared names, or None; see `map_classes`
-    out: str|Path = "_runs/cross", # folder of the run
+    out: str|Path = '_runs/cross', # folder of the run
     split: str|None = None, # judge only this split of `test_on`
     progress: bool = True, # show a progress bar?
     **options, # backbone, weights, mode and fields of `FineTune`
@@ -481,8 +590,12 @@ def cross(
     "Fine-tune on one dataset and judge on another. Raises `ValueError`, also for a name in the mapping that neither has."
     both = [own_faces(o) for o in (train_on, test_on)]
     known = [{canonical(c) for c in o.classes} for o in both]
-    if wrong := sorted({canonical(o) for o in mapping or {}} - known[0] - known[1]): raise ValueError(f"no class {', '.join(wrong)} in either set")
-    both = [map_classes(o, {k: v for k, v in (mapping or {}).items() if canonical(k) in there}) for o, there in zip(both, known)]
+    if wrong := sorted({canonical(o) for o in mapping or {}} - known[0] - known[1]):
+        raise ValueError(f'no class {", ".join(wrong)} in either set')
+    both = [
+        map_classes(o, {k: v for k, v in (mapping or {}).items() if canonical(k) in there})
+        for o, there in zip(both, known)
+    ]
     faces, others = checked(both[0]), both[1].part(split) if split else both[1]
     network, _, temperature, *_ = tune(divided(faces), out, progress=progress, **options)
     report = judge_answers(others, lambda images: softmax(predict_logits(network, images), temperature), faces.classes)
@@ -491,50 +604,58 @@ def cross(
 # %% ../nbs/10_transfer.ipynb #10-061
 #: What `compare_networks` compares: how to begin, and the learning rate that suits it.
 CANDIDATES = {
-    "baseline CNN, from scratch": dict(backbone="baseline", weights=None, learning_rate=1e-3),
-    "student s, from scratch": dict(backbone="s", weights=None, learning_rate=3e-3),
-    "MobileNet 0.75 from ImageNet, frozen": dict(backbone="mobilenet_0.75", mode="head", learning_rate=3e-3),
-    "MobileNet 0.75 from ImageNet, fine-tuned": dict(backbone="mobilenet_0.75", mode="full", learning_rate=1e-3)}
+    'baseline CNN, from scratch': dict(backbone='baseline', weights=None, learning_rate=1e-3),
+    'student s, from scratch': dict(backbone='s', weights=None, learning_rate=3e-3),
+    'MobileNet 0.75 from ImageNet, frozen': dict(backbone='mobilenet_0.75', mode='head', learning_rate=3e-3),
+    'MobileNet 0.75 from ImageNet, fine-tuned': dict(backbone='mobilenet_0.75', mode='full', learning_rate=1e-3)}
 
 def compare_networks(
     data, # FER2013, as for `fer_nb.data.load`
-    file: str|Path = "models/transfer.json", # the results; networks that stand there under the same protocol are not trained again
-    weights="pretrained", # of the ImageNet backbones: Keras' download, or a file
+    file: str|Path = 'models/transfer.json', # the results; networks that stand there under the same protocol are not trained again
+    weights='pretrained', # of the ImageNet backbones: Keras' download, or a file
     rows: int = 4000, # training rows
     epochs: int = 10,
-    work: str|Path = "_runs/compare", # folder for the runs; a run that was stopped goes on
+    work: str|Path = '_runs/compare', # folder for the runs; a run that was stopped goes on
     progress: bool = True, # show a progress bar?
     **changes, # other fields of `FineTune` for all
 ) -> dict: # protocol, results
     "Train several networks on the same rows in the same way, and judge them once on the clean PublicTest rows."
     faces = data if isinstance(data, FaceSet) else load(data)
-    sides, judged = sampled(faces.part("train"), rows), faces.clean("val")
+    sides, judged = sampled(faces.part('train'), rows), faces.clean('val')
     common = dict(epochs=epochs, batch_size=32, crop=48, patience=0, class_weights=False, ema=.99) | changes
-    protocol = dict(data=faces.edition, training_rows=int((sides.split == "train").sum()), judged_on="clean PublicTest", n=len(judged), **common)
+    protocol = dict(
+        data=faces.edition, training_rows=int((sides.split == 'train').sum()), judged_on='clean PublicTest',
+        n=len(judged), **common,
+    )
     written = json.loads(Path(file).read_text()) if Path(file).is_file() else {}
-    results = written.get("results", {}) if written.get("protocol") == protocol else {}
+    results = written.get('results', {}) if written.get('protocol') == protocol else {}
     for number, (name, options) in enumerate(CANDIDATES.items()):
         if name in results: continue
-        if options["backbone"] in BACKBONES: options = options | dict(weights=weights)
-        results[name] = compared(sides, judged, Path(work)/f"{number}", progress, **common | options)
+        if options['backbone'] in BACKBONES: options = options | dict(weights=weights)
+        results[name] = compared(sides, judged, Path(work)/f'{number}', progress, **common | options)
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(file), lambda f: f.write_text(json.dumps(dict(protocol=protocol, results=results), indent=1) + "\n"))
+        write_atomically(
+            Path(file), lambda f: f.write_text(json.dumps(dict(protocol=protocol, results=results), indent=1) + '\n')
+        )
     return dict(protocol=protocol, results=results)
 
 def sampled(train, rows, others=500) -> FaceSet:
     "So many training rows with the classes as they are distributed, and others of them for the curve of the validation."
     chosen = hold_out(train.labels, min(1, rows/len(train)))
     rest = np.random.default_rng(0).permutation(np.flatnonzero(~chosen))[:others]
-    split = np.array(["train"]*int(chosen.sum()) + ["val"]*len(rest))
+    split = np.array(['train']*int(chosen.sum()) + ['val']*len(rest))
     return replace(train[np.r_[np.flatnonzero(chosen), rest]], split=split, votes=None)
 
 # %% ../nbs/10_transfer.ipynb #10-062
 def compared(sides, judged, folder, progress, **options) -> dict:
     "One network: trained, judged, measured."
-    resumed, start = (folder/"checkpoint.npz").is_file(), time.process_time()
+    resumed, start = (folder/'checkpoint.npz').is_file(), time.process_time()
     network, _, temperature, *_ = tune(sides, folder, progress=progress, **options)
-    seconds = None if resumed else round(time.process_time() - start)   # of the processor: another program beside it does not count
+    # of the processor: another program beside it does not count
+    seconds = None if resumed else round(time.process_time() - start)
     report = evaluate(judged.labels, softmax(predict_logits(network, judged.images), temperature), judged.classes)
-    ms = latency(litert_runner(to_litert(network, "fp32")), judged.images)
-    return dict(accuracy=report["accuracy"], accuracy_95=report["accuracy_95"], macro_f1=report["macro_f1"], n=report["n"], parameters=network.count_params(), macs=macs(network),
-                ms_per_face=round(ms, 3), training_cpu_seconds=seconds)
+    ms = latency(litert_runner(to_litert(network, 'fp32')), judged.images)
+    return dict(
+        accuracy=report['accuracy'], accuracy_95=report['accuracy_95'], macro_f1=report['macro_f1'], n=report['n'],
+        parameters=network.count_params(), macs=macs(network), ms_per_face=round(ms, 3), training_cpu_seconds=seconds,
+    )

@@ -10,7 +10,12 @@ __all__ = ['NO_FACE', 'FINE', 'KEPT', 'SHOWN', 'DETECTORS', 'STATIC', 'FALLBACK'
            'receive', 'answer', 'annotated', 'file_name', 'report', 'to_save', 'save']
 
 # %% ../nbs/08_upload.ipynb #08-004
-import base64, csv, io, json, os, re
+import base64
+import csv
+import io
+import json
+import os
+import re
 from copy import copy
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -23,35 +28,47 @@ import numpy as np
 
 import fer_nb
 from .detection import WHOLE, Detector, ImageError, crop_face, crop_rule, load_detector, open_image
-from .recognition import Recognizer, Result, Seen, _colour, classify, draw, look, make_face, rows, threshold, to_table
+from fer_nb.recognition import (
+    Recognizer,
+    Result,
+    Seen,
+    _colour,
+    classify,
+    draw,
+    look,
+    make_face,
+    rows,
+    threshold,
+    to_table,
+)
 
 # %% ../nbs/08_upload.ipynb #08-008
 def clean_name(
     name # what somebody called a file
 ) -> str: # one line, at most 200 characters
     "A file's name as text that can be shown."
-    name = re.sub(r"[\x00-\x1f\x7f\u2028-\u202e\u2066-\u2069]+", " ", str(name)).strip()
-    if not name: return "unnamed"
-    return name if len(name) <= 200 else f"{name[:120]} ... {name[-70:]}"
+    name = re.sub(r'[\x00-\x1f\x7f\u2028-\u202e\u2066-\u2069]+', ' ', str(name)).strip()
+    if not name: return 'unnamed'
+    return name if len(name) <= 200 else f'{name[:120]} ... {name[-70:]}'
 
 def files_of(
     value # of a `FileUpload`, in the format of ipywidgets 7 or 8
 ) -> list: # of (name, bytes)
     "The uploaded files."
-    many = [{**o["metadata"], **o} for o in value.values()] if isinstance(value, dict) else value
-    return [(clean_name(o["name"]), bytes(o["content"])) for o in many]
+    many = [{**o['metadata'], **o} for o in value.values()] if isinstance(value, dict) else value
+    return [(clean_name(o['name']), bytes(o['content'])) for o in many]
 
 # %% ../nbs/08_upload.ipynb #08-011
 @dataclass
 class Picture:
     "A file in the panel, and what was seen in it."
     name: str
-    data: bytes = b""     # as it came; nothing where it was refused
+    data: bytes = b''     # as it came; nothing where it was refused
     error: str|None = None # why there is nothing to see
     seen: Seen|None = None
     p: np.ndarray|None = None # (faces, C) probabilities
     images: dict = field(default_factory=dict) # encoded images for the page: "view", and "0", "1", ... for the faces
-    id: str = ""          # in the panel; never used twice
+    id: str = ''          # in the panel; never used twice
     batch: int = 0        # files that came together have the same
 
 def shrunk(rgb, longest=1024):
@@ -60,10 +77,10 @@ def shrunk(rgb, longest=1024):
     size = tuple(max(1, round(n*zoom)) for n in rgb.shape[1::-1])
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if zoom < 1 else rgb
 
-def encoded(rgb, kind=".jpg", quality=88):
+def encoded(rgb, kind='.jpg', quality=88):
     "An RGB or gray array as the bytes of a file."
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if rgb.ndim == 3 else rgb
-    return cv2.imencode(kind, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality] if kind == ".jpg" else [])[1].tobytes()
+    return cv2.imencode(kind, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality] if kind == '.jpg' else [])[1].tobytes()
 
 # %% ../nbs/08_upload.ipynb #08-012
 def _named(data, name):
@@ -82,12 +99,15 @@ def examine(
     "Detect and classify the faces of one file. What cannot be read is an answer, not an error."
     try: photo = open_image(_named(data, name), recognizer.max_pixels)
     except ImageError as e: return Picture(name, error=str(e))
-    except (cv2.error, MemoryError) as e: return Picture(name, error=f"{name}: it cannot be read ({type(e).__name__})")
+    except (cv2.error, MemoryError) as e: return Picture(name, error=f'{name}: it cannot be read ({type(e).__name__})')
     seen = look(photo.rgb, detector, rule, recognizer.classifier.size, max_pixels=4*recognizer.max_pixels)
     if seen.error: return Picture(name, error=seen.error.replace(seen.name, name))
     large = [crop_face(photo.rgb, o.box, rule, o.landmarks, 152) for o in seen.found]
     images = dict(view=encoded(shrunk(photo.rgb)), **{str(i): encoded(o) for i, o in enumerate(large)})
-    return Picture(name, data, None, replace(seen, name=name, size=photo.size, scale=photo.scale), classify(recognizer.classifier, seen.crops), images)
+    return Picture(
+        name, data, None, replace(seen, name=name, size=photo.size, scale=photo.scale),
+        classify(recognizer.classifier, seen.crops), images,
+    )
 
 def result_of(
     picture: Picture,
@@ -95,16 +115,24 @@ def result_of(
     min_confidence: float=0.,  # a less probable face is "uncertain"
 ) -> Result:
     "What the recogniser itself would have answered."
-    if picture.error: return Result("unreadable", [], None, picture.error, picture.name, classes)
+    if picture.error: return Result('unreadable', [], None, picture.error, picture.name, classes)
     faces = [make_face(picture.seen, o, p, classes, min_confidence) for o, p in zip(picture.seen.found, picture.p)]
-    return Result("ok" if faces else "no_face", faces, picture.seen.size, None, picture.name, classes)
+    return Result('ok' if faces else 'no_face', faces, picture.seen.size, None, picture.name, classes)
 
 # %% ../nbs/08_upload.ipynb #08-015
-_KINDS = [(rb"%PDF", "This is a PDF document. Save the picture in it as a JPEG or PNG file."),
-          (rb".{4}ftyp(hei|hev|mif1|msf1|avi[fs])", "This is a HEIC or AVIF picture. Export it as JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible)."),
-          (rb".{4}ftyp|\x1aE\xdf\xa3|.{8}AVI ", "This is a film. `Recognizer.video` looks at films."),
-          (rb"PK\x03\x04", "This is an archive or an office document. Unpack it, or save the picture in it as a JPEG or PNG file."),
-          (rb"\s*(\xef\xbb\xbf)?<(\?xml|svg|!DOCTYPE|html)", "This is a web page or a drawing (SVG). Save it as a PNG file.")]
+_KINDS = [
+    (rb'%PDF', 'This is a PDF document. Save the picture in it as a JPEG or PNG file.'),
+    (
+        rb'.{4}ftyp(hei|hev|mif1|msf1|avi[fs])',
+        'This is a HEIC or AVIF picture. Export it as JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible).',
+    ),
+    (rb'.{4}ftyp|\x1aE\xdf\xa3|.{8}AVI ', 'This is a film. `Recognizer.video` looks at films.'),
+    (
+        rb'PK\x03\x04',
+        'This is an archive or an office document. Unpack it, or save the picture in it as a JPEG or PNG file.',
+    ),
+    (rb'\s*(\xef\xbb\xbf)?<(\?xml|svg|!DOCTYPE|html)', 'This is a web page or a drawing (SVG). Save it as a PNG file.'),
+]
 
 def advice_on(
     data: bytes, # of a file that could not be read
@@ -113,13 +141,14 @@ def advice_on(
     "What somebody can do about a file that cannot be read."
     for pattern, text in _KINDS:
         if re.match(pattern, data[:64], re.S): return text
-    if "limit" in error: return "Make it smaller first."
-    if "empty" in error: return "The file has no content. It may not have been copied completely."
-    if "truncated" in error or "damaged" in error: return "The file is damaged or not complete. Copy or download it again."
-    return ""
+    if 'limit' in error: return 'Make it smaller first.'
+    if 'empty' in error: return 'The file has no content. It may not have been copied completely.'
+    if 'truncated' in error or 'damaged' in error:
+        return 'The file is damaged or not complete. Copy or download it again.'
+    return ''
 
 # %% ../nbs/08_upload.ipynb #08-018
-def _percent(p): return f"{p:.0%}"
+def _percent(p): return f'{p:.0%}'
 
 def _paint(label, classes):
     "Style of an expression: its colour, and the colour of text on it."
@@ -133,10 +162,13 @@ def bars(
 ) -> str: # HTML
     "A bar for each expression, in the order of the model."
     best, classes = max(probabilities, key=probabilities.get), tuple(probabilities)
-    spoken = ", ".join(f"{c} {_percent(p)}" for c, p in probabilities.items())
-    lines = [f'<span class="fer-class{" fer-best" if c == best else ""}">{escape(c)}</span>'
-             f'<span class="fer-track" style="--fer-bar:#{bytes(_colour(c, classes)).hex()}"><i style="width:{100*p:.1f}%"></i></span>'
-             f'<span class="fer-value{" fer-best" if c == best else ""}">{_percent(p)}</span>' for c, p in probabilities.items()]
+    spoken = ', '.join(f'{c} {_percent(p)}' for c, p in probabilities.items())
+    lines = [
+        f'<span class="fer-class{" fer-best" if c == best else ""}">{escape(c)}</span>'
+        f'<span class="fer-track" style="--fer-bar:#{bytes(_colour(c, classes)).hex()}"><i style="width:{100 * p:.1f}%"></i></span>'
+        f'<span class="fer-value{" fer-best" if c == best else ""}">{_percent(p)}</span>'
+        for c, p in probabilities.items()
+    ]
     return f'<div class="fer-bars" role="img" aria-label="{escape(spoken)}">{"".join(lines)}</div>'
 
 # %% ../nbs/08_upload.ipynb #08-020
@@ -147,24 +179,31 @@ def face_item(
     min_confidence: float,
 ) -> str: # HTML
     "One face: its crop, the verdict and the bars."
-    classes, unsure = tuple(face.probabilities), face.label == "uncertain"
-    why = (f'<span class="fer-why">best guess {escape(_best(face))} {_percent(face.confidence)}, below the minimum of {_percent(min_confidence)}</span>'
-           if unsure else f'<span class="fer-percent">{_percent(face.confidence)}</span>')
-    return (f'<li class="fer-face{" fer-unsure" if unsure else ""}" data-face="{i}" style="{_paint(face.label, classes)}">'
-            f'<span><img {image} alt="face {i + 1} as the network sees it"><span class="fer-number">face {i + 1}</span></span>'
-            f'<div><p class="fer-verdict"><span class="fer-plate">{escape(face.label)}</span>{why}</p>{bars(face.probabilities)}</div></li>')
+    classes, unsure = tuple(face.probabilities), face.label == 'uncertain'
+    why = (
+        f'<span class="fer-why">best guess {escape(_best(face))} {_percent(face.confidence)}, below the minimum of {_percent(min_confidence)}</span>'
+        if unsure
+        else f'<span class="fer-percent">{_percent(face.confidence)}</span>'
+    )
+    return (
+        f'<li class="fer-face{" fer-unsure" if unsure else ""}" data-face="{i}" style="{_paint(face.label, classes)}">'
+        f'<span><img {image} alt="face {i + 1} as the network sees it"><span class="fer-number">face {i + 1}</span></span>'
+        f'<div><p class="fer-verdict"><span class="fer-plate">{escape(face.label)}</span>{why}</p>{bars(face.probabilities)}</div></li>'
+    )
 
 def box_over(face, i, size, classes):
     "The box of a face over its picture, in percent of it; a tag with the label where there is room for one."
     x, y, w, h = (100*v/n for v, n in zip(face.box, size*2))
-    text = f"{i + 1} {face.label}" if w > 13 else str(i + 1) if w > 3 else ""
-    more = " fer-unsure"*(face.label == "uncertain") + " fer-below"*(y < 6) + " fer-atright"*(x + w > 85)
-    tag = f'<span class="fer-tag">{escape(text)}</span>' if text else ""
-    return (f'<span class="fer-box{more}" data-face="{i}" title="face {i + 1}: {escape(face.label)}, {_percent(face.confidence)}" '
-            f'style="left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%;{_paint(face.label, classes)}">{tag}</span>')
+    text = f'{i + 1} {face.label}' if w > 13 else str(i + 1) if w > 3 else ''
+    more = ' fer-unsure'*(face.label == 'uncertain') + ' fer-below'*(y < 6) + ' fer-atright'*(x + w > 85)
+    tag = f'<span class="fer-tag">{escape(text)}</span>' if text else ''
+    return (
+        f'<span class="fer-box{more}" data-face="{i}" title="face {i + 1}: {escape(face.label)}, {_percent(face.confidence)}" '
+        f'style="left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%;{_paint(face.label, classes)}">{tag}</span>'
+    )
 
 # %% ../nbs/08_upload.ipynb #08-021
-def plural(n, one): return f"{n} {one}" if n == 1 else f"{n} {one}s"
+def plural(n, one): return f'{n} {one}' if n == 1 else f'{n} {one}s'
 
 def trouble(title, text, calm=False):
     "A message in place of an answer."
@@ -175,26 +214,32 @@ def card(
     result: Result,
     min_confidence: float,
     source,          # function: (picture, name of its image) -> attributes of an <img>
-    actions: str="", # HTML of the buttons
+    actions: str='', # HTML of the buttons
 ) -> str: # HTML
     "Everything about one picture."
     name = escape(picture.name)
-    head = lambda sub: f'<div class="fer-head"><span class="fer-name" title="{name}">{name}</span><span class="fer-sub">{sub}</span><span class="fer-actions">{actions}</span></div>'
+    head = lambda sub: (
+        f'<div class="fer-head"><span class="fer-name" title="{name}">{name}</span><span class="fer-sub">{sub}</span><span class="fer-actions">{actions}</span></div>'
+    )
     if picture.error:
-        why = picture.error.removeprefix(f"{picture.name}: ")
-        body = trouble("This file cannot be shown", f"{why[:1].upper()}{why[1:]}. {advice_on(picture.data, picture.error)}".strip())
+        why = picture.error.removeprefix(f'{picture.name}: ')
+        body = trouble(
+            'This file cannot be shown', f'{why[:1].upper()}{why[1:]}. {advice_on(picture.data, picture.error)}'.strip()
+        )
         return f'<section class="fer-card fer-failed" aria-label="{name}">{head("not readable")}{body}</section>'
     (w, h), faces = result.size, result.faces
     sub = f"{w} × {h} pixels · {plural(len(faces), 'face') if faces else 'no face'}"
-    alt = f"{picture.name}: " + (", ".join(f"face {i + 1} {f.label} {_percent(f.confidence)}" for i, f in enumerate(faces)) or "no face found")
-    over = "".join(box_over(f, i, result.size, result.classes) for i, f in enumerate(faces) if f.box != (0, 0, w, h))
+    alt = f'{picture.name}: ' + (
+        ', '.join(f'face {i + 1} {f.label} {_percent(f.confidence)}' for i, f in enumerate(faces)) or 'no face found'
+    )
+    over = ''.join(box_over(f, i, result.size, result.classes) for i, f in enumerate(faces) if f.box != (0, 0, w, h))
     photo = f'<figure class="fer-photo"><img {source(picture, "view")} alt="{escape(alt)}">{over}</figure>'
-    items = "".join(face_item(f, i, source(picture, str(i)), min_confidence) for i, f in enumerate(faces))
-    side = f'<ol class="fer-faces">{items}</ol>' if faces else trouble("No face was found", NO_FACE, calm=True)
+    items = ''.join(face_item(f, i, source(picture, str(i)), min_confidence) for i, f in enumerate(faces))
+    side = f'<ol class="fer-faces">{items}</ol>' if faces else trouble('No face was found', NO_FACE, calm=True)
     return (f'<section class="fer-card" aria-label="{name}">{head(sub)}'
             f'<div class="fer-body{" fer-many" if len(faces) > 4 else ""}">{photo}{side}</div></section>')
 
-NO_FACE = "Faces are found when they look towards the camera and are not too small. Another detector may find more; a picture that is only one face needs no search."
+NO_FACE = 'Faces are found when they look towards the camera and are not too small. Another detector may find more; a picture that is only one face needs no search.'
 
 # %% ../nbs/08_upload.ipynb #08-023
 def table(
@@ -202,19 +247,28 @@ def table(
     classes: tuple, # expressions
 ) -> str: # HTML
     "One row for each face."
-    heads = "".join(f"<th scope=col>{escape(o)}</th>" for o in ("picture", "face", "expression", "confidence", *classes))
-    lines = [[r.source, i + 1, f.label, *map(_percent, (f.confidence, *f.probabilities.values()))] for r in results for i, f in enumerate(r.faces)]
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(o))}</td>" for o in line) + "</tr>" for line in lines)
+    heads = ''.join(
+        f'<th scope=col>{escape(o)}</th>' for o in ('picture', 'face', 'expression', 'confidence', *classes)
+    )
+    lines = [
+        [r.source, i + 1, f.label, *map(_percent, (f.confidence, *f.probabilities.values()))]
+        for r in results
+        for i, f in enumerate(r.faces)
+    ]
+    body = ''.join('<tr>' + ''.join(f'<td>{escape(str(o))}</td>' for o in line) + '</tr>' for line in lines)
     return f'<details><summary>Table of {plural(len(lines), "face")}</summary><div class="fer-scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></details>'
 
 def to_csv(
     results: list, # of `Result`
 ) -> str:
     "One row for each face, or one that says why there is none; a name that a spreadsheet would take for a formula gets an apostrophe."
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, rows(results)[0] if results else rows([Result("", [], None, None, "")])[0])
+    text = io.StringIO(newline='')
+    table = csv.DictWriter(text, rows(results)[0] if results else rows([Result('', [], None, None, '')])[0])
     table.writeheader()
-    table.writerows({**o, **{k: f"'{o[k]}" for k in ("source", "error") if str(o[k] or "")[:1] in "=+-@" and o[k]}} for o in rows(results))
+    table.writerows(
+        {**o, **{k: f"'{o[k]}" for k in ('source', 'error') if str(o[k] or '')[:1] in '=+-@' and o[k]}}
+        for o in rows(results)
+    )
     return text.getvalue()
 
 def to_json(
@@ -224,24 +278,24 @@ def to_json(
     return json.dumps([r.to_dict() for r in results], indent=1, ensure_ascii=False)
 
 # %% ../nbs/08_upload.ipynb #08-026
-FINE = "An expression is what a face shows, not what a person feels."
+FINE = 'An expression is what a face shows, not what a person feels.'
 #: What becomes of the pictures: in the live panel, and in the one of stock widgets.
-KEPT = "The pictures are in the memory of the kernel until you remove them; they are neither written to disk nor into the notebook."
+KEPT = 'The pictures are in the memory of the kernel until you remove them; they are neither written to disk nor into the notebook.'
 SHOWN = "What is shown here is part of the widget's state: remove the pictures before you save a notebook together with its widgets."
 
 def detectors_of(
     recognizer: Recognizer,
 ) -> dict: # {name: (detector or None, crop rule)}; the recogniser's own first
     "The detectors that can be chosen."
-    own, rules, found = recognizer.detector, recognizer.classifier.about.get("crop"), {}
-    found[own.name or "own"] = own, recognizer.rule
-    for name in ("yunet", "haar"):
+    own, rules, found = recognizer.detector, recognizer.classifier.about.get('crop'), {}
+    found[own.name or 'own'] = own, recognizer.rule
+    for name in ('yunet', 'haar'):
         try: found.setdefault(name, (tool := load_detector(name), crop_rule(rules, tool.name)))
         except ValueError: pass  # there is no file of YuNet
-    return {**found, "none": (None, WHOLE)}
+    return {**found, 'none': (None, WHOLE)}
 
 #: What the detectors are called on the screen.
-DETECTORS = dict(yunet="YuNet", haar="Haar cascade", none="no search, it is a face", own="the recogniser's own")
+DETECTORS = dict(yunet='YuNet', haar='Haar cascade', none='no search, it is a face', own="the recogniser's own")
 
 # %% ../nbs/08_upload.ipynb #08-027
 class Album:
@@ -252,20 +306,29 @@ class Album:
         max_pictures: int=20,          # more are not taken
         max_bytes: int=20_000_000,     # larger files are not taken
     ):
-        self.recognizer, self.min_confidence, self.max_pictures, self.max_bytes = recognizer, min_confidence, max_pictures, max_bytes
-        self.detectors, self.pictures, self.refused, self.batch, self._ids = detectors_of(recognizer), [], 0, 0, count(1)
+        self.recognizer, self.min_confidence, self.max_pictures, self.max_bytes = (
+            recognizer, min_confidence, max_pictures, max_bytes,
+        )
+        self.detectors, self.pictures, self.refused, self.batch, self._ids = (
+            detectors_of(recognizer), [], 0, 0, count(1),
+        )
         self.detector = next(iter(self.detectors))
 
     def _see(self, name, data, batch):
         picture = examine(name, data, self.recognizer, *self.detectors[self.detector])
-        return replace(picture, id=f"p{next(self._ids)}", batch=batch)
+        return replace(picture, id=f'p{next(self._ids)}', batch=batch)
 
     def add(self, name: str, data: bytes, size: int|None=None) -> bool: # was there room for it?
         "Look at a file, or note why not; `size` is what it would have had, where it did not even come."
         if len(self.pictures) >= self.max_pictures: self.refused += 1; return False
         size = len(data) if size is None else size
-        if size <= self.max_bytes: picture = self._see(name, data, self.batch)
-        else: picture = Picture(name, error=f"{name}: it has {size/1e6:,.1f} MB, the limit is {self.max_bytes/1e6:,.1f} MB", id=f"p{next(self._ids)}", batch=self.batch)
+        if size <= self.max_bytes:
+            picture = self._see(name, data, self.batch)
+        else:
+            picture = Picture(
+                name, error=f'{name}: it has {size / 1e6:,.1f} MB, the limit is {self.max_bytes / 1e6:,.1f} MB',
+                id=f'p{next(self._ids)}', batch=self.batch,
+            )
         if picture.error: picture.data = data[:64]  # enough to say what it might be
         self.pictures.append(picture)
         return True
@@ -275,7 +338,7 @@ class Album:
         self.detector = detector
         self.pictures = [o if o.error else self._see(o.name, o.data, o.batch) for o in self.pictures]
 
-    def remove(self, id: str=""): # "" = all
+    def remove(self, id: str=''): # "" = all
         "Forget a picture."
         self.pictures, self.refused = [o for o in self.pictures if id and o.id != id], 0
 
@@ -286,13 +349,13 @@ class Album:
 # %% ../nbs/08_upload.ipynb #08-028
 def note(album) -> str: # "" where there is none
     "What the panel has to say about itself."
-    if not album.refused: return ""
-    return f"{plural(album.refused, 'more file')} not taken: the panel holds {plural(album.max_pictures, 'picture')}. Remove some first."
+    if not album.refused: return ''
+    return f'{plural(album.refused, "more file")} not taken: the panel holds {plural(album.max_pictures, "picture")}. Remove some first.'
 
 # %% ../nbs/08_upload.ipynb #08-031
-STATIC = Path(fer_nb.__file__).parent/"static"
+STATIC = Path(fer_nb.__file__).parent/'static'
 
-def data_uri(data, kind): return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def data_uri(data, kind): return f'data:{kind};base64,{base64.b64encode(data).decode()}'
 
 def page(
     album: Album,
@@ -302,19 +365,28 @@ def page(
     source = lambda picture, name: f'src="{data_uri(picture.images[name], "image/jpeg")}"'
     results = album.results
     seen = {p.id: r for p, r in zip(album.pictures, results)}
-    cards = "".join(card(p, seen[p.id], album.min_confidence, source) for p in album.order)
-    notes = f'<div class="fer-notes" role="status"><p>{escape(note(album))}</p></div>' if note(album) else ""
-    files = [("CSV", "faces.csv", "text/csv", to_csv), ("JSON", "faces.json", "application/json", to_json)] if links and results else []
-    save = "".join(f'<a class="fer-button" download="{name}" href="{data_uri(make(results).encode(), kind)}">Save {title}</a>' for title, name, kind, make in files)
+    cards = ''.join(card(p, seen[p.id], album.min_confidence, source) for p in album.order)
+    notes = f'<div class="fer-notes" role="status"><p>{escape(note(album))}</p></div>' if note(album) else ''
+    files = (
+        [('CSV', 'faces.csv', 'text/csv', to_csv), ('JSON', 'faces.json', 'application/json', to_json)]
+        if links and results
+        else []
+    )
+    save = ''.join(
+        f'<a class="fer-button" download="{name}" href="{data_uri(make(results).encode(), kind)}">Save {title}</a>'
+        for title, name, kind, make in files
+    )
     foot = f'<div class="fer-foot"><div class="fer-save"><span></span>{save}</div>{table(results, album.recognizer.classes)}<p class="fer-fine">{FINE}{f" {SHOWN}" if links else ""}</p></div>'
-    style = (STATIC/"upload.css").read_text(encoding="utf-8")
-    return (f'<style>{style}</style><div class="fer-upload{" fer-any" if album.min_confidence else ""}" style="--fer-minimum:{album.min_confidence:g}">'
-            f'{notes}<div class="fer-cards">{cards}</div>{foot if results else ""}</div>')
+    style = (STATIC/'upload.css').read_text(encoding='utf-8')
+    return (
+        f'<style>{style}</style><div class="fer-upload{" fer-any" if album.min_confidence else ""}" style="--fer-minimum:{album.min_confidence:g}">'
+        f'{notes}<div class="fer-cards">{cards}</div>{foot if results else ""}</div>'
+    )
 
 # %% ../nbs/08_upload.ipynb #08-036
 def _drawn():
     from fer_nb.data import sample_scene
-    return encoded(sample_scene(4, seed=3, size=(600, 900))[0], ".png")
+    return encoded(sample_scene(4, seed=3, size=(600, 900))[0], '.png')
 
 def _beside(package, path):
     "A file of an installed package, which is not imported for it."
@@ -324,9 +396,12 @@ def _beside(package, path):
 
 def samples() -> dict: # {title: (file name, function that gives its bytes)}
     "The pictures that can be tried without having one."
-    photos = {"Eileen Collins (NASA)": _beside("skimage", "data/astronaut.png"),
-              "Grace Hopper (US Navy)": _beside("matplotlib", "mpl-data/sample_data/grace_hopper.jpg")}
-    return {"drawn people": ("drawn-people.png", _drawn), **{title: (file.name, file.read_bytes) for title, file in photos.items() if file}}
+    photos = {'Eileen Collins (NASA)': _beside('skimage', 'data/astronaut.png'),
+              'Grace Hopper (US Navy)': _beside('matplotlib', 'mpl-data/sample_data/grace_hopper.jpg')}
+    return {
+        'drawn people': ('drawn-people.png', _drawn),
+        **{title: (file.name, file.read_bytes) for title, file in photos.items() if file},
+    }
 
 # %% ../nbs/08_upload.ipynb #08-039
 class Inbox:
@@ -356,13 +431,16 @@ class Inbox:
         return name, bytes(there)
 
 # %% ../nbs/08_upload.ipynb #08-042
-try: import anywidget, ipywidgets as W
-except ModuleNotFoundError as e: raise ModuleNotFoundError(f"{e.name} is missing: pip install 'fer_nb[notebook]'", name=e.name) from None
+try:
+    import anywidget
+    import ipywidgets as W
+except ModuleNotFoundError as e:
+    raise ModuleNotFoundError(f"{e.name} is missing: pip install 'fer_nb[notebook]'", name=e.name) from None
 
 # %% ../nbs/08_upload.ipynb #08-043
 class Stage(anywidget.AnyWidget):
     "The drop zone and the cards. All goes by messages: its state holds the script and nothing else."
-    _esm, _css = STATIC/"upload.js", STATIC/"upload.css"
+    _esm, _css = STATIC/'upload.js', STATIC/'upload.css'
 
 #: Seen only where the front end cannot load the drop zone, whose style sheet hides it.
 FALLBACK = """<style>@keyframes fer-late { to { opacity: 1 } }</style><div class="fer-fallback" style="opacity:0;animation:fer-late 0s 6s forwards">
@@ -373,16 +451,29 @@ def controls(
     advised: float|None, # minimum confidence that the model's file advises
 ) -> dict: # {name: widget}
     "The stock widgets of the panel."
-    snug = dict(style=dict(description_width="initial"), layout=dict(width="auto"))
+    snug = dict(style=dict(description_width='initial'), layout=dict(width='auto'))
     return dict(
-        upload=W.FileUpload(accept=".jpg,.jpeg,.png,.webp,.gif,.bmp,.tif,.tiff", multiple=True, description="Choose pictures", layout=dict(width="auto")),
-        sample=W.Dropdown(options=["choose ...", *samples()], description="Sample", **snug),
-        detector=W.Dropdown(options=[(DETECTORS.get(o, o), o) for o in album.detectors], description="Detector", **snug),
-        confidence=W.FloatSlider(album.min_confidence, min=0, max=1, step=.01, readout_format=".0%", description="Minimum confidence",
-                                 style=dict(description_width="initial"), layout=dict(width="320px")),
-        advice=W.Button(description=f"Model's advice: {advised:.0%}" if advised is not None else "no advice", disabled=advised is None,
-                        tooltip="Set the minimum confidence that the model's file advises", layout=dict(width="auto", display=None if advised is not None else "none")),
-        clear=W.Button(description="Remove all", tooltip="Remove all pictures from the panel", layout=dict(width="auto")))
+        upload=W.FileUpload(
+            accept='.jpg,.jpeg,.png,.webp,.gif,.bmp,.tif,.tiff', multiple=True, description='Choose pictures',
+            layout=dict(width='auto'),
+        ),
+        sample=W.Dropdown(options=['choose ...', *samples()], description='Sample', **snug),
+        detector=W.Dropdown(
+            options=[(DETECTORS.get(o, o), o) for o in album.detectors], description='Detector', **snug
+        ),
+        confidence=W.FloatSlider(
+            album.min_confidence, min=0, max=1, step=0.01, readout_format='.0%', description='Minimum confidence',
+            style=dict(description_width='initial'), layout=dict(width='320px'),
+        ),
+        advice=W.Button(
+            description=f"Model's advice: {advised:.0%}" if advised is not None else 'no advice',
+            disabled=advised is None, tooltip="Set the minimum confidence that the model's file advises",
+            layout=dict(width='auto', display=None if advised is not None else 'none'),
+        ),
+        clear=W.Button(
+            description='Remove all', tooltip='Remove all pictures from the panel', layout=dict(width='auto')
+        ),
+    )
 
 # %% ../nbs/08_upload.ipynb #08-045
 class UploadPanel:
@@ -396,15 +487,21 @@ class UploadPanel:
     ):
         own, recognizer = recognizer, recognizer or Recognizer()
         about = recognizer.classifier.about
-        self.advised = threshold("auto", about) if about.get("uncertain") else None
+        self.advised = threshold('auto', about) if about.get('uncertain') else None
         if min_confidence is None: min_confidence = own.min_confidence if own else self.advised or 0.
         self.album = Album(recognizer, threshold(min_confidence, about), max_pictures, max_bytes)
-        self.inbox, self.sent, self.pushed, self.said = Inbox(max_bytes), {}, set(), ""
-        for name, widget in controls(self.album, self.advised).items(): setattr(self, "clear_button" if name == "clear" else name, widget)
+        self.inbox, self.sent, self.pushed, self.said = Inbox(max_bytes), {}, set(), ''
+        for name, widget in controls(self.album, self.advised).items():
+            setattr(self, 'clear_button' if name == 'clear' else name, widget)
         self.stage = W.HTML() if plain else Stage()
-        bar = W.HBox([*([self.upload] if plain else []), self.sample, self.detector, self.confidence, self.advice, *([self.clear_button] if plain else [])],
-                     layout=dict(flex_flow="row wrap", align_items="center"))
-        bar.add_class("fer-controls")
+        bar = W.HBox(
+            [
+                *([self.upload] if plain else []), self.sample, self.detector, self.confidence, self.advice,
+                *([self.clear_button] if plain else []),
+            ],
+            layout=dict(flex_flow='row wrap', align_items='center'),
+        )
+        bar.add_class('fer-controls')
         self.view = W.VBox([bar, *([] if plain else [W.HTML(FALLBACK)]), self.stage])
         wire(self)
         self.refresh()
@@ -413,9 +510,16 @@ class UploadPanel:
         from IPython.display import display
         display(self.view)
 
-    results = property(lambda self: self.album.results, doc="A `Result` for each picture, in the order in which they came.")
-    rows = property(lambda self: rows(self.results), doc="One dictionary for each face, or for each picture without any.")
-    table = property(lambda self: to_table(self.results, self.album.recognizer.classes), doc="pandas.DataFrame with one row for each face.")
+    results = property(
+        lambda self: self.album.results, doc='A `Result` for each picture, in the order in which they came.'
+    )
+    rows = property(
+        lambda self: rows(self.results), doc='One dictionary for each face, or for each picture without any.'
+    )
+    table = property(
+        lambda self: to_table(self.results, self.album.recognizer.classes),
+        doc='pandas.DataFrame with one row for each face.',
+    )
     def add(self, name: str, data: bytes): add(self, clean_name(name), bytes(data))
     def take(self, files): take(self, files)
     def clear(self): self.album.remove(); self.refresh()
@@ -430,8 +534,8 @@ def empty(
 ):
     "Take the files out of an upload widget, and out of its copies in browsers."
     if isinstance(upload.value, dict):  # ipywidgets 7
-        upload.set_trait("value", {})
-        for name in ("data", "metadata"):
+        upload.set_trait('value', {})
+        for name in ('data', 'metadata'):
             if upload.has_trait(name): upload.set_trait(name, [])
         upload._counter = 0
     else: upload.value = ()
@@ -444,40 +548,51 @@ def take(panel, files):
 def add(panel, name, data):
     there, album = panel.album.add(name, data), panel.album
     faces = len(panel.results[-1].faces) if there else 0
-    panel.said = f"{name}: {'not readable' if album.pictures[-1].error else plural(faces, 'face')}" if there else note(album)  # read aloud
+    # read aloud
+    panel.said = (
+        f'{name}: {"not readable" if album.pictures[-1].error else plural(faces, "face")}' if there else note(album)
+    )
     panel.refresh()
 
 def wire(panel):
     "Connect the widgets with the album."
     def uploaded(change):
-        files = files_of(change["new"])
+        files = files_of(change['new'])
         if files: empty(panel.upload); panel.take(files)
     def sampled(change):
-        if change["new"] in (tries := samples()):
-            name, make = tries[change["new"]]
+        if change['new'] in (tries := samples()):
+            name, make = tries[change['new']]
             panel.sample.value = panel.sample.options[0]
             panel.take([(name, make())])
-    def minimum(change): panel.album.min_confidence = change["new"]; panel.refresh()
-    def searched(change): panel.album.search(change["new"]); panel.refresh()
-    for widget, changed in ((panel.upload, uploaded), (panel.sample, sampled), (panel.confidence, minimum), (panel.detector, searched)): widget.observe(changed, "value")
-    panel.advice.on_click(lambda _: setattr(panel.confidence, "value", panel.advised))
+    def minimum(change): panel.album.min_confidence = change['new']; panel.refresh()
+    def searched(change): panel.album.search(change['new']); panel.refresh()
+    for widget, changed in (
+        (panel.upload, uploaded), (panel.sample, sampled), (panel.confidence, minimum), (panel.detector, searched),
+    ):
+        widget.observe(changed, 'value')
+    panel.advice.on_click(lambda _: setattr(panel.confidence, 'value', panel.advised))
     panel.clear_button.on_click(lambda _: panel.clear())
     if isinstance(panel.stage, Stage): panel.stage.on_msg(lambda _, message, buffers: answer(panel, message, buffers))
 
 # %% ../nbs/08_upload.ipynb #08-048
-_ACTIONS = ('<button type="button" class="fer-button" data-do="save" data-what="picture">Save picture</button>',
-            '<button type="button" class="fer-button fer-bare" data-do="remove" aria-label="Remove {name}" title="Remove">✕</button>')
+_ACTIONS = (
+    '<button type="button" class="fer-button" data-do="save" data-what="picture">Save picture</button>',
+    '<button type="button" class="fer-button fer-bare" data-do="remove" aria-label="Remove {name}" title="Remove">✕</button>',
+)
 
 def live_card(picture, result, min_confidence):
     "A card whose images the browser asks for by key, with buttons."
     source = lambda picture, name: f'data-key="{picture.id}.{name}"'
-    buttons = "".join(_ACTIONS[bool(picture.error):]).format(name=escape(picture.name))
+    buttons = ''.join(_ACTIONS[bool(picture.error):]).format(name=escape(picture.name))
     return card(picture, result, min_confidence, source, buttons)
 
 def foot(album, results):
     "What stands below the cards."
     found = sum(len(o.faces) for o in results)
-    save = "".join(f'<button type="button" class="fer-button" data-do="save" data-what="{o.lower()}">Save {o}</button>' for o in ("CSV", "JSON", "report"))
+    save = ''.join(
+        f'<button type="button" class="fer-button" data-do="save" data-what="{o.lower()}">Save {o}</button>'
+        for o in ('CSV', 'JSON', 'report')
+    )
     away = '<button type="button" class="fer-button fer-bare" data-do="remove">Remove all</button>'
     head = f'<div class="fer-save"><span>{plural(len(results), "picture")}, {plural(found, "face")}</span>{save}{away}</div>{table(results, album.recognizer.classes)}'
     return f'{head if results else ""}<p class="fer-fine">{FINE} {KEPT}</p>'
@@ -487,47 +602,51 @@ def refresh(panel, everything=False):
     album, results = panel.album, panel.results
     if not isinstance(panel.stage, Stage): panel.stage.value = page(album, links=True); return
     cards = {p.id: live_card(p, r, album.min_confidence) for p, r in zip(album.pictures, results)}
-    keys = {f"{p.id}.{name}" for p in album.pictures for name in p.images}
+    keys = {f'{p.id}.{name}' for p in album.pictures for name in p.images}
     if new := sorted(keys - panel.pushed): push(panel, new)
     changed = {k: v for k, v in cards.items() if everything or panel.sent.get(k) != v}
     panel.sent, panel.pushed = cards, keys
-    notes = f"<p>{escape(note(album))}</p>" if note(album) else ""
-    panel.stage.send(dict(kind="show", order=[o.id for o in album.order], cards=changed, notes=notes, said=escape(panel.said), foot=foot(album, results),
-                          minimum=album.min_confidence, limits=dict(pictures=album.max_pictures)))
+    notes = f'<p>{escape(note(album))}</p>' if note(album) else ''
+    panel.stage.send(
+        dict(
+            kind='show', order=[o.id for o in album.order], cards=changed, notes=notes, said=escape(panel.said),
+            foot=foot(album, results), minimum=album.min_confidence, limits=dict(pictures=album.max_pictures),
+        )
+    )
 
 # %% ../nbs/08_upload.ipynb #08-050
 def push(panel, keys):
     "Send images to the browser."
-    there = {f"{p.id}.{name}": data for p in panel.album.pictures for name, data in p.images.items()}
+    there = {f'{p.id}.{name}': data for p in panel.album.pictures for name, data in p.images.items()}
     keys = [o for o in keys if o in there]
-    if keys: panel.stage.send(dict(kind="images", keys=keys), [there[o] for o in keys])
+    if keys: panel.stage.send(dict(kind='images', keys=keys), [there[o] for o in keys])
 
 def receive(panel, kind, id, message, buffers):
     "One step of a file on its way."
-    size, album = message.get("size"), panel.album
-    if kind == "begin" and message.get("first"): album.batch += 1
-    if kind == "begin" and isinstance(size, int) and size >= 0:
+    size, album = message.get('size'), panel.album
+    if kind == 'begin' and message.get('first'): album.batch += 1
+    if kind == 'begin' and isinstance(size, int) and size >= 0:
         if size > album.max_bytes or len(album.pictures) >= album.max_pictures:
-            album.add(clean_name(message.get("name", "")), b"", size)
-            panel.stage.send(dict(kind="done", id=id))
+            album.add(clean_name(message.get('name', '')), b'', size)
+            panel.stage.send(dict(kind='done', id=id))
             return panel.refresh()
-        panel.inbox.begin(id, message.get("name", ""), size)
-    elif kind == "cancel": panel.inbox.files.pop(id, None)
-    got = panel.inbox.part(id, b"".join(map(bytes, buffers)))
-    if got >= 0: panel.stage.send(dict(kind="got", id=id, bytes=got))
+        panel.inbox.begin(id, message.get('name', ''), size)
+    elif kind == 'cancel': panel.inbox.files.pop(id, None)
+    got = panel.inbox.part(id, b''.join(map(bytes, buffers)))
+    if got >= 0: panel.stage.send(dict(kind='got', id=id, bytes=got))
     if (file := panel.inbox.whole(id)): panel.add(*file)
-    if file or got < 0: panel.stage.send(dict(kind="done", id=id))
+    if file or got < 0: panel.stage.send(dict(kind='done', id=id))
 
 def answer(panel, message, buffers=()):
     "Answer a message of the browser."
     if not isinstance(message, dict): return
-    kind, id, album = message.get("kind"), str(message.get("id", "")), panel.album
-    if kind == "hello": panel.refresh(everything=True)
-    elif kind == "want" and isinstance(message.get("keys"), list): push(panel, [o for o in message["keys"] if isinstance(o, str)])
-    elif kind in ("begin", "part", "cancel"): receive(panel, kind, id, message, buffers)
-    elif kind == "surplus" and isinstance(message.get("count"), int): album.refused += max(0, message["count"]); panel.refresh()
-    elif kind == "remove": album.remove(id); panel.refresh()
-    elif kind == "save" and (file := to_save(album, message.get("what"), id)): panel.stage.send(dict(kind="file", name=file[0], type=file[1]), [file[2]])
+    kind, id, album = message.get('kind'), str(message.get('id', '')), panel.album
+    if kind == 'hello': panel.refresh(everything=True)
+    elif kind == 'want' and isinstance(message.get('keys'), list): push(panel, [o for o in message['keys'] if isinstance(o, str)])
+    elif kind in ('begin', 'part', 'cancel'): receive(panel, kind, id, message, buffers)
+    elif kind == 'surplus' and isinstance(message.get('count'), int): album.refused += max(0, message['count']); panel.refresh()
+    elif kind == 'remove': album.remove(id); panel.refresh()
+    elif kind == 'save' and (file := to_save(album, message.get('what'), id)): panel.stage.send(dict(kind='file', name=file[0], type=file[1]), [file[2]])
 
 # %% ../nbs/08_upload.ipynb #08-052
 def annotated(
@@ -541,18 +660,19 @@ def annotated(
 
 def file_name(picture, i=None):
     "A name for an annotated picture that is safe everywhere."
-    stem = re.sub(r"[^\w.-]+", "_", os.path.splitext(picture.name)[0]).strip("._")[:80] or "picture"
-    return (f"{i + 1:02}-" if i is not None else "") + f"{stem}-faces.jpg"
+    stem = re.sub(r'[^\w.-]+', '_', os.path.splitext(picture.name)[0]).strip('._')[:80] or 'picture'
+    return (f'{i + 1:02}-' if i is not None else '') + f'{stem}-faces.jpg'
 
 def report(album): return f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Faces</title><body>{page(album)}</body></html>'
 
-def to_save(album, what, id=""):
+def to_save(album, what, id=''):
     "A file to download: name, kind and bytes; None where there is no such thing."
-    if what == "csv": return "faces.csv", "text/csv", to_csv(album.results).encode("utf-8-sig")
-    if what == "json": return "faces.json", "application/json", to_json(album.results).encode()
-    if what == "report": return "faces.html", "text/html", report(album).encode()
+    if what == 'csv': return 'faces.csv', 'text/csv', to_csv(album.results).encode('utf-8-sig')
+    if what == 'json': return 'faces.json', 'application/json', to_json(album.results).encode()
+    if what == 'report': return 'faces.html', 'text/html', report(album).encode()
     for o in album.pictures:
-        if what == "picture" and o.id == id and not o.error: return file_name(o), "image/jpeg", encoded(annotated(album, o), quality=95)
+        if what == 'picture' and o.id == id and not o.error:
+            return file_name(o), 'image/jpeg', encoded(annotated(album, o), quality=95)
 
 def save(
     album: Album,
@@ -562,7 +682,9 @@ def save(
     from fer_nb.training import write_atomically
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [(name, data) for name, _, data in (to_save(album, o) for o in ("csv", "json", "report"))]
-    files += [(file_name(o, i), encoded(annotated(album, o), quality=95)) for i, o in enumerate(album.pictures) if not o.error]
+    files = [(name, data) for name, _, data in (to_save(album, o) for o in ('csv', 'json', 'report'))]
+    files += [
+        (file_name(o, i), encoded(annotated(album, o), quality=95)) for i, o in enumerate(album.pictures) if not o.error
+    ]
     for name, data in files: write_atomically(folder/name, lambda part: part.write_bytes(data))
     return [folder/name for name, _ in files]

@@ -9,7 +9,13 @@ __all__ = ['GROUP', 'KINDS', 'NEEDS', 'OutputError', 'columns', 'row', 'part_of'
            'targets', 'Outputs', 'Interrupts', 'expected', 'progress_bar', 'look_through', 'analyse', 'finish']
 
 # %% ../nbs/08a_video.ipynb #08-004
-import csv, importlib.util, json, math, os, signal, threading
+import csv
+import importlib.util
+import json
+import math
+import os
+import signal
+import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +36,7 @@ def columns(
     classes: tuple, # names of the expressions
 ) -> tuple:
     "The columns of a table."
-    return ("frame", "time", "face", "x", "y", "width", "height", "score", *classes, "label", "confidence")
+    return ('frame', 'time', 'face', 'x', 'y', 'width', 'height', 'score', *classes, 'label', 'confidence')
 
 def row(
     face: TrackedFace,
@@ -44,7 +50,7 @@ def part_of(
     path: Path, # of a file
 ) -> Path:
     "Where a file is written until it is complete."
-    return path.with_name(path.name + ".part")
+    return path.with_name(path.name + '.part')
 
 class CsvTable:
     "Rows into a CSV file."
@@ -53,7 +59,7 @@ class CsvTable:
         classes: tuple, # names of the expressions
     ):
         self.path, self.part = path, part_of(path)
-        self.file = open(self.part, "w", encoding="utf-8", newline="")
+        self.file = open(self.part, 'w', encoding='utf-8', newline='')
         self.writer = csv.writer(self.file)
         self.writer.writerow(columns(classes))
 
@@ -65,7 +71,7 @@ class CsvTable:
         "Finish the table and move it to its place. Raises `OSError` after that, if the end could not be written."
         try: self.file.close()
         except OSError:
-            os.truncate(self.part, self.part.read_bytes().rfind(b"\n") + 1)
+            os.truncate(self.part, self.part.read_bytes().rfind(b'\n') + 1)
             raise
         finally: os.replace(self.part, self.path)
 
@@ -78,9 +84,12 @@ class ParquetTable:
         path: Path,     # one that exists is replaced when this one is closed
         classes: tuple, # names of the expressions
     ):
-        import pyarrow, pyarrow.parquet as parquet
-        whole, text = {"frame", "face", "x", "y", "width", "height"}, pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
-        kind = lambda name: pyarrow.int64() if name in whole else text if name == "label" else pyarrow.float64()
+        import pyarrow
+        import pyarrow.parquet as parquet
+        whole, text = (
+            {'frame', 'face', 'x', 'y', 'width', 'height'}, pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+        )
+        kind = lambda name: pyarrow.int64() if name in whole else text if name == 'label' else pyarrow.float64()
         self.path, self.part, self.rows = path, part_of(path), []
         self.schema = pyarrow.schema([(name, kind(name)) for name in columns(classes)])
         self.writer, self.batch = parquet.ParquetWriter(self.part, self.schema), pyarrow.record_batch
@@ -139,7 +148,9 @@ def thumbnail(
     "A square cut-out around a face."
     x, y, w, h = box
     side = max(1, min(round(1.3*max(w, h)), *rgb.shape[:2]))
-    left, top = (int(np.clip(o - side/2, 0, most - side)) for o, most in ((x + w/2, rgb.shape[1]), (y + h/2, rgb.shape[0])))
+    left, top = (
+        int(np.clip(o - side / 2, 0, most - side)) for o, most in ((x + w / 2, rgb.shape[1]), (y + h / 2, rgb.shape[0]))
+    )
     return cv2.resize(rgb[top:top + side, left:left + side], (size, size), interpolation=cv2.INTER_AREA)
 
 # %% ../nbs/08a_video.ipynb #08-022
@@ -183,8 +194,12 @@ class Tally:
         width: float=.05, # seconds of a bin, to begin with
         keep: int=500,    # faces that are gone; of more than that, those are kept that were there longest
     ):
-        self.classes, self.labels, self.most, self.width, self.keep = tuple(classes), (*classes, "uncertain"), bins, width, keep
-        self.faces, self.total, self.waiting, self.start, self.time, self.step = {}, np.zeros(2*len(classes) + 1), [], None, None, 0.
+        self.classes, self.labels, self.most, self.width, self.keep = (
+            tuple(classes), (*classes, 'uncertain'), bins, width, keep,
+        )
+        self.faces, self.total, self.waiting, self.start, self.time, self.step = (
+            {}, np.zeros(2 * len(classes) + 1), [], None, None, 0.0,
+        )
         self.ids = self.frames = self.with_faces = 0
 
     def add(self,
@@ -197,7 +212,8 @@ class Tally:
         if time > self.time: self._count(time - self.time)
         self.waiting, self.frames, self.with_faces = faces, self.frames + 1, self.with_faces + bool(faces)
         for face in faces:
-            if face.id not in self.faces: self.faces[face.id], self.ids = Presence(face.id, face.time, face.time, 0*self.total), self.ids + 1
+            if face.id not in self.faces:
+                self.faces[face.id], self.ids = Presence(face.id, face.time, face.time, 0 * self.total), self.ids + 1
             self.faces[face.id].see(face, rgb)
 
     def finish(self,
@@ -251,9 +267,12 @@ class Summary:
 
     def to_dict(self) -> dict: # of numbers, texts, lists and dicts only, fit for `json.dumps`
         "The summary as plain data."
-        return dict(source=self.source, stopped=self.stopped, duration=self.duration, frames=self.frames, frames_with_faces=self.with_faces,
-                    number_of_faces=self.tally.ids, **spread(self.tally.total, self.tally), faces=self.faces, problems=list(self.problems),
-                    written={kind: str(path) for kind, path in self.written.items()})
+        return dict(
+            source=self.source, stopped=self.stopped, duration=self.duration, frames=self.frames,
+            frames_with_faces=self.with_faces, number_of_faces=self.tally.ids, **spread(self.tally.total, self.tally),
+            faces=self.faces, problems=list(self.problems),
+            written={kind: str(path) for kind, path in self.written.items()},
+        )
 
     def plot(self, faces: int=8): # matplotlib Figure
         "The timeline of those `faces` that were there longest, to be looked at in a notebook."
@@ -262,7 +281,7 @@ class Summary:
         plt.close(fig)
         return plot_timeline(self.tally, faces, Path(self.source).name, fig)
 
-    def __str__(self): return "\n".join(report(self))
+    def __str__(self): return '\n'.join(report(self))
     __repr__ = __str__
 
 # %% ../nbs/08a_video.ipynb #08-032
@@ -277,30 +296,41 @@ def spread(
 
 def about(face: Presence, sums, tally) -> dict: # plain data
     "One face of a summary."
-    return dict(face=face.id, first=face.first, last=face.last, seconds=face.seconds, frames=face.frames, **spread(sums, tally))
+    return dict(
+        face=face.id, first=face.first, last=face.last, seconds=face.seconds, frames=face.frames, **spread(sums, tally)
+    )
 
 def clock(
     seconds: float,
 ) -> str: # as 1:02:03 or 2:03
     "A time to be read."
     minutes, seconds = divmod(int(round(seconds)), 60)
-    return f"{minutes//60}:{minutes%60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+    return f'{minutes//60}:{minutes%60:02}:{seconds:02}' if minutes >= 60 else f'{minutes}:{seconds:02}'
 
 def report(
     summary: Summary,
     most: int=12, # faces to list
 ): # yields lines of text
     "A summary to be read."
-    shares = lambda o: ", ".join(f"{k} {v/max(1e-9, sum(o.values())):.0%}" for k, v in sorted(o.items(), key=lambda e: -e[1]) if v > .005*sum(o.values()))
-    faces = sorted(sorted(summary.faces, key=lambda o: -o["seconds"])[:most], key=lambda o: o["face"])
-    yield (f"{Path(summary.source).name}: {summary.frames:,} frames, {summary.duration:,.1f} s" + (", stopped before the end" if summary.stopped else "") +
-           f"; faces in {summary.with_faces:,} of them")
-    if faces: yield "face     from       to  seconds  expressions, by time"
-    for o in faces: yield f"{o['face']:>4}  {clock(o['first']):>7}  {clock(o['last']):>7}  {o['seconds']:>7.1f}  {shares(o['labels'])}"
-    if summary.tally.ids > len(faces): yield f"and {summary.tally.ids - len(faces):,} more faces, seen for a shorter time"
+    shares = lambda o: ', '.join(
+        f'{k} {v / max(1e-9, sum(o.values())):.0%}'
+        for k, v in sorted(o.items(), key=lambda e: -e[1])
+        if v > 0.005 * sum(o.values())
+    )
+    faces = sorted(sorted(summary.faces, key=lambda o: -o['seconds'])[:most], key=lambda o: o['face'])
+    yield (
+        f'{Path(summary.source).name}: {summary.frames:,} frames, {summary.duration:,.1f} s'
+        + (', stopped before the end' if summary.stopped else '')
+        + f'; faces in {summary.with_faces:,} of them'
+    )
+    if faces: yield 'face     from       to  seconds  expressions, by time'
+    for o in faces:
+        yield f'{o["face"]:>4}  {clock(o["first"]):>7}  {clock(o["last"]):>7}  {o["seconds"]:>7.1f}  {shares(o["labels"])}'
+    if summary.tally.ids > len(faces):
+        yield f'and {summary.tally.ids - len(faces):,} more faces, seen for a shorter time'
     if len(faces) > 1: yield f"all faces: {shares(spread(summary.tally.total, summary.tally)['labels'])}"
-    for text in summary.problems: yield f"problem: {text}"
-    for kind, path in summary.written.items(): yield f"{kind}: {Path(path).name}"
+    for text in summary.problems: yield f'problem: {text}'
+    for kind, path in summary.written.items(): yield f'{kind}: {Path(path).name}'
 
 # %% ../nbs/08a_video.ipynb #08-035
 def course(
@@ -327,7 +357,7 @@ def paint(
 ) -> dict: # {label: colour}
     "A colour for each label; classes of one's own get those of the expressions in turn."
     palette = list(COLOURS.values())
-    return {o: COLOURS.get(o, palette[i % len(palette)]) for i, o in enumerate(classes)} | {"uncertain": "#e4e4e4"}
+    return {o: COLOURS.get(o, palette[i % len(palette)]) for i, o in enumerate(classes)} | {'uncertain': '#e4e4e4'}
 
 def draw_course(
     ax,             # matplotlib axes
@@ -340,7 +370,7 @@ def draw_course(
     under = np.hstack([np.zeros((len(p), 1)), p.cumsum(axis=1)])
     under = np.vstack([under, under[-1:]])
     for i, name in enumerate(tally.classes):
-        ax.fill_between(edges, under[:, i], under[:, i + 1], step="post", color=colours[name], lw=0)
+        ax.fill_between(edges, under[:, i], under[:, i + 1], step='post', color=colours[name], lw=0)
     whole = max(tally.time - tally.start, 1e-9)
     for label, a, b in runs(names):
         if label < 0: continue
@@ -348,61 +378,77 @@ def draw_course(
         ax.broken_barh([(edges[a], edges[b] - edges[a])], (-.34, .24), color=colours[name], lw=0)
         if edges[b] - edges[a] > .007*whole*(len(name) + 1):
             dark = np.dot([int(colours[name][k:k + 2], 16) for k in (1, 3, 5)], (.299, .587, .114)) < 110
-            ax.text((edges[a] + edges[b])/2, -.225, name, ha="center", va="center", fontsize=7, color="w" if dark else "k")
+            ax.text(
+                (edges[a] + edges[b]) / 2, -0.225, name, ha='center', va='center', fontsize=7,
+                color='w' if dark else 'k',
+            )
 
 # %% ../nbs/08a_video.ipynb #08-038
 def plot_timeline(
     tally: Tally,
     faces: int=8,  # at most; those that were there longest
-    title: str="",
+    title: str='',
     figure=None,   # matplotlib Figure to draw into; None = a new one
 ): # matplotlib Figure
     "The expressions of the faces over time."
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
-    shown = sorted(sorted((o for o in tally.faces.values() if o.bins), key=lambda o: -o.seconds)[:faces], key=lambda o: o.id)
+    shown = sorted(
+        sorted((o for o in tally.faces.values() if o.bins), key=lambda o: -o.seconds)[:faces], key=lambda o: o.id
+    )
     high = .95 if len(shown) < 5 else .7
     fig = figure or Figure()
-    fig.set(size_inches=(10, 1.15 + high*max(1, len(shown))), dpi=85, layout_engine="constrained")
+    fig.set(size_inches=(10, 1.15 + high*max(1, len(shown))), dpi=85, layout_engine='constrained')
     axes = fig.subplots(max(1, len(shown)), 1, sharex=True, squeeze=False)[:, 0]
     for ax, face in zip(axes, shown):
         draw_course(ax, face, tally)
         ax.set(ylim=(-.38, 1.02), yticks=[])
-        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.spines[['top', 'right', 'left']].set_visible(False)
         if ax is not axes[-1]: ax.tick_params(length=0)
         set_name(ax, face)
     set_times(axes[-1], tally.start or 0., tally.time or 0.)
     used = [o for o, v in zip(tally.labels, tally.total[len(tally.classes):]) if o in tally.classes or v]
-    fig.legend(handles=[Patch(color=paint(tally.classes)[o], label=o) for o in used], loc="outside upper right", ncols=8, frameon=False, fontsize=8)
-    more = f", {tally.ids - len(shown):,} more not shown" if tally.ids > len(shown) else ""
-    fig.suptitle(f"{title}: {len(shown)} faces{more}".removeprefix(": "), x=.01, ha="left", fontsize=10)
-    if not shown: axes[0].text(.5, .5, "no face was found", transform=axes[0].transAxes, ha="center")
+    fig.legend(
+        handles=[Patch(color=paint(tally.classes)[o], label=o) for o in used], loc='outside upper right', ncols=8,
+        frameon=False, fontsize=8,
+    )
+    more = f', {tally.ids - len(shown):,} more not shown' if tally.ids > len(shown) else ''
+    fig.suptitle(f'{title}: {len(shown)} faces{more}'.removeprefix(': '), x=.01, ha='left', fontsize=10)
+    if not shown: axes[0].text(.5, .5, 'no face was found', transform=axes[0].transAxes, ha='center')
     return fig
 
 # %% ../nbs/08a_video.ipynb #08-039
 def set_times(ax, begin, end):
     "Ticks at times that one would name: whole seconds, minutes or hours."
-    ax.set(xlim=(begin, max(end, begin + .05)), xlabel="time, min:s" if end <= 3600 else "time, h:min:s")
-    step = next((o for o in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200) if (end - begin)/o <= 9), (end - begin)/8)
-    if end - begin < 2: return ax.set(xlabel="time, s")
+    ax.set(xlim=(begin, max(end, begin + .05)), xlabel='time, min:s' if end <= 3600 else 'time, h:min:s')
+    step = next(
+        (o for o in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200) if (end - begin) / o <= 9),
+        (end - begin) / 8,
+    )
+    if end - begin < 2: return ax.set(xlabel='time, s')
     ax.set_xticks(np.arange(math.ceil(begin/step), end/step)*step)
     ax.xaxis.set_major_formatter(lambda t, _: clock(t))
 
 def set_name(ax, face):
     "Which face a row is about: number, time, and picture."
-    seconds = f"{face.seconds:.1f} s" if face.seconds < 60 else clock(face.seconds)
-    ax.text(-.01 if face.picture is None else -.085, .5, f"face {face.id}\n{seconds}", transform=ax.transAxes, ha="right", va="center", fontsize=8)
+    seconds = f'{face.seconds:.1f} s' if face.seconds < 60 else clock(face.seconds)
+    ax.text(
+        -0.01 if face.picture is None else -0.085, 0.5, f'face {face.id}\n{seconds}', transform=ax.transAxes,
+        ha='right', va='center', fontsize=8,
+    )
     if face.picture is None: return
     small = ax.inset_axes([-.078, .02, .07, .96])
     small.imshow(face.picture)
-    small.set_anchor("E")
-    small.axis("off")
+    small.set_anchor('E')
+    small.axis('off')
 
 # %% ../nbs/08a_video.ipynb #08-045
 #: What may be written, and the endings that each may have.
-KINDS = dict(table=(".csv", ".parquet"), film=(".mp4", ".m4v", ".mov"), timeline=(".png", ".svg", ".pdf"), summary=(".json",))
+KINDS = dict(
+    table=('.csv', '.parquet'), film=('.mp4', '.m4v', '.mov'), timeline=('.png', '.svg', '.pdf'), summary=('.json',)
+)
 #: What must be installed for that, by ending.
-NEEDS = {".parquet": "pyarrow"} | dict.fromkeys(KINDS["film"], "av") | dict.fromkeys(KINDS["timeline"], "matplotlib")
+NEEDS = {'.parquet': 'pyarrow'} | dict.fromkeys(KINDS['film'], 'av') | dict.fromkeys(KINDS['timeline'], 'matplotlib')
 
 def need(
     module: str, # name of a module that is wanted
@@ -410,7 +456,9 @@ def need(
 ):
     "Raises `ModuleNotFoundError`, with a remedy, where a module is not installed."
     if module and not importlib.util.find_spec(module):
-        raise ModuleNotFoundError(f"{why} needs {module}, which is not installed: pip install 'fer_nb[video]'", name=module)
+        raise ModuleNotFoundError(
+            f"{why} needs {module}, which is not installed: pip install 'fer_nb[video]'", name=module
+        )
 
 def targets(
     source,  # what will be read
@@ -418,20 +466,25 @@ def targets(
 ) -> dict: # {kind: Path} of those that are wanted; their folders are there
     "Where results will go. Raises `OutputError` where they cannot."
     wanted = {kind: Path(path) for kind, path in paths.items() if path}
-    taken = [Path(source).resolve()] if isinstance(source, (str, os.PathLike)) and "://" not in str(source) else []
+    taken = [Path(source).resolve()] if isinstance(source, (str, os.PathLike)) and '://' not in str(source) else []
     for kind, path in wanted.items():
-        if path.suffix.lower() not in KINDS[kind]: raise OutputError(f"{path}: the {kind} must end in {' or '.join(KINDS[kind])}")
-        need(NEEDS.get(path.suffix.lower()), f"a {kind} as {path.suffix}")
-        if path.is_dir(): raise OutputError(f"{path}: it is a directory")
+        if path.suffix.lower() not in KINDS[kind]:
+            raise OutputError(f'{path}: the {kind} must end in {" or ".join(KINDS[kind])}')
+        need(NEEDS.get(path.suffix.lower()), f'a {kind} as {path.suffix}')
+        if path.is_dir(): raise OutputError(f'{path}: it is a directory')
         for o in (path.resolve(), part_of(path).resolve()):
-            if o in taken: raise OutputError(f"{path}: it is {'the film that is read' if o == taken[0] else 'wanted for two things'}")
-            if taken and o.exists() and taken[0].exists() and o.samefile(taken[0]): raise OutputError(f"{path}: it is the film that is read")
+            if o in taken:
+                raise OutputError(
+                    f'{path}: it is {"the film that is read" if o == taken[0] else "wanted for two things"}'
+                )
+            if taken and o.exists() and taken[0].exists() and o.samefile(taken[0]):
+                raise OutputError(f'{path}: it is the film that is read')
         taken.append(path.resolve())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part_of(path).open("wb").close()
+            part_of(path).open('wb').close()
             part_of(path).unlink()
-        except OSError as e: raise OutputError(f"{path}: it cannot be written ({e.strerror})") from None
+        except OSError as e: raise OutputError(f'{path}: it cannot be written ({e.strerror})') from None
     return wanted
 
 # %% ../nbs/08a_video.ipynb #08-048
@@ -442,14 +495,14 @@ class Outputs:
         classes: tuple, # names of the expressions
     ):
         self.open, self.problems, self.written = {}, [], {}
-        table, film = paths.get("table"), paths.get("film")
-        if table: self.open["table"] = (CsvTable if table.suffix.lower() == ".csv" else ParquetTable)(table, classes)
-        if film: self.open["film"] = AnnotatedFilm(film, classes)
+        table, film = paths.get('table'), paths.get('film')
+        if table: self.open['table'] = (CsvTable if table.suffix.lower() == '.csv' else ParquetTable)(table, classes)
+        if film: self.open['film'] = AnnotatedFilm(film, classes)
 
     def add(self, time, rgb, faces):
         "Write one frame."
         for kind, output in list(self.open.items()):
-            try: output.add(*((faces,) if kind == "table" else (time, rgb, faces)))
+            try: output.add(*((faces,) if kind == 'table' else (time, rgb, faces)))
             except (OSError, FrameError) as e: self._end(kind, e)
 
     def _end(self, kind, error=None):
@@ -458,7 +511,7 @@ class Outputs:
         except (OSError, FrameError) as e: error = error or e
         kept = output.path.exists()
         if kept: self.written[kind] = output.path
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, 'strerror', None) or error
         if isinstance(error, FrameError): self.problems.append(str(error))
         elif error: self.problems.append(f"{output.path}: it cannot be written any further ({reason}); {'what was written before is kept' if kept else 'it was removed'}")
 
@@ -508,9 +561,9 @@ def expected(
 
 def progress_bar(total, name):
     "A bar with the time left; or, where one does not know how long it will be, a counter."
-    need("tqdm", "a progress bar (unless progress=False)")
+    need('tqdm', 'a progress bar (unless progress=False)')
     from tqdm.auto import tqdm
-    return tqdm(total=total, desc=name, unit=" frames", dynamic_ncols=True)
+    return tqdm(total=total, desc=name, unit=' frames', dynamic_ncols=True)
 
 # %% ../nbs/08a_video.ipynb #08-054
 def look_through(
@@ -572,8 +625,8 @@ def finish(
     paths: dict, # see `targets`
 ) -> Summary:
     "Write the timeline and the summary itself."
-    def plot(part): plot_timeline(summary.tally, 8, Path(summary.source).name).savefig(part, format=paths["timeline"].suffix[1:].lower(), dpi=130)
-    def text(part): part.write_text(json.dumps(summary.to_dict(), indent=1) + "\n", encoding="utf-8")
+    def plot(part): plot_timeline(summary.tally, 8, Path(summary.source).name).savefig(part, format=paths['timeline'].suffix[1:].lower(), dpi=130)
+    def text(part): part.write_text(json.dumps(summary.to_dict(), indent=1) + '\n', encoding='utf-8')
     for kind, write in dict(timeline=plot, summary=text).items():
         if kind not in paths: continue
         summary.written[kind], part = paths[kind], part_of(paths[kind])
@@ -582,6 +635,6 @@ def finish(
             os.replace(part, paths[kind])
         except OSError as e:
             del summary.written[kind]
-            summary.problems.append(f"{paths[kind]}: it cannot be written ({e.strerror})")
+            summary.problems.append(f'{paths[kind]}: it cannot be written ({e.strerror})')
         finally: part.unlink(missing_ok=True)
     return summary

@@ -9,7 +9,12 @@ __all__ = ['NO_ADVICE', 'MAX_BYTES', 'MAX_VIEWS', 'STILL', 'colours_of', 'ink_on
            'check_display', 'complaint', 'show_window', 'footer']
 
 # %% ../nbs/09_webcam.ipynb #09-004
-import atexit, html, os, subprocess, sys, threading
+import atexit
+import html
+import os
+import subprocess
+import sys
+import threading
 from collections import deque
 from dataclasses import replace
 from functools import cache
@@ -32,32 +37,40 @@ def colours_of(
 ) -> dict: # {name: "#rrggbb"}
     "The colour of every expression; classes of one's own get the colours in turn, and what is uncertain is gray."
     palette = list(COLOURS.values())
-    return {c: COLOURS.get(c, palette[i % len(palette)]) for i, c in enumerate(classes)} | {"uncertain": "#b0b0b0"}
+    return {c: COLOURS.get(c, palette[i % len(palette)]) for i, c in enumerate(classes)} | {'uncertain': '#b0b0b0'}
 
 def ink_on(
     colour: str, # "#rrggbb"
 ) -> str:
     "Black or white, whichever can be read on a colour."
-    return "#000" if np.dot(tuple(bytes.fromhex(colour[1:])), (.299, .587, .114)) > 110 else "#fff"
+    return '#000' if np.dot(tuple(bytes.fromhex(colour[1:])), (.299, .587, .114)) > 110 else '#fff'
 
 def face_html(
     face, # a `Face`; a `TrackedFace` also shows its number
 ) -> str:
     "A face as a small card: label, confidence and a bar for each expression."
     colours, best = colours_of(tuple(face.probabilities)), max(face.probabilities, key=face.probabilities.get)
-    bars = "".join(f'<span{" class=fer-best" if c == best else ""}>{html.escape(c)}</span><span class="fer-track"><i style="width:{p:.1%};--fer-bar:{colours[c]}"></i></span>'
-                   f'<span class="fer-value">{p:.0%}</span>' for c, p in face.probabilities.items())
-    colour, number = colours.get(face.label, "#b0b0b0"), f'<span class="fer-number">face {face.id}</span>' if hasattr(face, "id") else ""
-    return (f'<div class="fer-face{" fer-unsure" if face.label == "uncertain" else ""}" style="--fer-colour:{colour};--fer-on:{ink_on(colour)}">'
-            f'<div class="fer-verdict"><span class="fer-plate">{html.escape(face.label)}</span><span class="fer-percent">{face.confidence:.0%}</span>{number}</div>'
-            f'<div class="fer-bars">{bars}</div></div>')
+    bars = ''.join(
+        f'<span{" class=fer-best" if c == best else ""}>{html.escape(c)}</span><span class="fer-track"><i style="width:{p:.1%};--fer-bar:{colours[c]}"></i></span>'
+        f'<span class="fer-value">{p:.0%}</span>'
+        for c, p in face.probabilities.items()
+    )
+    colour, number = (
+        colours.get(face.label, '#b0b0b0'),
+        f'<span class="fer-number">face {face.id}</span>' if hasattr(face, 'id') else '',
+    )
+    return (
+        f'<div class="fer-face{" fer-unsure" if face.label == "uncertain" else ""}" style="--fer-colour:{colour};--fer-on:{ink_on(colour)}">'
+        f'<div class="fer-verdict"><span class="fer-plate">{html.escape(face.label)}</span><span class="fer-percent">{face.confidence:.0%}</span>{number}</div>'
+        f'<div class="fer-bars">{bars}</div></div>'
+    )
 
 def static(
     name: str, # of a file that comes with the package
 ) -> str:
     "The text of a style sheet or a script."
     import fer_nb
-    return (Path(fer_nb.__file__).parent/"static"/name).read_text(encoding="utf-8")
+    return (Path(fer_nb.__file__).parent/'static'/name).read_text(encoding='utf-8')
 
 # %% ../nbs/09_webcam.ipynb #09-011
 def _plate(box, size, n):
@@ -65,7 +78,9 @@ def _plate(box, size, n):
     (x, y, w, h), (wide, high) = map(round, box), size
     line = int(np.clip(h/n, max(11, high/60), max(14, high/24)))
     across = round(7.5*line)
-    left = x + w + 4 if x + w + 4 + across <= wide else x - 4 - across if x - 4 - across >= 0 else max(0, x + w - across)
+    left = (
+        x + w + 4 if x + w + 4 + across <= wide else x - 4 - across if x - 4 - across >= 0 else max(0, x + w - across)
+    )
     return int(left), int(np.clip(y, 0, max(0, high - n*line))), across, line
 
 def draw_bars(
@@ -83,7 +98,10 @@ def draw_bars(
             ink, top = tuple(bytes.fromhex(colours_of(tuple(face.probabilities))[name][1:])), y + i*line
             start, long = x + round(.55*across), round((.45*across - 3)*p)
             cv2.rectangle(image, (start, top + 2), (start + long, top + line - 3), ink, cv2.FILLED)
-            cv2.putText(image, name, (x + 2, top + round(.72*line)), cv2.FONT_HERSHEY_SIMPLEX, line/30, (255, 255, 255), 1, cv2.LINE_AA)
+            cv2.putText(
+                image, name, (x + 2, top + round(0.72 * line)), cv2.FONT_HERSHEY_SIMPLEX, line / 30, (255, 255, 255), 1,
+                cv2.LINE_AA,
+            )
     return image
 
 def picture(
@@ -115,7 +133,7 @@ def paced(
 
 # %% ../nbs/09_webcam.ipynb #09-017
 _views = WeakSet() # of `Live`
-NO_ADVICE = "the model advises no confidence below which a face is uncertain; give the recogniser a min_confidence"
+NO_ADVICE = 'the model advises no confidence below which a face is uncertain; give the recogniser a min_confidence'
 
 def stop_all():
     "Stop every view."
@@ -123,21 +141,21 @@ def stop_all():
 
 def _after_cell(result):
     "Called by IPython after each cell."
-    if isinstance(getattr(result, "error_in_exec", None), KeyboardInterrupt): stop_all()
+    if isinstance(getattr(result, 'error_in_exec', None), KeyboardInterrupt): stop_all()
 
 @cache
 def _guard():
     "Stop the views when the process ends and when somebody interrupts a cell."
     atexit.register(stop_all)
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell: shell.events.register("post_run_cell", _after_cell)
+    shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+    if shell: shell.events.register('post_run_cell', _after_cell)
 
 def advice(
     recognizer: Recognizer,
 ) -> float: # 0..1; 0 = there is none
     "The confidence below which a face should be called uncertain: what the recogniser was told, else what its model's file advises."
-    about = recognizer.classifier.about.get("uncertain")
-    return recognizer.min_confidence or (about.get("threshold") if isinstance(about, dict) else 0) or 0.
+    about = recognizer.classifier.about.get('uncertain')
+    return recognizer.min_confidence or (about.get('threshold') if isinstance(about, dict) else 0) or 0.
 
 # %% ../nbs/09_webcam.ipynb #09-018
 def reason(
@@ -145,23 +163,31 @@ def reason(
     source, # of `frames`
 ) -> str:
     "What to tell a person who sees no picture."
-    hint = ". This is about the computer where the kernel runs; where that is not yours, BrowserCamera shows the camera of your browser." if isinstance(source, int) else ""
-    return f"{error}{hint}" if isinstance(error, (FrameError, ImageError, OSError, ModuleNotFoundError)) else f"{type(error).__name__}: {error}"
+    hint = (
+        '. This is about the computer where the kernel runs; where that is not yours, BrowserCamera shows the camera of your browser.'
+        if isinstance(source, int)
+        else ''
+    )
+    return (
+        f'{error}{hint}'
+        if isinstance(error, (FrameError, ImageError, OSError, ModuleNotFoundError))
+        else f'{type(error).__name__}: {error}'
+    )
 
 class _Watch(threading.Thread):
     "One run of a `Live`: opens its source, and closes it whatever happens."
     def __init__(self, live):
-        super().__init__(daemon=True, name="fer_nb live")
+        super().__init__(daemon=True, name='fer_nb live')
         self.live, self.end, self.film = live, threading.Event(), None
 
     def run(self):
-        live, state, message = self.live, "ended", "The film is over."
+        live, state, message = self.live, 'ended', 'The film is over.'
         try:
             with frames(live.source, timeout=live.timeout) as self.film:
                 for time, rgb in paced(self.film, self.end.wait) if live.realtime else self.film:
                     if self.end.is_set() or not _take(live, self, time, rgb): break
-                if self.film.problems: message = "; ".join(self.film.problems)
-        except Exception as e: state, message = "error", reason(e, live.source)
+                if self.film.problems: message = '; '.join(self.film.problems)
+        except Exception as e: state, message = 'error', reason(e, live.source)
         _over(live, self, state, message)
 
     def close(self):
@@ -169,7 +195,8 @@ class _Watch(threading.Thread):
         self.end.set()
         if self is threading.current_thread(): return
         self.join(1)
-        if self.is_alive() and self.film and self.film.info.live: self.film.close()  # others could not be closed from here
+        if self.is_alive() and self.film and self.film.info.live:
+            self.film.close()  # others could not be closed from here
         self.join(1)
 
 # %% ../nbs/09_webcam.ipynb #09-019
@@ -178,7 +205,7 @@ class Watched:
     def __init__(self,
         source=0,                  # a camera's number, a film, an address or frames: see `fer_nb.frames.frames`
         recognizer: Recognizer|None=None, # None = the default one
-        uncertain: bool|str="auto", # answer "uncertain" below the advised confidence; "auto" = where there is advice
+        uncertain: bool|str='auto', # answer "uncertain" below the advised confidence; "auto" = where there is advice
         mirror: bool=False,        # swap left and right
         realtime: bool=True,       # a film at its own speed; False = as fast as possible
         timeout: float=10.,        # seconds without a new frame after which a source is given up
@@ -187,9 +214,9 @@ class Watched:
     ):
         self.recognizer, self.source, self.mirror, self.realtime = recognizer or Recognizer(), source, mirror, realtime
         self.timeout, self.limit, self.follow, self.least = timeout, limit, follow, advice(self.recognizer)
-        self.uncertain = bool(self.least) if uncertain == "auto" else bool(uncertain)
+        self.uncertain = bool(self.least) if uncertain == 'auto' else bool(uncertain)
         if self.uncertain and not self.least: raise ValueError(NO_ADVICE)
-        self.state, self.message, self.watch = "off", "", None
+        self.state, self.message, self.watch = 'off', '', None
         self.clear()
 
     def clear(self):
@@ -229,17 +256,17 @@ class Live(Watched):
         for other in self.rivals(): other.stop()
         _guard()
         self.clear()
-        self.state, self.message, self.began, self.watch = "opening", "", perf_counter(), _Watch(self)
+        self.state, self.message, self.began, self.watch = 'opening', '', perf_counter(), _Watch(self)
         self.changed()
         self.watch.start()
         return self
 
-    def stop(self, message=""):
+    def stop(self, message=''):
         "Close the source, whatever it does, and keep the newest frame."
         with self.lock:
             watch, self.watch = self.watch, None
             if not watch: return
-            self.state, self.message = "off", message
+            self.state, self.message = 'off', message
         watch.close()
         self.changed()
 
@@ -261,14 +288,14 @@ def _take(live, watch, time, rgb):
     "One frame of a watch; False where it is not to go on."
     if live.watch is not watch: return False
     if perf_counter() - live.began > live.limit:
-        with live.lock: live.stop(f"Stopped after {live.limit/60:.2g} minutes. Start goes on.")
+        with live.lock: live.stop(f'Stopped after {live.limit/60:.2g} minutes. Start goes on.')
         return False
     rgb = cv2.flip(rgb, 1) if live.mirror else rgb
     live.follower.min_confidence = live.least if live.uncertain else 0.
     faces = live.follower(time, rgb)
     with live.lock:
         if live.watch is not watch: return False
-        live.faces, live.frame, live.time, live.state, live.count = faces, rgb, time, "on", live.count + 1
+        live.faces, live.frame, live.time, live.state, live.count = faces, rgb, time, 'on', live.count + 1
         live.stamps.append(perf_counter())
         live.changed()
     return True
@@ -287,13 +314,13 @@ def save_picture(
 ) -> Path: # where it is now
     "Write a picture. Raises `OSError` naming the file where that fails, and leaves nothing half-written."
     path = Path(path).expanduser()
-    path = path/"snapshot.png" if path.is_dir() else path.with_suffix(".png")
+    path = path/'snapshot.png' if path.is_dir() else path.with_suffix('.png')
     for i in count(2):
-        try: path.open("xb").close(); break
+        try: path.open('xb').close(); break
         except FileExistsError: path = path.with_name(f"{path.stem.removesuffix(f'-{i - 1}')}-{i}.png")
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f'{path.name}.part')
     try:
-        part.write_bytes(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])
+        part.write_bytes(cv2.imencode('.png', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])
         os.replace(part, path)
     except OSError:
         for left in (part, path): left.unlink(missing_ok=True)
@@ -303,36 +330,60 @@ def save_picture(
 # %% ../nbs/09_webcam.ipynb #09-038
 def status_html(live: Live) -> str:
     "The indicator, and how many frames and faces there are."
-    what = "camera" if isinstance(live.source, int) else "film"
+    what = 'camera' if isinstance(live.source, int) else 'film'
     says = f"{what} {live.state if live.state in ('on', 'opening') else 'off'}"
-    faces = "no face" if not live.faces else "1 face" if len(live.faces) == 1 else f"{len(live.faces)} faces"
-    numbers = f"{live.fps:.0f} frames/s · {faces}" if live.state == "on" else ""
+    faces = 'no face' if not live.faces else '1 face' if len(live.faces) == 1 else f'{len(live.faces)} faces'
+    numbers = f'{live.fps:.0f} frames/s · {faces}' if live.state == 'on' else ''
     return f'<div class="fer-live fer-bar"><span class="fer-status fer-{live.state}">{says}</span><span class="fer-numbers">{numbers}</span></div>'
 
 def message_html(live: Live) -> str:
     "What there is to say, if anything."
-    trouble = " fer-trouble" if live.state == "error" else ""
-    return f'<div class="fer-live"><div class="fer-message{trouble}">{html.escape(live.message)}</div></div>' if live.message else ""
+    trouble = ' fer-trouble' if live.state == 'error' else ''
+    return (
+        f'<div class="fer-live"><div class="fer-message{trouble}">{html.escape(live.message)}</div></div>'
+        if live.message
+        else ''
+    )
 
 # %% ../nbs/09_webcam.ipynb #09-039
 def _widgets(view):
     "Build the panel of a `LiveView` around its state."
     import ipywidgets as w
-    button = lambda text, icon, does, style="": w.Button(description=text, icon=icon, button_style=style, layout=w.Layout(width="110px"))
-    view.start_button, view.stop_button = button("Start", "play", view.start, "success"), button("Stop", "stop", view.stop, "danger")
-    view.snapshot_button = button("Snapshot", "camera", view.snapshot)
-    view.uncertain_box = w.Checkbox(value=view.uncertain, disabled=not view.least, indent=False, description="say when uncertain", layout=w.Layout(width="170px"))
-    view.folder_box = w.Text(value=str(view.folder), description="save to", layout=w.Layout(width="300px"), style=dict(description_width="60px"))
-    view.image = w.Image(format="jpeg", layout=w.Layout(max_width=f"{view.width}px", width="100%", display="none", border_radius="8px"))
-    view.status, view.notice, view.cards = w.HTML(), w.HTML(), w.HTML(layout=w.Layout(margin="0 0 0 12px"))
-    flow = w.Layout(display="flex", flex_flow="row wrap", align_items="center")
+    button = lambda text, icon, does, style='': w.Button(
+        description=text, icon=icon, button_style=style, layout=w.Layout(width='110px')
+    )
+    view.start_button, view.stop_button = (
+        button('Start', 'play', view.start, 'success'), button('Stop', 'stop', view.stop, 'danger'),
+    )
+    view.snapshot_button = button('Snapshot', 'camera', view.snapshot)
+    view.uncertain_box = w.Checkbox(
+        value=view.uncertain, disabled=not view.least, indent=False, description='say when uncertain',
+        layout=w.Layout(width='170px'),
+    )
+    view.folder_box = w.Text(
+        value=str(view.folder), description='save to', layout=w.Layout(width='300px'),
+        style=dict(description_width='60px'),
+    )
+    view.image = w.Image(
+        format='jpeg', layout=w.Layout(max_width=f'{view.width}px', width='100%', display='none', border_radius='8px')
+    )
+    view.status, view.notice, view.cards = w.HTML(), w.HTML(), w.HTML(layout=w.Layout(margin='0 0 0 12px'))
+    flow = w.Layout(display='flex', flex_flow='row wrap', align_items='center')
     view.start_button.on_click(lambda _: view.start())
     view.stop_button.on_click(lambda _: view.stop())
     view.snapshot_button.on_click(lambda _: view.snapshot())
-    view.uncertain_box.observe(lambda change: setattr(view, "uncertain", change["new"]), "value")
-    return w.VBox([w.HTML(f"<style>{static('camera.css')}</style>", layout=w.Layout(display="none")), w.HBox([view.start_button, view.stop_button, view.status], layout=flow), view.notice,
-                   w.HBox([view.image, view.cards], layout=w.Layout(display="flex", flex_flow="row wrap", align_items="flex-start")),
-                   w.HBox([view.uncertain_box, view.snapshot_button, view.folder_box], layout=flow)])
+    view.uncertain_box.observe(lambda change: setattr(view, 'uncertain', change['new']), 'value')
+    return w.VBox(
+        [
+            w.HTML(f'<style>{static("camera.css")}</style>', layout=w.Layout(display='none')),
+            w.HBox([view.start_button, view.stop_button, view.status], layout=flow), view.notice,
+            w.HBox(
+                [view.image, view.cards],
+                layout=w.Layout(display='flex', flex_flow='row wrap', align_items='flex-start'),
+            ),
+            w.HBox([view.uncertain_box, view.snapshot_button, view.folder_box], layout=flow),
+        ]
+    )
 
 # %% ../nbs/09_webcam.ipynb #09-040
 class LiveView(Live):
@@ -340,33 +391,35 @@ class LiveView(Live):
     def __init__(self, source=0, recognizer=None,
         width: int=640,    # pixels of the picture that is shown
         rate: float=15.,   # pictures a second that are sent to the browser, at most
-        folder=".",        # where snapshots go: a folder or the name of a file
+        folder='.',        # where snapshots go: a folder or the name of a file
         **options          # of `Watched`
     ):
         super().__init__(source, recognizer, **options)
         self.width, self.rate, self.folder, self.sent = width, rate, folder, -np.inf
         self.panel = _widgets(self)
         self.panel._view_count = 0  # asks the front end to count how often it is shown
-        self.panel.observe(self._hidden, "_view_count")
-        self.panel.observe(lambda change: change["new"] or self.stop(), "comm")
+        self.panel.observe(self._hidden, '_view_count')
+        self.panel.observe(lambda change: change['new'] or self.stop(), 'comm')
         self.changed()
 
     def _hidden(self, change):
-        if change["old"] and not change["new"]: self.stop("Stopped, because the panel was not shown any more.")
+        if change['old'] and not change['new']: self.stop('Stopped, because the panel was not shown any more.')
 
     def changed(self):
         "Show the state."
         now = perf_counter()
-        if self.state == "on" and self.running and now - self.sent < 1/self.rate: return
+        if self.state == 'on' and self.running and now - self.sent < 1/self.rate: return
         self.sent = now
         self.status.value, self.notice.value = status_html(self), message_html(self)
         self.cards.value = f'<div class="fer-live fer-faces">{"".join(map(face_html, self.faces))}</div>'
-        self.start_button.disabled, self.stop_button.disabled, self.snapshot_button.disabled = self.running, not self.running, self.frame is None
+        self.start_button.disabled, self.stop_button.disabled, self.snapshot_button.disabled = (
+            self.running, not self.running, self.frame is None,
+        )
         if self.frame is not None: show_frame(self.image, self.frame, self.faces, self.width)
 
     def snapshot(self, path=None):
         "Save the newest frame with what was found in it; the path, or None where it failed (`message` says why)."
-        return None if self.frame is None else _snapshot(self, path or self.folder_box.value or ".")
+        return None if self.frame is None else _snapshot(self, path or self.folder_box.value or '.')
 
     def close(self):
         "Stop, and take the panel away."
@@ -380,7 +433,7 @@ def _snapshot(view, path):
     "Save what a `LiveView` shows, and say so."
     try: path, wrong = save_picture(view.picture(), path), None
     except (OSError, ValueError) as e: path, wrong = None, e
-    view.message = f"The picture was not saved: {wrong}" if wrong else f"Saved: {path}"
+    view.message = f'The picture was not saved: {wrong}' if wrong else f'Saved: {path}'
     view.notice.value = message_html(view)
     return path
 
@@ -392,9 +445,12 @@ def show_frame(
 ):
     "Put a frame with boxes and labels into an image widget."
     small = picture(rgb, faces, bars=False)
-    if width < small.shape[1]: small = cv2.resize(small, (width, round(small.shape[0]*width/small.shape[1])), interpolation=cv2.INTER_AREA)
-    image.value = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 80))[1].tobytes()
-    image.layout.display = ""
+    if width < small.shape[1]:
+        small = cv2.resize(small, (width, round(small.shape[0] * width / small.shape[1])), interpolation=cv2.INTER_AREA)
+    image.value = cv2.imencode('.jpg', cv2.cvtColor(small, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 80))[
+        1
+    ].tobytes()
+    image.layout.display = ''
 
 # %% ../nbs/09_webcam.ipynb #09-050
 MAX_BYTES, MAX_VIEWS = 4 << 20, 8 #: of one frame; and how many pages may use one widget at a time
@@ -404,15 +460,19 @@ class FrameMessage:
     "A message with a frame, checked. Raises `ValueError` with the reason."
     def __init__(self, content, buffers):
         get = content.get if isinstance(content, dict) else {}.get
-        self.kind, self.view, self.number, self.time, self.uncertain = get("kind"), get("view"), get("number"), get("time"), bool(get("uncertain"))
-        if self.kind not in ("frame", "still"): raise ValueError("it is neither a frame nor a picture")
-        if not (isinstance(self.view, str) and 0 < len(self.view) <= 64): raise ValueError("it does not say from which view it comes")
-        if type(self.number) is not int or not 0 < self.number < 2**53: raise ValueError("it has no number")
-        if type(self.time) not in (int, float) or not 0 <= self.time < 1e12: raise ValueError("it has no time")
-        if len(buffers) != 1: raise ValueError(f"it has {len(buffers)} pictures instead of one")
-        if not 4 <= (size := memoryview(buffers[0]).nbytes) <= MAX_BYTES: raise ValueError(f"its picture has {size:,} bytes, the limit is {MAX_BYTES:,}")
+        self.kind, self.view, self.number, self.time, self.uncertain = (
+            get('kind'), get('view'), get('number'), get('time'), bool(get('uncertain')),
+        )
+        if self.kind not in ('frame', 'still'): raise ValueError('it is neither a frame nor a picture')
+        if not (isinstance(self.view, str) and 0 < len(self.view) <= 64):
+            raise ValueError('it does not say from which view it comes')
+        if type(self.number) is not int or not 0 < self.number < 2**53: raise ValueError('it has no number')
+        if type(self.time) not in (int, float) or not 0 <= self.time < 1e12: raise ValueError('it has no time')
+        if len(buffers) != 1: raise ValueError(f'it has {len(buffers)} pictures instead of one')
+        if not 4 <= (size := memoryview(buffers[0]).nbytes) <= MAX_BYTES:
+            raise ValueError(f'its picture has {size:,} bytes, the limit is {MAX_BYTES:,}')
         self.data = bytes(buffers[0])
-        if self.data[:3] != b"\xff\xd8\xff": raise ValueError("its picture is not a JPEG")
+        if self.data[:3] != b'\xff\xd8\xff': raise ValueError('its picture is not a JPEG')
 
     def rgb(self): # uint8 (H, W, 3); raises `ImageError`
         return open_image(self.data, 2*STILL*STILL).rgb
@@ -425,22 +485,34 @@ def face_plain(
 ) -> dict:
     "A face as the browser needs it."
     box = [round(v/n, 4) for v, n in zip(face.box, size*2)]
-    return dict(id=getattr(face, "id", number), box=box, label=face.label, confidence=round(face.confidence, 4), p=[round(p, 4) for p in face.probabilities.values()])
+    return dict(
+        id=getattr(face, 'id', number), box=box, label=face.label, confidence=round(face.confidence, 4),
+        p=[round(p, 4) for p in face.probabilities.values()],
+    )
 
 def _answer(camera, message):
     "What there is to say to one message; what was seen is kept in the camera."
-    back, began = dict(kind="still" if message.kind == "still" else "result", view=message.view, number=message.number, faces=[], error=None), perf_counter()
+    back, began = (
+        dict(
+            kind='still' if message.kind == 'still' else 'result', view=message.view, number=message.number, faces=[],
+            error=None,
+        ),
+        perf_counter(),
+    )
     try:
         rgb, least = message.rgb(), camera.least if message.uncertain else 0.
-        if message.kind == "still": faces = relabel(camera.recognizer(rgb).faces, least)
+        if message.kind == 'still': faces = relabel(camera.recognizer(rgb).faces, least)
         else:
             follower = camera.follower(message.view)
             follower.min_confidence = least
             faces = follower(message.time, rgb)
-    except Exception as e: return back | dict(error=f"{e}" if isinstance(e, ImageError) else f"{type(e).__name__}: {e}")
+    except Exception as e: return back | dict(error=f'{e}' if isinstance(e, ImageError) else f'{type(e).__name__}: {e}')
     camera.frame, camera.faces, camera.count = rgb, faces, camera.count + 1
     camera.stamps.append(perf_counter())
-    return back | dict(faces=[face_plain(f, i, rgb.shape[1::-1]) for i, f in enumerate(faces)], ms=round(1000*(perf_counter() - began), 1))
+    return back | dict(
+        faces=[face_plain(f, i, rgb.shape[1::-1]) for i, f in enumerate(faces)],
+        ms=round(1000 * (perf_counter() - began), 1),
+    )
 
 def relabel(
     faces,        # of `Face`
@@ -448,7 +520,7 @@ def relabel(
 ) -> list: # of `Face`
     "The same faces with another threshold."
     best = lambda f: max(f.probabilities, key=f.probabilities.get)
-    return [replace(f, label=best(f) if f.confidence >= least else "uncertain") for f in faces]
+    return [replace(f, label=best(f) if f.confidence >= least else 'uncertain') for f in faces]
 
 # %% ../nbs/09_webcam.ipynb #09-054
 class Inbox:
@@ -465,7 +537,7 @@ class Inbox:
             self.dropped += key in self.waiting
             self.waiting[key] = message
             if not self.thread:
-                self.thread = threading.Thread(target=self._work, daemon=True, name="fer_nb camera")
+                self.thread = threading.Thread(target=self._work, daemon=True, name='fer_nb camera')
                 self.thread.start()
             self.change.notify()
 
@@ -484,7 +556,7 @@ class BrowserCamera:
     "A widget that shows the camera of the browser with the expressions in it. `widget` is the widget; what was seen last is kept as plain values."
     def __init__(self,
         recognizer: Recognizer|None=None, # None = the default one
-        uncertain: bool|str="auto", # answer "uncertain" below the advised confidence; "auto" = where there is advice
+        uncertain: bool|str='auto', # answer "uncertain" below the advised confidence; "auto" = where there is advice
         size: int=640,       # pixels of the longer side of the frames that are sent
         quality: float=.8,   # of their JPEG, 0..1
         rate: float=30.,     # frames a second that are sent, at most
@@ -495,12 +567,18 @@ class BrowserCamera:
         self.recognizer, self.options = recognizer or Recognizer(), follow
         self.least, self.followers, self.inbox = advice(self.recognizer), {}, Inbox(self._handle)
         if uncertain is True and not self.least: raise ValueError(NO_ADVICE)
-        if not (0 < quality <= 1 and 32 <= size <= STILL and rate > 0): raise ValueError(f"quality must be within 0..1, size within 32..{STILL}, rate over 0")
+        if not (0 < quality <= 1 and 32 <= size <= STILL and rate > 0):
+            raise ValueError(f'quality must be within 0..1, size within 32..{STILL}, rate over 0')
         self.recognizer.follow(**follow)  # wrong options are an error now
         self.frame, self.faces, self.count, self.stamps = None, [], 0, deque(maxlen=30)
         classes = self.recognizer.classes
-        self.widget = _browser_widget(dict(classes=list(classes), colours=colours_of(classes), size=size, quality=quality, rate=rate, mirror=mirror, away=away, still=STILL,
-                                           advised=bool(self.least), uncertain=bool(self.least) and uncertain is not False))
+        self.widget = _browser_widget(
+            dict(
+                classes=list(classes), colours=colours_of(classes), size=size, quality=quality, rate=rate,
+                mirror=mirror, away=away, still=STILL, advised=bool(self.least),
+                uncertain=bool(self.least) and uncertain is not False,
+            )
+        )
         self.widget.on_msg(lambda _, content, buffers: self.receive(content, buffers))
 
     def receive(self, content, buffers=()): return _receive(self, content, buffers) # a message of the browser
@@ -523,23 +601,33 @@ class BrowserCamera:
 def _receive(camera, content, buffers):
     "Take a message of the browser. What is wrong with it is answered, as far as it can be told to whom."
     get = content.get if isinstance(content, dict) else {}.get
-    if get("kind") == "stop":
-        camera.inbox.drop(str(get("view")))
-        camera.followers.pop(str(get("view")), None)
+    if get('kind') == 'stop':
+        camera.inbox.drop(str(get('view')))
+        camera.followers.pop(str(get('view')), None)
         return
     try: message = FrameMessage(content, buffers)
     except ValueError as e:
-        if isinstance(get("view"), str) and type(get("number")) is int:
-            camera.widget.send(dict(kind=str(get("kind"))[:16], view=get("view")[:64], number=get("number"), faces=[], error=f"The kernel refused a frame: {e}."))
+        if isinstance(get('view'), str) and type(get('number')) is int:
+            camera.widget.send(
+                dict(
+                    kind=str(get('kind'))[:16], view=get('view')[:64], number=get('number'), faces=[],
+                    error=f'The kernel refused a frame: {e}.',
+                )
+            )
         return
     camera.inbox.put(message.view, message)
 
 def _browser_widget(settings):
     "The anywidget with its script and its style."
-    try: import anywidget, traitlets
-    except ModuleNotFoundError as e: raise ModuleNotFoundError("the browser's camera needs anywidget: pip install 'fer_nb[notebook]'", name=e.name) from None
+    try:
+        import anywidget
+        import traitlets
+    except ModuleNotFoundError as e:
+        raise ModuleNotFoundError(
+            "the browser's camera needs anywidget: pip install 'fer_nb[notebook]'", name=e.name
+        ) from None
     class Camera(anywidget.AnyWidget):
-        _esm, _css = static("camera.js"), static("camera.css")
+        _esm, _css = static('camera.js'), static('camera.css')
         settings = traitlets.Dict().tag(sync=True)
     return Camera(settings=settings)
 
@@ -557,25 +645,41 @@ def check_display(
     "Raise `DisplayError` where no window can be opened, with the reason."
     environ = os.environ if environ is None else environ
     if not (cv2.currentUIFramework() if toolkit is None else toolkit):
-        raise DisplayError("this OpenCV was built without windows: pip uninstall opencv-python-headless, then pip install --force-reinstall opencv-python")
-    if not platform.startswith("linux"): return
-    if not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")):
-        raise DisplayError("there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set). Over ssh try `ssh -X`; in a notebook use fer_nb.webcam.LiveView or "
-                           "BrowserCamera; for a film use `fer_nb video`")
-    try: done = subprocess.run([sys.executable, "-c", _PROBE], env=dict(environ), capture_output=True, text=True, timeout=30, errors="replace")
-    except subprocess.TimeoutExpired: raise DisplayError(f"the display {environ.get('DISPLAY') or environ['WAYLAND_DISPLAY']} does not answer") from None
+        raise DisplayError(
+            'this OpenCV was built without windows: pip uninstall opencv-python-headless, then pip install --force-reinstall opencv-python'
+        )
+    if not platform.startswith('linux'): return
+    if not (environ.get('DISPLAY') or environ.get('WAYLAND_DISPLAY')):
+        raise DisplayError(
+            'there is no display (neither DISPLAY nor WAYLAND_DISPLAY is set). Over ssh try `ssh -X`; in a notebook use fer_nb.webcam.LiveView or '
+            'BrowserCamera; for a film use `fer_nb video`'
+        )
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', _PROBE], env=dict(environ), capture_output=True, text=True, timeout=30,
+            errors='replace',
+        )
+    except subprocess.TimeoutExpired:
+        raise DisplayError(
+            f'the display {environ.get("DISPLAY") or environ["WAYLAND_DISPLAY"]} does not answer'
+        ) from None
     if done.returncode:
-        raise DisplayError(f"no window can be opened on the display {environ.get('DISPLAY') or environ['WAYLAND_DISPLAY']}: {complaint(done.stderr)}")
+        raise DisplayError(
+            f'no window can be opened on the display {environ.get("DISPLAY") or environ["WAYLAND_DISPLAY"]}: {complaint(done.stderr)}'
+        )
 
 def complaint(text): # of what a program said
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if "could not" in line.lower() or "cannot open" in line.lower()), lines[-1] if lines else "it does not say why")
+    return next(
+        (line for line in lines if 'could not' in line.lower() or 'cannot open' in line.lower()),
+        lines[-1] if lines else 'it does not say why',
+    )
 
 # %% ../nbs/09_webcam.ipynb #09-073
 def show_window(
     source=0,                  # a camera's number, a film or an address
     recognizer: Recognizer|None=None, # None = the default one
-    title: str="fer_nb",       # of the window
+    title: str='fer_nb',       # of the window
     mirror: bool|None=None,    # swap left and right; None = for cameras
     bars: bool=True,           # show all probabilities beside each face
     timeout: float=10.,        # seconds without a new frame after which the source is given up
@@ -587,7 +691,8 @@ def show_window(
     follower, stamps, shown = recognizer.follow(**follow), deque(maxlen=30), 0
     key = lambda seconds=0.: cv2.waitKey(max(1, round(1000*seconds))) & 0xFF
     with frames(source, timeout=timeout) as film:
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)  # without Qt's row of buttons
+        # without Qt's row of buttons
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         try:
             for time, rgb in paced(film, key):
                 rgb = cv2.flip(rgb, 1) if (isinstance(source, int) if mirror is None else mirror) else rgb
@@ -597,7 +702,7 @@ def show_window(
                 if not shown: cv2.resizeWindow(title, *image.shape[1::-1])
                 cv2.imshow(title, image)
                 shown += 1
-                if key() in (27, ord("q")) or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1: break
+                if key() in (27, ord('q')) or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1: break
         finally: cv2.destroyAllWindows()
     return shown
 
@@ -609,7 +714,9 @@ def footer(
 ) -> np.ndarray: # uint8 (H + some, W, 3), BGR
     "A picture as OpenCV shows it, with a line below: speed, faces, and how to end."
     rate = (len(stamps) - 1)/(stamps[-1] - stamps[0]) if len(stamps) > 1 else 0
-    text, zoom = f"{rate:.0f} frames/s   {faces} face{'' if faces == 1 else 's'}   q or Esc ends", max(.4, rgb.shape[1]/1400)
+    text, zoom = (
+        f'{rate:.0f} frames/s   {faces} face{"" if faces == 1 else "s"}   q or Esc ends', max(0.4, rgb.shape[1] / 1400),
+    )
     strip = np.full((round(32*zoom), rgb.shape[1], 3), 30, np.uint8)
     cv2.putText(strip, text, (8, round(22*zoom)), cv2.FONT_HERSHEY_SIMPLEX, zoom, (235, 235, 235), 1, cv2.LINE_AA)
     return np.vstack([cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), strip])
