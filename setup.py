@@ -18,7 +18,8 @@ setup(
     author=cfg["author"], url=cfg["git_url"], license="Apache-2.0",
     python_requires=f">={cfg['min_python']}",
     packages=[*find_packages(include=["fer_nb", "fer_nb.*"]), "fer_nb.models"],
-    package_dir={"fer_nb.models": "models"}, package_data={"fer_nb": ["static/*"], "fer_nb.models": ["*", "*/*.md", "*/*.json"]},
+    package_dir={"fer_nb.models": "models"},
+    package_data={"fer_nb": ["static/*", "voila/templates/*/*"], "fer_nb.models": ["*", "*/*.md", "*/*.json"]},
     install_requires=cfg["requirements"].split(), extras_require=extras,
     entry_points={"console_scripts": cfg["console_scripts"].split()},
 )
