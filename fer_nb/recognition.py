@@ -9,13 +9,14 @@ __all__ = ['DEFAULT_MODEL', 'LEAST', 'SLACK', 'Face', 'TrackedFace', 'Result', '
 
 # %% ../nbs/07_recognition.ipynb #07-004
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -37,6 +38,9 @@ from .export import ModelError, read_metadata
 from .frames import frames
 from .labels import COLOURS
 from .tracking import Smoother, Tracker
+
+if TYPE_CHECKING:
+    import pandas
 
 # %% ../nbs/07_recognition.ipynb #07-008
 @dataclass
@@ -96,7 +100,7 @@ def to_table(
     results: Sequence,     # of `Result`
     classes: tuple=(),     # names of the columns for the expressions, where there is no result to tell
     faceless: bool=False,  # also a row for each image without a face
-): # pandas.DataFrame
+) -> 'pandas.DataFrame':
     "One row for each face."
     import pandas
     columns = rows(results or [Result('', [], None, None, '', tuple(classes))])[0]
@@ -128,7 +132,9 @@ def _muted():
     with _muting:
         try: kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         except OSError: kept = None  # there is no error output
-        if kept is None: yield; return
+        if kept is None:
+            yield
+            return
         os.dup2(nowhere, 2)
         try: yield
         finally:
@@ -147,7 +153,7 @@ class Classifier:
         except OSError as e: raise ModelError(f'{path}: the model cannot be read ({e.strerror})') from None
         self.path, self.threads, self.classes = str(path), threads, tuple(self.about['classes'])
         self.size, self.nets = self.about['input_size'][0], Tools(self._open)
-        with self.nets.lend() as net: takes, gives = (net.get_input_details()[0], net.get_output_details()[0])
+        with self.nets.lend() as net: takes, gives = net.get_input_details()[0], net.get_output_details()[0]
         wanted = [1, self.size, self.size, 1], [1, len(self.classes)]
         if (found := (takes['shape'].tolist(), gives['shape'].tolist())) != wanted:
             raise ModelError(
@@ -164,7 +170,7 @@ class Classifier:
         return net
 
     def logits(self,
-        crops: Sequence, # uint8 (N, size, size)
+        crops: Sequence|np.ndarray, # uint8 (N, size, size)
     ) -> np.ndarray: # float32 (N, C)
         "The network's answers, one face after the other."
         answers = np.empty((len(crops), len(self.classes)), np.float32)
@@ -181,7 +187,7 @@ LEAST = 8 #: faces for which a further thread is worth its start
 
 def classify(
     classifier: Classifier,
-    crops: Sequence, # uint8 (N, size, size)
+    crops: Sequence|np.ndarray, # uint8 (N, size, size)
 ) -> np.ndarray: # float64 (N, C), rows sum to 1
     "The probabilities of all expressions for many faces, calibrated by the model's temperature (Guo et al. 2017)."
     crops = np.asarray(crops, np.uint8).reshape(-1, classifier.size, classifier.size)
@@ -233,6 +239,7 @@ def make_face(
     min_confidence: float=0., # below this the label is "uncertain"
 ) -> Face:
     "A face in the pixels of the original image, and inside it."
+    assert seen.size, f'{seen.name}: an image without a size has no faces'
     x, y, w, h = (round(v*seen.scale) for v in found.box)
     left, top, right, bottom = max(0, x), max(0, y), min(seen.size[0], x + w), min(seen.size[1], y + h)
     marks = found.landmarks and tuple((float(u*seen.scale), float(v*seen.scale)) for u, v in found.landmarks)
@@ -269,10 +276,10 @@ def draw(
     classes: tuple=(), # where `found` is a list: all expressions, in the order of the model
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
     "Draw faces with their expressions."
-    faces, classes, size = (
-        (found.faces, found.classes, found.size) if isinstance(found, Result) else (found, classes, None)
-    )
-    image, shrink = rgb.copy(), rgb.shape[1]/(size or rgb.shape[1::-1])[0]
+    image, faces, shrink = rgb.copy(), found, 1.
+    if isinstance(found, Result):
+        faces, classes = found.faces, found.classes
+        shrink = rgb.shape[1]/(found.size or rgb.shape[1::-1])[0]
     line = max(1, round(max(image.shape)/250))
     for face in sorted(faces, key=lambda f: f.box[1], reverse=True):
         x, y, w, h = (round(v*shrink) for v in face.box)
@@ -287,40 +294,48 @@ def threshold(
     min_confidence: float|str, # a number from 0 to 1, or "auto"
     about: dict,               # metadata of a model
 ) -> float: # 0..1
-    "The confidence below which a face is called uncertain. Raises `ValueError` where it makes no sense, or the model gives no advice."
-    if min_confidence == 'auto':
+    "The confidence below which a face is uncertain. Raises `ValueError` for a number out of range or missing advice."
+    value = min_confidence
+    if value == 'auto':
         advice = about.get('uncertain')
-        min_confidence = advice.get('threshold') if isinstance(advice, dict) else None
-        if min_confidence is None:
+        if not isinstance(advice, dict) or advice.get('threshold') is None:
             raise ModelError(
                 f"{about.get('name')}: the model's file advises no threshold; give min_confidence as a number"
             )
-    try: good = 0 <= float(min_confidence) <= 1
+        value = advice['threshold']
+    try: good = 0 <= float(value) <= 1
     except (TypeError, ValueError): good = False
-    if not good: raise ValueError(f'min_confidence must be within 0..1 or "auto", not {min_confidence!r}')
-    return float(min_confidence)
+    if not good: raise ValueError(f'min_confidence must be within 0..1 or "auto", not {value!r}')
+    return float(value)
 
 # %% ../nbs/07_recognition.ipynb #07-034
-class Recognizer:
-    "Images in, faces with expressions out. Several threads may use one, and it can be sent to another process."
+class _Parts:
+    "What a recogniser consists of: detector, crop rule, classifier and limits."
     def __init__(self,
-        model: str|None='',       # a shipped model by name, or a model file; "" = the default
-        detector: str='auto',     # "haar", "yunet", the path of a YuNet file, or "auto" (YuNet if FER_NB_YUNET names its file, else Haar)
-        threads: int=1,           # how many images, or faces of one image, are worked on at a time
-        min_confidence: float|str=0., # a face whose best expression is less probable gets the label "uncertain"; "auto" = what the model's file advises
-        max_pixels: int=MAX_PIXELS, # larger images are refused; larger JPEGs are read at half size, up to 4 times this
+        model: str|None='',   # a shipped model by name, or a model file; "" = the default
+        detector: str='auto', # "haar", "yunet", a YuNet file, or "auto" (YuNet if FER_NB_YUNET names a file, else Haar)
+        threads: int=1,       # how many images, or faces of one image, are worked on at a time
+        min_confidence: float|str=0., # a face below it is called "uncertain"; "auto" = what the model's file advises
+        max_pixels: int=MAX_PIXELS,   # larger images are refused; JPEGs up to 4 times this are read at half size
     ):
         if not (isinstance(threads, int) and threads >= 1):
             raise ValueError(f'threads must be a whole number from 1 on, not {threads!r}')
         self.classifier, self.detector = Classifier(find_model(model), threads), load_detector(detector)
         self.rule = crop_rule(self.classifier.about.get('crop'), self.detector.name)
-        self.threads, self.min_confidence, self.max_pixels = (
-            threads, threshold(min_confidence, self.classifier.about), max_pixels,
-        )
+        self.min_confidence = threshold(min_confidence, self.classifier.about)
+        self.threads, self.max_pixels = threads, max_pixels
 
     @property
-    def classes(self): return self.classifier.classes # names of the expressions, in the order of the model
+    def classes(self) -> tuple: # names of the expressions, in the order of the model
+        return self.classifier.classes
 
+    def __repr__(self) -> str:
+        model, detector = self.classifier.about['name'], self.detector.name
+        return f'Recognizer({model!r}, detector={detector!r}, threads={self.threads})'
+
+# %% ../nbs/07_recognition.ipynb #d4a830a2
+class Recognizer(_Parts):
+    "Images in, faces with expressions out. Several threads may use one, and it can be sent to another process."
     def __call__(self,
         source,            # path, bytes, binary file, array, Pillow image; or a list of them
         detect: bool=True, # False: every image is a face already cropped, and an array may hold many: (N, H, W)
@@ -335,13 +350,18 @@ class Recognizer:
         "The image (RGB) with the faces of its result, or those found now. Raises `ImageError` where it cannot be read."
         rgb = open_image(source, self.max_pixels, bgr).rgb
         return draw(rgb, self(rgb) if result is None else result)
-    def table(self, results, faceless: bool=False):
+
+    def table(self, results: Result|Sequence, faceless: bool=False) -> 'pandas.DataFrame':
         "`to_table` of one result or several."
         return to_table([results] if isinstance(results, Result) else results, self.classes, faceless)
 
-    def follow(self, **how): return Follower(self, **how)  # of one stream of frames; several may share this recogniser
-    def video(self, source, **how): return follow_film(self, source, **how)  # yields a `TrackedFace` for each face of each frame
-    def __repr__(self): return f"Recognizer({self.classifier.about['name']!r}, detector={self.detector.name!r}, threads={self.threads})"
+    def follow(self, **how) -> 'Follower':
+        "A `Follower` of one stream of frames; several may share this recogniser."
+        return Follower(self, **how)
+
+    def video(self, source, **how) -> Iterator[TrackedFace]:
+        "A `TrackedFace` for each face of each frame; see `follow_film`."
+        return follow_film(self, source, **how)
 
 # %% ../nbs/07_recognition.ipynb #07-035
 def _is_stack(source):
@@ -356,8 +376,10 @@ def recognize(
     bgr: bool=False, # arrays have their colours blue first
 ) -> list: # of `Result`, in the same order
     "Look at all images, classify all their faces in one go, and sort the answers."
-    see = partial(look, size=recognizer.classifier.size, max_pixels=recognizer.max_pixels, bgr=bgr,
-                  **(dict(detector=recognizer.detector, rule=recognizer.rule) if detect else {}))
+    detector, rule = (recognizer.detector, recognizer.rule) if detect else (None, WHOLE)
+    see = partial(
+        look, detector=detector, rule=rule, size=recognizer.classifier.size, max_pixels=recognizer.max_pixels, bgr=bgr
+    )
     if recognizer.threads == 1 or len(sources) < 2: seen = list(map(see, sources))
     else:
         with ThreadPoolExecutor(recognizer.threads) as pool: seen = list(pool.map(see, sources))
@@ -383,19 +405,16 @@ class Follower:
     ):
         for name, value in dict(detect_every=detect_every, classify_every=classify_every).items():
             if not 0 <= value < np.inf: raise ValueError(f'{name} must be a number of seconds, not {value!r}')
-        self.recognizer, self.detect_every, self.classify_every, self.forget = (
-            recognizer, detect_every, classify_every, forget,
-        )
-        self.min_confidence = (
-            recognizer.min_confidence
-            if min_confidence is None
-            else threshold(min_confidence, recognizer.classifier.about)
-        )
+        self.recognizer, self.forget = recognizer, forget
+        self.detect_every, self.classify_every = detect_every, classify_every
+        least = recognizer.min_confidence if min_confidence is None else min_confidence
+        self.min_confidence = threshold(least, recognizer.classifier.about)
         self.tracker, self.smoother = Tracker(forget=forget), Smoother(smooth)
-        self.count, self.now, self.searched, self.classified = 0, -np.inf, -np.inf, {}
+        self.count, self.now, self.searched = 0, -np.inf, -np.inf
+        self.classified: dict[int, float] = {}
 
     def __call__(self,
-        time: float,     # seconds, of the stream's own time stamps; where they go back by more than `forget`, all faces are new
+        time: float,     # seconds of the stream; all faces are new where it goes back by more than `forget`
         rgb: np.ndarray, # (H, W, 3), or any other image array, see `to_rgb`
     ) -> list: # of `TrackedFace`, in the order of their ids
         "The faces of the next frame. Raises `ImageError` where it is not an image."
@@ -439,7 +458,7 @@ def follow_film(
     stop: float|None=None, # seconds; None = its end
     timeout: float=10., # seconds without a new frame after which a stream is given up
     **how               # of `Follower`
-): # yields a `TrackedFace` for each face of each frame; memory does not grow
+) -> Iterator[TrackedFace]: # for each face of each frame; memory does not grow
     "Follow the faces of a film. Raises `FrameError` where it cannot be opened."
     follower = recognizer.follow(**how)
     with frames(source, timeout=timeout, start=start, stop=stop) as film:
