@@ -1,0 +1,61 @@
+"""What several tests share: pictures in the public domain, synthetic faces, a shell for the installed command."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    "The folder of the checkout."
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def photos() -> list[Path]:
+    "Two photographs in the public domain that installed packages bring along: Grace Hopper and Eileen Collins."
+    import matplotlib
+    import skimage
+
+    return [
+        Path(matplotlib.get_data_path(), 'sample_data/grace_hopper.jpg'),
+        Path(skimage.__file__).with_name('data') / 'astronaut.png',
+    ]
+
+
+@pytest.fixture(scope='session')
+def faces():
+    "350 synthetic faces with splits, 48 x 48, the same in every run."
+    from fer_nb.data import sample_faces
+
+    return sample_faces(n=350, seed=5)
+
+
+@pytest.fixture(scope='session')
+def run():
+    "Run a command and keep what it prints: `run('fer_nb', 'version', cwd=folder)`; `fer_nb` is the installed one."
+
+    def call(*command, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess:
+        words = [str(word) for word in command]
+        if words[0] == 'fer_nb': words[:1] = [str(Path(sys.executable).with_name('fer_nb'))]
+        if words[0] == 'python': words[0] = sys.executable
+        env = {**os.environ, **(env or {})}
+        return subprocess.run(words, cwd=cwd, env=env, timeout=timeout, capture_output=True, text=True)
+
+    return call
+
+
+FIRST = ['test_repository', 'test_notebooks']  # what is started first: the quick answers, then what takes longest
+
+
+def pytest_collection_modifyitems(items):
+    "Side by side: each notebook and each check of the repository is a job; another test file is one, since it shares fixtures."
+    place = {name: i for i, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+    for item in items:
+        alone = item.path.stem in FIRST
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.stem))

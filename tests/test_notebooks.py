@@ -1,0 +1,123 @@
+"""Every notebook is executed twice: as it stands by nbdev, and by papermill with other parameters than its defaults."""
+import ast
+import contextlib
+import io
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from run_notebooks import ANSI, NBS, execute, hear_ctrl_c, numbered
+
+OUT = Path('_runs/test')
+PARAMETERS = yaml.safe_load(Path(__file__).with_name('parameters.yaml').read_text(encoding='utf-8'))
+INLINE = sorted(NBS.glob('*.ipynb'))
+EXECUTED = [*numbered(), NBS / 'index.ipynb']
+
+
+class Runner:
+    "A process that runs notebooks with nbdev, one after the other; a new one where it crashed."
+
+    def __init__(self): self.pool = None
+
+    def __call__(self, notebook: Path) -> str:
+        if self.pool is None:
+            context = multiprocessing.get_context('spawn')
+            self.pool = ProcessPoolExecutor(1, context, initializer=prepare, initargs=(OUT / 'nbdev.log',))
+        try: return self.pool.submit(run_inline, notebook).result()
+        except BrokenProcessPool:
+            self.close()
+            return 'the process that ran it crashed'
+
+    def close(self):
+        if self.pool is not None: self.pool.shutdown()
+        self.pool = None
+
+
+def prepare(log: Path):
+    "What compiled code prints goes to a file, so that a failure shows the traceback alone."
+    hear_ctrl_c()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, 'a') as file: os.dup2(file.fileno(), 2)
+
+
+def run_inline(notebook: Path) -> str:
+    'Run all cells as `nbdev_test` does; "" or the end of the traceback.'
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
+
+    config = get_config()
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        passed, _ = test_nb(notebook.absolute(), config.tst_flags.split(), basepath=config.config_path)
+    return '' if passed else ANSI.sub('', said.getvalue()).strip()[-3000:] or 'failed without a traceback'
+
+
+@pytest.fixture(scope='session')
+def inline():
+    runner = Runner()
+    yield runner
+    runner.close()
+
+
+@pytest.mark.parametrize('notebook', INLINE, ids=lambda nb: nb.stem)
+def test_inline(notebook, inline):
+    "nbdev runs every cell with its assertions."
+    if reason := inline(notebook): pytest.fail(f'{notebook.name}: {reason}', pytrace=False)
+
+
+@pytest.fixture(scope='session')
+def materials(photos, tmp_path_factory) -> dict:
+    "What parameters can point to: a small FER2013 file with synthetic faces, and a folder with an annotated photo."
+    from fer_nb.data import sample_faces
+    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap
+
+    folder = tmp_path_factory.mktemp('materials')
+    faces, usage = sample_faces(n=840, seed=5), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
+    labels = remap(faces.labels, EXPRESSIONS, FER2013_CSV)
+    rows = [
+        f'{label},{" ".join(map(str, image.ravel()))},{usage[split]}'
+        for label, image, split in zip(labels, faces.images, faces.split)
+    ]
+    (folder / 'fer2013.csv').write_text('\n'.join(['emotion,pixels,Usage', *rows]) + '\n')
+    (folder / 'photos').mkdir()
+    shutil.copy(photos[0], folder / 'photos/portrait.jpg')
+    (folder / 'photos/boxes.csv').write_text('file,left,top,width,height\nportrait.jpg,151,105,225,225\n')
+    return {'$fer2013': str(folder / 'fer2013.csv'), '$photos': str(folder / 'photos')}
+
+
+def defaults(notebook: Path) -> dict:
+    "The notebook's parameters with their default values."
+    return {k: ast.literal_eval(v['default']) for k, v in papermill.inspect_notebook(str(notebook)).items()}
+
+
+def injected(notebook: Path) -> dict:
+    "The values in the cell that papermill injected into an executed notebook."
+    cells = nbformat.read(notebook, as_version=4).cells
+    cells = [c for c in cells if 'injected-parameters' in c.metadata.get('tags', [])]
+    nodes = [n for c in cells for n in ast.parse(c.source).body if isinstance(n, ast.Assign)]
+    return {n.targets[0].id: ast.literal_eval(n.value) for n in nodes}
+
+
+@pytest.mark.parametrize('notebook', EXECUTED, ids=lambda nb: nb.stem)
+def test_parameters(notebook, materials):
+    "papermill runs it with other values; each is known to the notebook, differs from its default, and arrived."
+    given = {k: materials.get(v, v) if isinstance(v, str) else v for k, v in PARAMETERS.get(notebook.stem, {}).items()}
+    known = defaults(notebook)
+    assert not known or given, f'{notebook.name}: tests/parameters.yaml gives no value for any of {list(known)}'
+    for key, value in given.items():
+        assert key in known, f'{notebook.name}: {key!r} is not a parameter; there are {list(known)}'
+        assert value != known[key], f'{notebook.name}: {key} = {value!r} is the default'
+    _, reason = execute(notebook, OUT / 'notebooks', given)
+    if reason: pytest.fail(reason, pytrace=False)
+    assert injected(OUT / 'notebooks' / notebook.name) == given
+
+
+def test_parameter_file():
+    "Every section of tests/parameters.yaml belongs to a notebook."
+    assert set(PARAMETERS) <= {nb.stem for nb in EXECUTED}
