@@ -1,4 +1,5 @@
 """`make run`: recognize the expressions in real photos, then execute the numbered notebooks."""
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import skimage
 from run_notebooks import execute_all, hear_ctrl_c, numbered
 
 OUT = Path('_runs/demo')
+PATIENCE = 15  # seconds for the detector's download
 FER_NB = Path(sys.executable).with_name('fer_nb')  # the installed command
 
 
@@ -21,20 +23,21 @@ def photos() -> list[Path]:
     ]
 
 
-def fetch_detector():
-    "Try once to get the better face detector; without it, OpenCV's own is used."
-    done = subprocess.run([FER_NB, 'fetch', 'yunet'], capture_output=True, text=True, timeout=60)
-    reason = (done.stderr.strip().splitlines() or ['no reason given'])[-1]
-    print('Face detector: YuNet' if done.returncode == 0 else f'Face detector: Haar (YuNet was not fetched: {reason})')
+def fetch_detector() -> str:
+    "Try once to get the better face detector; without it, OpenCV's own is used. What will be used, in one line."
+    if named := os.environ.get('FER_NB_YUNET'): return f'YuNet, the file that FER_NB_YUNET names: {named}'
+    try: done = subprocess.run([FER_NB, 'fetch', 'yunet'], capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired: return f'Haar cascade; YuNet was not fetched: no answer within {PATIENCE} s'
+    reason = (done.stderr.strip().splitlines() or ['no reason given'])[-1].rpartition('] ')[2]
+    return 'YuNet' if done.returncode == 0 else f'Haar cascade; YuNet was not fetched: {reason}'
 
 
 def predict() -> int:
     "Recognize the faces in the photos with the installed command; its exit code."
-    print('\nExpressions in two photographs (Grace Hopper, US Navy; Eileen Collins, NASA):', flush=True)
-    table, annotated = OUT / 'faces.csv', OUT / 'annotated'
-    code = subprocess.run([FER_NB, 'predict', *photos(), '--csv', table, '--annotate', annotated]).returncode
-    for path in (table, *sorted(annotated.glob('*'))): print(f'  written: {path}')
-    return code
+    print('Expressions in two photographs (Grace Hopper, US Navy; Eileen Collins, NASA)')
+    print(f'Face detector: {fetch_detector()}\n', flush=True)
+    options = ['--csv', OUT / 'faces.csv', '--annotate', OUT / 'annotated']
+    return subprocess.run([FER_NB, 'predict', *photos(), *options]).returncode
 
 
 def clock(seconds: float) -> str:
@@ -62,6 +65,5 @@ def notebooks() -> int:
 if __name__ == '__main__':
     hear_ctrl_c()
     shutil.rmtree(OUT, ignore_errors=True)
-    fetch_detector()
     wrong = predict() + notebooks()
     sys.exit(f'{wrong} failed' if wrong else 0)
