@@ -13,15 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 # %% ../nbs/07a_framing.ipynb #07-005
 from .data import FaceSet, sample_scene
-from .detection import CROP, Detector, crop_face, crop_rule, frame_relation
+from .detection import CROP, Detection, Detector, crop_face, crop_rule, frame_relation
 from .export import read_metadata, replace_file, with_metadata
 from .recognition import Classifier, classify
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% ../nbs/07a_framing.ipynb #07-009
 def backdrop(
@@ -53,7 +57,7 @@ def scene(
     rng, n, pad = np.random.default_rng(seed), len(face), len(face)//3
     image, side = backdrop(rng, *size), float(np.exp(rng.uniform(*np.log(sides))))
     x, y = (rng.uniform(.55*side, o - .55*side) for o in size[::-1])
-    wide, middle = cv2.copyMakeBorder(face, *[pad]*4, cv2.BORDER_REPLICATE).astype(np.float32), (n - 1)/2 + pad
+    wide, middle = np.pad(face, pad, 'edge').astype(np.float32), (n - 1)/2 + pad
     outside = np.clip((np.abs(np.arange(n + 2*pad) - middle) - n/2)/pad, 0, 1)
     fade = np.minimum.outer(1 - outside, 1 - outside).astype(np.float32)
     move = cv2.getRotationMatrix2D((middle, middle), rng.uniform(-roll, roll), side/n)
@@ -67,10 +71,12 @@ def scene(
 def right_one(
     found: list,  # of `Detection`
     frame: tuple, # (x, y, width, height)
-): # `Detection`, or None
+) -> Detection|None:
     "The box that belongs to a frame."
     x, y, w, h = frame
-    near = lambda b: abs(b[0] + b[2]/2 - x - w/2) < .3*w and abs(b[1] + b[3]/2 - y - h/2) < .3*h and .3*w < b[2] < 1.5*w
+    def near(box):
+        off_x, off_y = box[0] + box[2]/2 - x - w/2, box[1] + box[3]/2 - y - h/2
+        return abs(off_x) < .3*w and abs(off_y) < .3*h and .3*w < box[2] < 1.5*w
     return max((d for d in found if near(d.box)), key=lambda d: d.score, default=None)
 
 def rule_grid(
@@ -95,12 +101,18 @@ class Measured:
     roll: float          # degrees
 
     @property
-    def loss(self): return 100*(self.original[:, None].astype(float) - self.right).mean(axis=0)  # (R,), points of accuracy
+    def losses(self) -> np.ndarray: # (n, R), of each face and rule
+        return 100*(self.original[:, None].astype(float) - self.right)
 
     @property
-    def error(self):  # (R,), standard error of the loss: each face is its own control
-        return 100*(self.original[:, None].astype(float) - self.right).std(axis=0)/max(1, len(self.original))**.5
+    def loss(self) -> np.ndarray: # (R,), points of accuracy
+        return self.losses.mean(axis=0)
 
+    @property
+    def error(self) -> np.ndarray: # (R,), standard error of the loss: each face is its own control
+        return self.losses.std(axis=0)/max(1, len(self.original))**.5
+
+# %% ../nbs/07a_framing.ipynb #b57448c1
 def measure(
     faces: FaceSet,
     detector: Detector,
@@ -110,14 +122,14 @@ def measure(
     seed: int=0,
     threads: int=2,   # scenes at a time
 ) -> Measured:
-    "Put every face into a scene, find it, cut it out by every rule, and classify that and the original. Raises `ValueError` where none is found."
+    "Find every face in a scene and classify it as each rule cuts it out, and uncut. Raises `ValueError` without any."
     def one(i):
         image, frame = scene(faces.images[i], [seed, i], roll=roll)
         boxes = detector.detect(image)
         if not (best := right_one(boxes, frame)): return len(boxes), None
-        return len(boxes) - 1, classify(
-            classifier, [crop_face(image, best.box, o, best.landmarks, classifier.size) for o in rules]
-        ).argmax(axis=1)
+        crops = [crop_face(image, best.box, o, best.landmarks, classifier.size) for o in rules]
+        return len(boxes) - 1, classify(classifier, crops).argmax(axis=1)
+
     with ThreadPoolExecutor(threads) as pool: answers = list(pool.map(one, range(len(faces))))
     found = np.array([o is not None for _, o in answers])
     if not found.any(): raise ValueError(f'{detector.name}: none of {len(faces)} faces in scenes was found')
@@ -132,7 +144,9 @@ def choose(
     "The rule that, with its neighbours, loses least."
     rules, loss = measured[0].rules, np.mean([o.loss for o in measured], axis=0)
     step = 1.01*min(np.diff(sorted({r['margin'] for r in rules})), default=0)
-    def near(a, b): return abs(a['margin'] - b['margin']) <= step and all(a[k] == b[k] for k in ('vertical', 'square', 'align'))
+    def near(a, b):
+        alike = all(a[k] == b[k] for k in ('vertical', 'square', 'align'))
+        return alike and abs(a['margin'] - b['margin']) <= step
     return int(np.argmin([loss[[near(r, o) for o in rules]].mean() for r in rules]))
 
 # %% ../nbs/07a_framing.ipynb #07-024
@@ -164,42 +178,41 @@ def least_threshold(
     )
 
 # %% ../nbs/07a_framing.ipynb #07-027
+def _plot_rules(ax, name, measured):
+    "One detector: points lost by margin."
+    import matplotlib.pyplot as plt
+    chosen, alike = measured['rule'], ('square', 'align')
+    curve = [r for r in measured['curve'] if all(r[k] == chosen[k] for k in alike)]
+    for k, vertical in enumerate(sorted({r['vertical'] for r in curve})):
+        line = [r for r in curve if r['vertical'] == vertical]
+        x, y, error = (np.array([r[k] for r in line]) for k in ('margin', 'lost', 'error'))
+        colour, best = plt.cm.viridis(k/4), vertical == chosen['vertical']
+        ax.plot(x, y, '.-', color=colour, label=f'vertical {vertical:+.2f}', lw=2.5 if best else .8)
+        if best: ax.fill_between(x, y - error, y + error, color=colour, alpha=.15)
+    ax.axvline(measured['frame']['margin'], color='gray', ls=':', label='median frame')
+    ax.plot(chosen['margin'], measured['lost'], 'o', mec='k', mfc='none', ms=12)
+    ax.set(xlabel='margin', ylabel='points of accuracy lost')
+    lost = f'{name}: {measured["lost"]:.1f} points lost at margin {chosen["margin"]:.2f}'
+    ax.set_title(f'{lost}\n{measured["found"]:.0%} of {measured["faces"]:,} faces found', fontsize=9)
+    ax.legend(fontsize=7)
+
 def plot_framing(
     report: dict, # from `adjust`
-): # matplotlib Figure
-    "Points lost by margin, a line for each vertical offset; the chosen rule, and where the median frame of the training images lies."
+) -> 'Figure':
+    "Points lost by margin, a line for each vertical offset; the chosen rule, and the median frame of training images."
     import matplotlib.pyplot as plt
     names = report['detectors']
-    fig, axes = plt.subplots(
-        1, len(names), figsize=(4.6 * len(names), 3.8), squeeze=False, sharey=True, dpi=75, layout='constrained'
-    )
+    size = 4.6*len(names), 3.8
+    fig, axes = plt.subplots(1, len(names), figsize=size, squeeze=False, sharey=True, dpi=75, layout='constrained')
     plt.close(fig)
-    for ax, (name, o) in zip(axes.flat, names.items()):
-        chosen, alike = o['rule'], lambda r: (r['square'], r['align']) == (o['rule']['square'], o['rule']['align'])
-        for k, vertical in enumerate(sorted({r['vertical'] for r in o['curve'] if alike(r)})):
-            line = [r for r in o['curve'] if alike(r) and r['vertical'] == vertical]
-            x, y, error = (np.array([r[k] for r in line]) for k in ('margin', 'lost', 'error'))
-            ax.plot(
-                x, y, '.-', color=plt.cm.viridis(k / 4), label=f'vertical {vertical:+.2f}',
-                lw=2.5 if vertical == chosen['vertical'] else 0.8,
-            )
-            if vertical == chosen['vertical']:
-                ax.fill_between(x, y - error, y + error, color=plt.cm.viridis(k / 4), alpha=0.15)
-        ax.axvline(o['frame']['margin'], color='gray', ls=':', label='median frame')
-        ax.plot(chosen['margin'], o['lost'], 'o', mec='k', mfc='none', ms=12)
-        ax.set(xlabel='margin', ylabel='points of accuracy lost')
-        ax.set_title(
-            f'{name}: {o["lost"]:.1f} points lost at margin {chosen["margin"]:.2f}\n{o["found"]:.0%} of {o["faces"]:,} faces found',
-            fontsize=9,
-        )
-        ax.legend(fontsize=7)
+    for ax, (name, o) in zip(axes.flat, names.items()): _plot_rules(ax, name, o)
     fig.suptitle(f"{report['model']}, faces in scenes against the original images, {report['rows']}", fontsize=9)
     return fig
 
 # %% ../nbs/07a_framing.ipynb #07-028
 def plot_coverage(
     report: dict, # from `adjust`
-): # matplotlib Figure
+) -> 'Figure':
     "Accuracy of the answers by the share of faces that get one."
     import matplotlib.pyplot as plt
     curve, chosen = report['coverage'], report['uncertain']
@@ -209,9 +222,8 @@ def plot_coverage(
     band = 1.96*(y*(1 - y)/(x*chosen['rows']))**.5
     ax.plot(x, y)
     ax.fill_between(x, y - band, np.minimum(1, y + band), alpha=.15, label='95 %, each point by itself')
-    ax.plot(
-        chosen['coverage'], chosen['accuracy'], 'o', color='k', label=f'from confidence {chosen["threshold"]:.3f} on'
-    )
+    label = f'from confidence {chosen["threshold"]:.3f} on'
+    ax.plot(chosen['coverage'], chosen['accuracy'], 'o', color='k', label=label)
     ax.set(xlabel='share of faces that get an answer', ylabel='accuracy of the answers', xlim=(0, 1))
     ax.set_title(f"{report['model']}, {report['rows']}", fontsize=9)
     ax.legend(fontsize=8)
@@ -222,17 +234,22 @@ def plot_coverage(
 MARGINS = {'haar': np.arange(-4, 5)/20, 'yunet': np.arange(1, 10)/20}
 VERTICALS, ROLL = (-.1, -.05, 0., .05), 20.
 
-def frame_of(detector, faces):
+def frame_of(detector: Detector, faces: FaceSet) -> dict: # plain data
     "The second look: median and quartiles of the relation of the box to the frame, on training images themselves."
     rows = frame_relation(detector, faces.images[::max(1, len(faces)//400)])
-    low, middle, high = (
-        np.percentile(rows, (25, 50, 75), axis=0).round(3).tolist() if len(rows) else [[float('nan')] * 2] * 3
-    )
+    nothing = [[float('nan')]*2]*3
+    low, middle, high = np.percentile(rows, (25, 50, 75), axis=0).round(3).tolist() if len(rows) else nothing
     return dict(
         margin=middle[0], margin_quartiles=[low[0], high[0]], vertical=middle[1], vertical_quartiles=[low[1], high[1]],
         images=len(rows),
     )
 
+def _rules_for(detector):
+    "The rules that are tried: upright squares at several heights, and the box as it is."
+    margins, aligned = MARGINS.get(detector.name, MARGINS['yunet']), (False, True)[:1 + (detector.name == 'yunet')]
+    return rule_grid(margins, VERTICALS, (True,), aligned) + rule_grid(margins, (0.,), (False,), aligned)
+
+# %% ../nbs/07a_framing.ipynb #dd14a8a7
 def adjust_detector(
     faces: FaceSet,    # rows to choose on
     training: FaceSet, # rows whose frames are looked at
@@ -241,10 +258,7 @@ def adjust_detector(
     rules: list|None=None, # to choose from; None = `MARGINS` and `VERTICALS`, aligned or not, square or not
 ) -> dict: # plain data
     "Measure one detector, upright and turned, and choose its rule."
-    aligned, margins = (
-        (False, True) if detector.name == 'yunet' else (False,), MARGINS.get(detector.name, MARGINS['yunet']),
-    )
-    rules = rules or rule_grid(margins, VERTICALS, (True,), aligned) + rule_grid(margins, (0.,), (False,), aligned)
+    rules = rules or _rules_for(detector)
     upright, turned = both = [measure(faces, detector, classifier, rules, roll) for roll in (0., ROLL)]
     k = choose(both)
     numbers = lambda o, i: dict(lost=round(float(o.loss[i]), 2), error=round(float(o.error[i]), 2))
@@ -258,58 +272,58 @@ def adjust_detector(
     )
 
 # %% ../nbs/07a_framing.ipynb #07-031
+def _metadata_of(models):
+    "{path: metadata} of the files of one model, and those among them that predict, 8 bits first."
+    about = {o: read_metadata(o, payload=True)[0] if o.suffix == '.tflite' else read_metadata(o) for o in models}
+    runs = sorted((o for o in models if o.suffix == '.tflite'), key=lambda o: '.int8.' not in o.name)
+    names = ', '.join(map(str, models))
+    if not runs: raise ValueError(f'{names or "no files"}: none of them is a .tflite file, which is what predicts')
+    if len({o['name'] for o in about.values()}) > 1: raise ValueError(f'{names}: these are files of different models')
+    return about, runs
+
+def _by_detector(crop):
+    "Crop rules as {detector: rule}; a single rule for all of them is split."
+    return {} if not crop else {name: crop for name in CROP} if 'margin' in crop else crop
+
+def _write_choice(report, about):
+    "The chosen rules and threshold into the metadata of all files, once all of them are made."
+    chosen = {name: crop_rule(o['rule'], name) for name, o in report['detectors'].items()}
+    contents = {}
+    for path, meta in about.items():
+        meta = {**meta, 'crop': {**_by_detector(meta.get('crop')), **chosen}, 'uncertain': report['uncertain']}
+        contents[path] = with_metadata(path.read_bytes(), meta, path)
+    for path, content in contents.items(): replace_file(path, content)
+
+# %% ../nbs/07a_framing.ipynb #166f7904
 def adjust(
     models: list,     # the files of one model, one of them .tflite
-    faces: FaceSet,   # the whole data set; chosen is on its validation rows (PublicTest without copies of training rows)
+    faces: FaceSet,   # all data; chosen is on the validation rows (PublicTest without copies of training rows)
     detectors: list,  # of `Detector`
     accuracy: float=.8, # wanted of the answers that are given
-    out=None,         # folder for framing.json, framing.png and coverage.png; None = one named after the model beside its files
+    out=None,         # folder for the report and its figures; None = one named after the model beside its files
     rules: list|None=None, # crop rules to choose from
 ) -> dict: # the report
-    "Choose crop rules and threshold, and write them into the model's files. Raises `ValueError` or `ModelError` before anything is written."
+    "Choose crop rules and threshold for the model's files. Raises `ValueError` or `ModelError` before any is written."
     from fer_nb.training import partition
-    models, about = (
-        [Path(o) for o in models],
-        {
-            Path(o): read_metadata(o, payload=True)[0] if Path(o).suffix == '.tflite' else read_metadata(o)
-            for o in models
-        },
-    )
-    runs = sorted((o for o in models if o.suffix == '.tflite'), key=lambda o: '.int8.' not in o.name)
-    if not runs:
-        raise ValueError(
-            f'{", ".join(map(str, models)) or "no files"}: none of them is a .tflite file, which is what predicts'
-        )
-    if len({o['name'] for o in about.values()}) > 1:
-        raise ValueError(f'{", ".join(map(str, models))}: these are files of different models')
+    about, runs = _metadata_of([Path(o) for o in models])
     classifier, (training, rows) = Classifier(runs[0], threads=2), partition(faces)
     if list(classifier.classes) != list(rows.classes):
         raise ValueError(f'{runs[0]}: its classes are not those of the faces')
-    p, (first, *_) = classify(classifier, rows.images), about.values()
-    uncertain = least_threshold(rows.labels, p, accuracy)
-    curve = coverage_curve(rows.labels, p)
+    name, p = next(iter(about.values()))['name'], classify(classifier, rows.images)
+    uncertain, curve = least_threshold(rows.labels, p, accuracy), coverage_curve(rows.labels, p)
     points = np.unique(np.linspace(0, len(p) - 1, 60).round().astype(int)[1:])
     report = dict(
-        model=first['name'], file=runs[0].name,
+        model=name, file=runs[0].name,
         rows=f'{len(rows):,} {"PublicTest" if "PublicTest" in set(rows.split) else "validation"} rows', wanted=accuracy,
         uncertain=uncertain,
         detectors={d.name: adjust_detector(rows, training, d, classifier, rules) for d in detectors},
         coverage=[{k: round(float(v[i]), 4) for k, v in curve.items()} for i in points],
     )
-    save_framing(report, Path(out) if out else runs[0].parent/first['name'])
-    new = dict(crop={name: crop_rule(o['rule'], name) for name, o in report['detectors'].items()}, uncertain=uncertain)
-    contents = {
-        o: with_metadata(o.read_bytes(), {**meta, **new, 'crop': {**_by_detector(meta.get('crop')), **new['crop']}}, o)
-        for o, meta in about.items()
-    }
-    for path, content in contents.items(): replace_file(path, content)
+    save_framing(report, Path(out) if out else runs[0].parent/name)
+    _write_choice(report, about)
     return report
 
 # %% ../nbs/07a_framing.ipynb #07-032
-def _by_detector(crop):
-    "Crop rules as {detector: rule}; a single rule for all of them is split."
-    return {} if not crop else {name: crop for name in CROP} if 'margin' in crop else crop
-
 def save_framing(
     report: dict, # from `adjust`
     out: Path,    # folder
