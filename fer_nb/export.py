@@ -301,17 +301,20 @@ def export(model, # a Keras model, or the path of a .keras file
 def open_network(model): # a Keras model, or the path of a .keras file
     "The Keras network. Raises FileNotFoundError, or ModelError naming the file that is not one."
     import keras
+
+    from fer_nb.training import keras_reason
     if isinstance(model, keras.Model): return model
     if not Path(model).is_file(): raise FileNotFoundError(f'{model}: no such model file')
     try: return keras.saving.load_model(model, compile=False, safe_mode=True)
-    except Exception as e: raise ModelError(f'{model}: not a Keras model ({str(e).splitlines()[0]})') from None
+    except Exception as e: raise ModelError(f'{model}: not a Keras model ({keras_reason(model, e)})') from None
 
 def save_network(network, path:Path, meta:dict):
     "Write a Keras file with its metadata, in one step; kernels are rounded to 16 bits, which halves the file."
+    from fer_nb.training import save_keras
     exact = network.get_weights()
     with tempfile.TemporaryDirectory() as folder:
         network.set_weights([w.astype('float16').astype(w.dtype) if w.ndim > 1 else w for w in exact])
-        try: network.save(whole := Path(folder) / path.name)
+        try: save_keras(network, whole := Path(folder) / path.name)
         finally: network.set_weights(exact)
         replace_file(path, with_metadata(whole.read_bytes(), meta, path))
 

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['check_recipe', 'Recipe', 'read_recipe', 'warps', 'relight', 'degrade', 'blot', 'augment', 'vote_shares',
-           'epoch_order', 'batches', 'mix', 'cross_entropy', 'consensus', 'load_teachers', 'digest', 'contents',
-           'teach', 'load_taught', 'trainer', 'losses', 'orthogonal', 'muon', 'learning_rate', 'optimizer', 'paced',
-           'hold_out', 'hold_out_groups', 'partition', 'average_weights', 'estimate_bn', 'write_atomically',
-           'save_checkpoint', 'load_checkpoint', 'main_logits', 'score', 'score_averaged', 'write_history', 'diary',
-           'watchers', 'begin_with', 'prepare', 'history_table', 'plot_history', 'learnt_from', 'check_resume',
-           'finish', 'fit', 'train']
+           'epoch_order', 'batches', 'mix', 'cross_entropy', 'consensus', 'load_teachers', 'keras_reason', 'digest',
+           'contents', 'teach', 'load_taught', 'trainer', 'losses', 'orthogonal', 'muon', 'learning_rate', 'optimizer',
+           'paced', 'hold_out', 'hold_out_groups', 'partition', 'average_weights', 'estimate_bn', 'write_atomically',
+           'save_checkpoint', 'load_checkpoint', 'make_portable', 'save_keras', 'main_logits', 'score',
+           'score_averaged', 'write_history', 'diary', 'watchers', 'begin_with', 'prepare', 'history_table',
+           'plot_history', 'learnt_from', 'check_resume', 'finish', 'fit', 'train']
 
 # %% ../nbs/03_training.ipynb #03-004
 import hashlib
@@ -255,8 +255,8 @@ def load_teachers(paths, # `.keras` files
     for path in paths:
         try:
             net = keras.saving.load_model(path, compile=False)
-        except (ValueError, OSError) as e:
-            raise ValueError(f'{path}: not a saved network ({str(e).splitlines()[0]})') from None
+        except (ValueError, TypeError, OSError) as e:
+            raise ValueError(f'{path}: not a saved network ({keras_reason(path, e)})') from None
         head = net.output['expression'] if isinstance(net.output, dict) else net.output
         if head.shape[-1] != classes:
             raise ValueError(f'{path}: knows {head.shape[-1]} classes, the data has {classes}')
@@ -265,6 +265,17 @@ def load_teachers(paths, # `.keras` files
             if isinstance(layer, keras.layers.Conv2D): layer.dtype_policy = precision
         found.append(forward(net))
     return found
+
+# %% ../nbs/03_training.ipynb #24a8d2e5
+def keras_reason(path, # a `.keras` file
+                 error:Exception) -> str: # what Keras raised when it was to load it
+    "Why a network cannot be loaded, in one line: the innermost reason, and which Keras wrote the file if it was another one."
+    import keras
+    reason = ' '.join(str(error).split('Exception encountered: ')[-1].split()) or type(error).__name__
+    try:
+        with zipfile.ZipFile(path) as z: writer = json.loads(z.read('metadata.json'))['keras_version']
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile): return reason
+    return reason if writer == keras.__version__ else f'{reason}; written by Keras {writer}, this is {keras.__version__}'
 
 # %% ../nbs/03_training.ipynb #03-032
 def digest(images:np.ndarray) -> str: # uint8 (N, H, W)
@@ -540,6 +551,32 @@ def load_checkpoint(path, trained=None) -> dict:
         for place, v in zip(places, values): place.assign(v)
     return state
 
+# %% ../nbs/03_training.ipynb #e747206f
+#: settings that Keras writes since 3.13, as they stand where they are not used; Keras 3.12 does not know them
+_NEW_SETTINGS = dict(
+    input_axes=None, output_axes=None, quantization_config=None, renorm=False, renorm_clipping=None, renorm_momentum=0.99
+)
+
+def _without_new(config):
+    "A saved configuration without new settings that are not used."
+    if isinstance(config, list): return [_without_new(o) for o in config]
+    if not isinstance(config, dict): return config
+    return {k: _without_new(v) for k, v in config.items() if k not in _NEW_SETTINGS or v != _NEW_SETTINGS[k]}
+
+def make_portable(path:str|Path):
+    "Rewrite a `.keras` file so that Keras from 3.12 on reads it. The weights stay byte for byte what they were."
+    with zipfile.ZipFile(path) as z: members = [(info, z.read(info)) for info in z.infolist()]
+    with zipfile.ZipFile(path, 'w') as z:
+        for info, content in members:
+            if info.filename == 'config.json': content = json.dumps(_without_new(json.loads(content))).encode()
+            z.writestr(info, content)
+
+def save_keras(network, # a Keras model
+               path:str|Path): # `.keras` file to write
+    "Save a network in a form that Keras from 3.12 on reads."
+    network.save(path)
+    make_portable(path)
+
 # %% ../nbs/03_training.ipynb #03-057
 def main_logits(network, # a Keras model
                 images:np.ndarray, # (N, H, W) uint8
@@ -645,8 +682,8 @@ def begin_with(network, path):
     import keras
     try:
         network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
-    except (ValueError, OSError) as e:
-        raise ValueError(f'{path}: cannot start {network.name} ({str(e).splitlines()[0]})') from None
+    except (ValueError, TypeError, OSError) as e:
+        raise ValueError(f'{path}: cannot start {network.name} ({keras_reason(path, e)})') from None
 
 # %% ../nbs/03_training.ipynb #03-063
 def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
@@ -739,7 +776,7 @@ def finish(trained, recipe, train, history, out, network=None):
     final = network or build(recipe.network, recipe.ferplus and train.votes is not None)
     if final is not trained.network: final.set_weights(trained.network.get_weights())
     estimate_bn(final, train.images)
-    write_atomically(out / 'model.keras', final.save)
+    write_atomically(out / 'model.keras', lambda part: save_keras(final, part))
     write_atomically(out / 'curves.png', plot_history(history).savefig)
     return final
 
