@@ -1,0 +1,169 @@
+"""A real Chromium, whose camera shows a video made of one face, and real servers on this computer.
+
+Environment: CHROME (path of a browser), E2E_SECONDS (how long the camera streams), FER_NB_YUNET (a better detector).
+Screenshots, logs of the servers and figures.json are left in _runs/e2e, and a screenshot of every page that failed."""
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+from servers import start_app, start_lab
+
+NAMES = 'chromium', 'chromium-browser', 'google-chrome'
+FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+           --disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required""".split()
+GRANTED = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
+LOCAL = re.compile(r'(https?|wss?)://(127\.0\.0\.1|notebook\.test)[:/]|data:|blob:')
+PATIENCE = 60_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
+
+
+def pytest_configure(config):
+    "What pytest-playwright keeps goes to _runs/e2e: a screenshot of every page that failed."
+    if config.option.output == 'test-results': config.option.output = str(config.rootpath / '_runs/e2e')
+    if config.option.screenshot == 'off': config.option.screenshot = 'only-on-failure'
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    "A failed test is reported with what its page said on the console."
+    report = yield
+    said = getattr(item.funcargs.get('page'), 'errors', [])
+    if report.failed and said: report.sections.append(('console of the browser', '\n'.join(said[:5])))
+    return report
+
+
+# Where everything is kept
+
+@pytest.fixture(scope='session')
+def out(pytestconfig, delete_output_dir) -> Path:
+    "The folder for screenshots, logs and figures.json, emptied."
+    folder = Path(pytestconfig.getoption('--output'))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def figures(out):
+    "What was measured, by name; written to figures.json in the end."
+    measured = {}
+    yield measured
+    (out / 'figures.json').write_text(json.dumps(measured, indent=1) + '\n')
+
+
+@pytest.fixture
+def look(page, out):
+    "`look(name)` takes a screenshot, to be looked at by a person; `at` is what should be in the middle of it."
+
+    def take(name, at=None):
+        if at: at.evaluate("o => o.scrollIntoView({block: 'center'})")
+        page.wait_for_timeout(500)
+        page.screenshot(path=out / f'{name}.png')
+
+    return take
+
+
+# The browser and its camera
+
+def find_chromium() -> str | None:
+    return os.environ.get('CHROME') or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def install_chromium(config):
+    with config.pluginmanager.get_plugin('capturemanager').global_and_fixture_disabled():
+        print('\nInstalling the browser: apt-get install chromium (once; a minute)', flush=True)
+    quiet = os.environ | {'DEBIAN_FRONTEND': 'noninteractive'}
+    for command in ['update'], ['install', '-y', '--no-install-recommends', 'chromium']:
+        subprocess.run(['apt-get', '-q', *command], stdout=subprocess.DEVNULL, env=quiet)
+
+
+@pytest.fixture(scope='session')
+def chromium(pytestconfig) -> str:
+    "The browser: named by CHROME, on the PATH, or else installed by root on Debian."
+    root = hasattr(os, 'geteuid') and os.geteuid() == 0
+    if not find_chromium() and root and shutil.which('apt-get'): install_chromium(pytestconfig)
+    if found := find_chromium(): return found
+    names = ', '.join(NAMES)
+    pytest.exit(f'No browser: install Chromium or Chrome ({names} on the PATH), or name one by CHROME=/its/path.', 1)
+
+
+@pytest.fixture(scope='session')
+def video(tmp_path_factory) -> Path:
+    "One face for the camera: three seconds of slow movement that join without a jump, 640 x 480, 30 frames a second."
+    import skimage
+
+    photo = skimage.data.astronaut()[..., ::-1]  # 512 x 512, of NASA
+    path = tmp_path_factory.mktemp('camera') / 'face.mjpeg'
+    with open(path, 'wb') as file:
+        for turn in np.linspace(0, 2 * np.pi, 90, endpoint=False):
+            zoom, left, top = 1.45 + 0.05 * np.cos(turn), 35 + 25 * np.sin(turn), 12 + 10 * np.cos(turn)
+            matrix = np.float32([[zoom, 0, -left], [0, zoom, -top]])
+            frame = cv2.warpAffine(photo, matrix, (640, 480), flags=cv2.INTER_AREA)
+            file.write(cv2.imencode('.jpg', frame, (cv2.IMWRITE_JPEG_QUALITY, 85))[1])
+    return path
+
+
+@pytest.fixture(scope='session')
+def browser_type_launch_args(browser_type_launch_args, chromium, video) -> dict:
+    "A browser whose camera shows the video. A test that needs another camera passes its `args` as a parameter."
+    camera = browser_type_launch_args.get('args', [*GRANTED, f'--use-file-for-fake-video-capture={video}'])
+    return {**browser_type_launch_args, 'executable_path': chromium, 'args': [*FLAGS, *camera]}
+
+
+@pytest.fixture(scope='session')
+def browser_context_args(browser_context_args) -> dict:
+    return {**browser_context_args, 'viewport': {'width': 1280, 'height': 900}}
+
+
+@pytest.fixture
+def page(page, request):
+    "A page with a probe. An error on its console fails the test in the end, and so does a request to another server."
+    page.errors, strangers = [], []
+    page.on('console', lambda o: page.errors.append(o.text) if o.type == 'error' else None)
+    page.on('pageerror', lambda o: page.errors.append(str(o)))
+    page.on('request', lambda o: None if LOCAL.match(o.url) else strangers.append(o.url))
+    page.add_init_script(path=Path(__file__).with_name('probe.js'))
+    page.set_default_timeout(PATIENCE)
+    yield page
+    if request.node.rep_call.failed: return
+    assert not page.errors, 'errors on the console of the browser:\n' + '\n'.join(page.errors[:5])
+    assert not strangers, 'requests to other servers:\n' + '\n'.join(strangers[:5])
+
+
+# What is shown, and who serves it
+
+@pytest.fixture(scope='session')
+def visitors(tmp_path_factory, photos) -> Path:
+    "A photograph of two faces, 800 x 400, unlike any in the notebooks."
+    hopper, astronaut = (cv2.imread(str(photo)) for photo in photos)
+    path = tmp_path_factory.mktemp('photos') / 'two-visitors.jpg'
+    both = np.hstack([astronaut[:400, 40:440], hopper[40:440, 60:460]])
+    cv2.imwrite(str(path), both, (cv2.IMWRITE_JPEG_QUALITY, 92))
+    return path
+
+
+@pytest.fixture(scope='session')
+def detector() -> str:
+    return 'auto' if os.environ.get('FER_NB_YUNET') else 'haar'
+
+
+@pytest.fixture(scope='session')
+def lab(tmp_path_factory, out, root, detector):
+    "JupyterLab over copies of notebooks."
+    server = start_lab(tmp_path_factory.mktemp('lab'), out / 'lab.log', root, detector)
+    yield server
+    server.ends_by_ctrl_c()
+
+
+@pytest.fixture(scope='session')
+def app(tmp_path_factory, out, root):
+    "The web app."
+    server = start_app(tmp_path_factory.mktemp('app'), out / 'app.log', root)
+    yield server
+    server.ends_by_ctrl_c()

@@ -1,0 +1,124 @@
+"""JupyterLab and the web app as processes of their own, and how they end."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+
+SHORT = 'from fer_nb.webcam import BrowserCamera\ncamera = BrowserCamera()', 'camera'
+SETTINGS = {  # the state of widgets is saved, which is the harder case for privacy
+    '@jupyter-widgets/jupyterlab-manager/plugin': {'saveState': True},
+    '@jupyterlab/apputils-extension/notification': {'fetchNews': 'false'},
+}
+
+
+def until(true, complaint, seconds=120):
+    "Wait until something is true, and return it."
+    __tracebackhide__ = True
+    start = time.time()
+    while not (value := true()):
+        if time.time() - start > seconds: raise AssertionError(complaint() if callable(complaint) else complaint)
+        time.sleep(0.2)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(('127.0.0.1', port), timeout=5).close()
+        return True
+    except OSError:
+        return False
+
+
+class Server:
+    "A server with a folder of its own for everything that it writes; `stop` ends it as Ctrl-C does."
+
+    def __init__(self, folder: Path, log: Path, port: int, command: list, cwd: Path):
+        own = {f'JUPYTER_{o}_DIR': str(folder / o.lower()) for o in ('CONFIG', 'RUNTIME', 'DATA')}
+        own |= {f'JUPYTERLAB_{o}_DIR': str(folder / o.lower()) for o in ('SETTINGS', 'WORKSPACES')}
+        self.port, self.address, self.log = port, f'http://127.0.0.1:{port}/', log
+        with open(log, 'w') as file:
+            self.process = subprocess.Popen(
+                command, stdout=file, stderr=file, cwd=cwd, env=os.environ | own, start_new_session=True
+            )
+        try:
+            until(lambda: self.process.poll() is not None or answers(port), f'{log.stem} does not answer')
+        except AssertionError:
+            self.stop()
+            raise
+        assert self.process.poll() is None, f'{log.stem} ended:\n{log.read_text()[-2000:]}'
+
+    def family(self) -> list:
+        "The processes: the server, and its kernels."
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
+
+    def stop(self) -> list:
+        "Press Ctrl-C. Processes that are still there 20 seconds later are ended by force, and returned."
+        family = self.family()
+        os.killpg(self.process.pid, signal.SIGINT)
+        _, left = psutil.wait_procs(family, timeout=20)
+        for process in left: process.kill()
+        self.process.wait()
+        return left
+
+    def ends_by_ctrl_c(self):
+        "After all tests: it is still there, and ends with its kernels when Ctrl-C is pressed."
+        assert self.process.poll() is None, f'{self.log.stem} ended by itself:\n{self.log.read_text()[-2000:]}'
+        left = self.stop()
+        assert not left, f'Ctrl-C did not end {self.log.stem} and its kernels; left: {left}'
+
+
+def with_values(notebook: Path, folder: Path, **values):
+    "A copy of a notebook, without outputs, with some values in place of its default parameters."
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    nb = parameterize_notebook(load_notebook_node(str(notebook)), values)
+    for cell in nb.cells:
+        if cell.cell_type == 'code': cell.outputs, cell.execution_count = [], None
+        cell.metadata.pop('papermill', None)
+    nb.metadata.pop('papermill', None)
+    nbformat.write(nb, folder / notebook.name)
+
+
+def start_lab(folder: Path, log: Path, root: Path, detector: str) -> Server:
+    "JupyterLab over copies of two notebooks, and a short one with a camera."
+    notes, port, token = folder / 'notebooks', free_port(), os.urandom(12).hex()
+    notes.mkdir()
+    with_values(root / 'nbs/08_upload.ipynb', notes, show=True, detector=detector)
+    with_values(root / 'nbs/09_webcam.ipynb', notes, panels='yes', detector=detector)
+    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
+    cells = [nbformat.v4.new_code_cell(cell) for cell in SHORT]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notes / 'camera.ipynb')
+    for name, values in SETTINGS.items():
+        kept = folder / f'settings/{name}.jupyterlab-settings'
+        kept.parent.mkdir(parents=True)
+        kept.write_text(json.dumps(values))
+    options = [
+        '--no-browser', '--allow-root', '--ServerApp.ip=127.0.0.1', f'--ServerApp.port={port}',
+        '--ServerApp.port_retries=0', f'--IdentityProvider.token={token}', f'--ServerApp.root_dir={notes}',
+        '--LabApp.expose_app_in_browser=True', '--LabApp.news_url=None',
+        '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
+    ]
+    server = Server(folder, log, port, [sys.executable, '-m', 'jupyterlab', *options], root)
+    server.notes, server.token = notes, token
+    return server
+
+
+def start_app(folder: Path, log: Path, root: Path) -> Server:
+    "The page, by the command that a person would give."
+    port = free_port()
+    return Server(folder, log, port, ['make', '--no-print-directory', 'app', f'PORT={port}'], root)

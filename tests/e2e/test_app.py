@@ -1,0 +1,100 @@
+"""The web app, used as a person would."""
+import shutil
+import time
+
+import pytest
+from panels import (
+    ABSENT,
+    INSECURE,
+    appears,
+    download_table,
+    falls_back,
+    is_closed,
+    is_steady,
+    open_camera,
+    sees_face,
+    upload,
+    upload_no_picture,
+    watch,
+)
+from playwright.sync_api import expect
+
+NONE = ['--use-fake-device-for-media-stream=device-count=0', '--use-fake-ui-for-media-stream']
+ELSEWHERE = [
+    '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream',
+    '--host-resolver-rules=MAP notebook.test 127.0.0.1',
+]
+narrow = pytest.mark.browser_context_args(viewport={'width': 900, 'height': 900})
+
+
+def browser_with(args, name):
+    "A mark for tests that need a browser with other arguments."
+    return pytest.mark.parametrize('browser_type_launch_args', [{'args': args}], indirect=True, ids=[name])
+
+
+def visit(page, address):
+    page.goto(address)
+    appears(page, 'the upload panel', page.locator('.fer-upload'))
+    expect(page.locator('#rendered_cells'), 'the page stays hidden').to_be_visible()
+
+
+def tab(page, name): page.get_by_role('tab', name=name).click()
+
+
+def test_upload(page, app, visitors, look, figures):
+    start = time.time()
+    visit(page, app.address)
+    figures['app_opens'] = {'seconds': round(time.time() - start, 1)}
+    assert '127.0.0.1' in app.log.read_text(), 'the command does not say its address'
+    body = page.locator('body')
+    text = body.inner_text()
+    code = 'import' in text or 'UploadPanel' in text or page.locator('.jp-InputArea-editor').count()
+    assert not code, f'there is code on the page: {text[:500]}'
+    assert 'Nothing is saved' in text, 'the page does not say what becomes of pictures'
+    look('app-open')
+    upload(body, visitors, look, 'app')
+    upload_no_picture(body, look, 'app')
+    download_table(page, body)
+
+
+def test_camera(page, app, look, out, figures):
+    visit(page, app.address)
+    tab(page, 'Camera')
+    camera = page.locator('.fer-camera')
+    measured = figures['app_streaming'] = open_camera(page, camera) | watch(page, camera, 5)
+    look('app-camera', camera)
+    is_steady(measured, lag=1500)
+
+    with page.expect_download() as got: camera.locator('[data-do=snapshot]').click()
+    assert got.value.suggested_filename.endswith('.png'), f'the snapshot is called {got.value.suggested_filename}'
+    shutil.copy(got.value.path(), out / 'app-snapshot.png')
+
+    tab(page, 'Upload')  # the camera is closed when it was out of sight for 30 seconds
+    page.evaluate('probe.skip(25)')
+    page.wait_for_timeout(1500)
+    assert camera.get_attribute('data-state') == 'on', 'the camera was closed after 25 seconds already'
+    page.evaluate('probe.skip(5)')
+    is_closed(page)
+    tab(page, 'Camera')
+    expect(camera.locator('.fer-message'), 'it does not say why it was closed').to_contain_text('out of sight')
+
+    camera.locator('[data-do=start]').click()
+    sees_face(camera)
+    camera.locator('[data-do=stop]').click()
+    is_closed(page)
+
+
+@narrow
+@browser_with(NONE, 'no-camera')
+def test_no_camera(page, app, visitors, look):
+    visit(page, app.address)
+    tab(page, 'Camera')
+    falls_back(page.locator('.fer-camera'), ABSENT, visitors, look, 'app-absent')
+
+
+@narrow
+@browser_with(ELSEWHERE, 'other-host')
+def test_insecure_page(page, app, visitors, look):
+    visit(page, app.address.replace('127.0.0.1', 'notebook.test'))
+    tab(page, 'Camera')
+    falls_back(page.locator('.fer-camera'), INSECURE, visitors, look, 'app-insecure')
