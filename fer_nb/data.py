@@ -23,11 +23,13 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 import cv2
 import numpy as np
@@ -42,7 +44,8 @@ def image_groups(
 ) -> np.ndarray: # (N,) int64: equal numbers for images that are equal byte for byte, counted in order of appearance
     "Number the groups of identical images."
     # 16 bytes an image are kept, however many there are
-    seen, digest = {}, lambda o: hashlib.blake2b(o.tobytes(), digest_size=16).digest()
+    seen: dict[bytes, int] = {}
+    digest = lambda o: hashlib.blake2b(o.tobytes(), digest_size=16).digest()
     return np.array([seen.setdefault(digest(o), len(seen)) for o in images], dtype=np.int64)
 
 # %% ../nbs/01_data.ipynb #01-011
@@ -63,12 +66,13 @@ class FaceSet:
     images: np.ndarray # uint8 (N, 48, 48)
     labels: np.ndarray # int64 (N,), index into `classes`
     classes: tuple = EXPRESSIONS # class names
-    split: np.ndarray = None # (N,) str: Training, PublicTest, PrivateTest; train, val, test; or all
+    # (N,) str: Training, PublicTest, PrivateTest; train, val, test; None: all
+    split: np.ndarray = cast(np.ndarray, None)
     # uint8 (N, 10) in the order of `FERPLUS_COLUMNS`; a row of zeros where FER+ lacks the image
-    votes: np.ndarray = None
-    subjects: np.ndarray = None # (N,) str, who is on the image
-    rows: np.ndarray = None # int64 (N,), index in the source
-    names: np.ndarray = None # (N,) str, file in the source
+    votes: np.ndarray | None = None
+    subjects: np.ndarray | None = None # (N,) str, who is on the image
+    rows: np.ndarray = cast(np.ndarray, None) # int64 (N,), index in the source; None: 0, 1, 2, ...
+    names: np.ndarray | None = None # (N,) str, file in the source
     edition: str = '' # what the source was recognised as
     skipped: tuple = () # ((file, reason), ...) for everything in the source that was not loaded
 
@@ -76,14 +80,14 @@ class FaceSet:
 
     def __len__(self): return len(self.labels)
 
-    def __getitem__(self, index): # an int, a slice, numbers or a mask -> FaceSet
+    def __getitem__(self, index) -> 'FaceSet': # an int, a slice, numbers or a mask
         index = np.arange(len(self))[index].reshape(-1)
         return replace(self, **{o: getattr(self, o)[index] for o in _COLUMNS if getattr(self, o) is not None})
 
-    def part(self, name): # one split, by its own name or its role ("train", "val", "test") -> FaceSet
+    def part(self, name: str) -> 'FaceSet': # one split, by its own name or its role ("train", "val", "test")
         return self[self.split == _split_name(self.split, name)]
 
-    def clean(self, name): # the faces of a split whose pixels do not stand in the training split, too -> FaceSet
+    def clean(self, name: str) -> 'FaceSet': # the faces of a split whose pixels the training split does not have, too
         train, name = _split_name(self.split, 'train'), _split_name(self.split, name)
         groups = image_groups(self.images)
         return self[(self.split == name) & ((name == train) | ~np.isin(groups, groups[self.split == train]))]
@@ -113,70 +117,47 @@ def _check(fs):
 
 # %% ../nbs/01_data.ipynb #01-018
 #: A relaxed face. Lengths are in half face heights, y points down, the middle of the face is the origin.
-_RELAXED = dict(
-    brow=0, inner=0, arch=0.07,
-    gap=0.17,  # brows: raised, inner ends raised, arched, distance from the middle
-    upper=0.13, lower=0.075,
-    droop=0,  # eyes: how far the lids are open, outer corner lowered
-    width=0.34, curve=0, up=0, down=0, square=0.8,
-    skew=0,  # mouth: half width, corners raised, opened up and down, shape, askew
-    teeth=0, low_teeth=0,
-    pout=0,  # rows of teeth (share of the opening), lower lip pushed out
+_RELAXED: dict[str, float] = dict(
+    # brows: raised, inner ends raised, arched, distance from the middle
+    brow=0, inner=0, arch=0.07, gap=0.17,
+    # eyes: how far the lids are open, outer corner lowered
+    upper=0.13, lower=0.075, droop=0,
+    # mouth: half width, corners raised, opened up and down, shape, askew
+    width=0.34, curve=0, up=0, down=0, square=0.8, skew=0,
+    # rows of teeth (share of the opening), lower lip pushed out
+    teeth=0, low_teeth=0, pout=0,
+    # lines: on the nose, between the brows, nose to mouth, forehead, beside the eyes
     nose=0, frown=0, fold=0.1, forehead=0, cheek=0,
-)  # lines: on the nose, between the brows, nose to mouth, forehead, beside the eyes
+)
 
-_POSES = dict(
-    angry=[
-        dict(
-            inner=-0.15, brow=-0.07, arch=0.03, gap=0.11, upper=0.09, lower=0.06, curve=-0.06, width=0.28, frown=1,
-            fold=0.3,
-        ),
-        dict(
-            inner=-0.16, brow=-0.06, arch=0.03, gap=0.11, upper=0.1, lower=0.055, curve=-0.06, width=0.38, up=0.08,
-            down=0.14, square=0.35, teeth=0.5, low_teeth=0.45, frown=1, fold=0.6,
-        ),
-    ],
-    disgust=[
-        dict(
-            inner=-0.08, brow=-0.07, arch=0.05, gap=0.13, upper=0.055, lower=0.03, curve=-0.1, width=0.33, up=0.1,
-            square=0.9, teeth=0.8, skew=0.06, nose=1, fold=0.9, cheek=0.3,
-        ),
-        dict(
-            inner=-0.07, brow=-0.06, gap=0.14, upper=0.05, lower=0.025, curve=-0.14, width=0.32, up=0.05, down=0.07,
-            skew=0.09, pout=0.04, nose=1, fold=0.9, cheek=0.3,
-        ),
-    ],
-    fear=[
-        dict(
-            inner=0.13, brow=0.14, arch=-0.01, gap=0.13, upper=0.2, lower=0.1, curve=-0.08, width=0.4, up=0.03,
-            down=0.13, square=0.45, teeth=0.35, low_teeth=0.45, forehead=0.8, fold=0.3,
-        ),
-        dict(
-            inner=0.14, brow=0.12, arch=0, gap=0.13, upper=0.19, lower=0.1, curve=-0.1, width=0.42, up=0.02, down=0.08,
-            square=0.45, teeth=0.3, low_teeth=0.5, forehead=0.7, fold=0.35,
-        ),
-    ],
-    happy=[
-        dict(
-            curve=0.17, width=0.47, up=0.02, down=0.2, square=0.75, teeth=0.75, lower=0.035, upper=0.12, fold=0.6,
-            cheek=0.8, brow=0.03,
-        ),
-        dict(curve=0.15, width=0.45, lower=0.04, upper=0.11, fold=0.55, cheek=0.7, brow=0.02),
-    ],
+# %% ../nbs/01_data.ipynb #dda987b7
+_POSES: dict[str, list[dict[str, float]]] = dict(
+    angry=[dict(inner=-0.15, brow=-0.07, arch=0.03, gap=0.11, upper=0.09, lower=0.06, curve=-0.06, width=0.28, frown=1,
+                fold=0.3),
+           dict(inner=-0.16, brow=-0.06, arch=0.03, gap=0.11, upper=0.1, lower=0.055, curve=-0.06, width=0.38, up=0.08,
+                down=0.14, square=0.35, teeth=0.5, low_teeth=0.45, frown=1, fold=0.6)],
+    disgust=[dict(inner=-0.08, brow=-0.07, arch=0.05, gap=0.13, upper=0.055, lower=0.03, curve=-0.1, width=0.33,
+                  up=0.1, square=0.9, teeth=0.8, skew=0.06, nose=1, fold=0.9, cheek=0.3),
+             dict(inner=-0.07, brow=-0.06, gap=0.14, upper=0.05, lower=0.025, curve=-0.14, width=0.32, up=0.05,
+                  down=0.07, skew=0.09, pout=0.04, nose=1, fold=0.9, cheek=0.3)],
+    fear=[dict(inner=0.13, brow=0.14, arch=-0.01, gap=0.13, upper=0.2, lower=0.1, curve=-0.08, width=0.4, up=0.03,
+               down=0.13, square=0.45, teeth=0.35, low_teeth=0.45, forehead=0.8, fold=0.3),
+          dict(inner=0.14, brow=0.12, arch=0, gap=0.13, upper=0.19, lower=0.1, curve=-0.1, width=0.42, up=0.02,
+               down=0.08, square=0.45, teeth=0.3, low_teeth=0.5, forehead=0.7, fold=0.35)],
+    happy=[dict(curve=0.17, width=0.47, up=0.02, down=0.2, square=0.75, teeth=0.75, lower=0.035, upper=0.12, fold=0.6,
+                cheek=0.8, brow=0.03),
+           dict(curve=0.15, width=0.45, lower=0.04, upper=0.11, fold=0.55, cheek=0.7, brow=0.02)],
     neutral=[dict()],
-    sad=[
-        dict(inner=0.15, brow=0.02, arch=0, upper=0.075, droop=0.07, curve=-0.12, width=0.3, pout=0.05, fold=0.35),
-        dict(
-            inner=0.17, brow=0.04, arch=0, upper=0.05, lower=0.06, droop=0.08, curve=-0.16, width=0.33, pout=0.06,
-            fold=0.4, forehead=0.3,
-        ),
-    ],
-    surprise=[
-        dict(brow=0.2, arch=0.13, upper=0.21, lower=0.12, width=0.19, up=0.08, down=0.3, square=0.5, forehead=0.8),
-        dict(brow=0.22, arch=0.14, upper=0.2, lower=0.11, width=0.15, up=0.06, down=0.2, square=0.5, forehead=0.7),
-    ],
+    sad=[dict(inner=0.15, brow=0.02, arch=0, upper=0.075, droop=0.07, curve=-0.12, width=0.3, pout=0.05, fold=0.35),
+         dict(inner=0.17, brow=0.04, arch=0, upper=0.05, lower=0.06, droop=0.08, curve=-0.16, width=0.33, pout=0.06,
+              fold=0.4, forehead=0.3)],
+    surprise=[dict(brow=0.2, arch=0.13, upper=0.21, lower=0.12, width=0.19, up=0.08, down=0.3, square=0.5,
+                   forehead=0.8),
+              dict(brow=0.22, arch=0.14, upper=0.2, lower=0.11, width=0.15, up=0.06, down=0.2, square=0.5,
+                   forehead=0.7)],
+    # not one of the seven: for a class of one's own
     wink=[dict(wink=1, curve=0.06, width=0.38, skew=0.05, fold=0.4, cheek=0.5, brow=0.02)],
-)  # not one of the seven: for a class of one's own
+)
 
 # %% ../nbs/01_data.ipynb #01-019
 _OWN = dict(
@@ -402,7 +383,7 @@ def _draw_face(
     image: np.ndarray, # uint8 RGB (H, W, 3), drawn into
     expression: str, # one of `EXPRESSIONS`
     look: dict, # from `_look`
-    centre: tuple, # (x, y) in pixels
+    centre: tuple | np.ndarray, # (x, y) in pixels
     scale: float, # half a face height in pixels
     lively: float = 1., # how much the head turns; 0 = straight into the camera
 ) -> np.ndarray: # (48, 2), the outline of the face in pixels
@@ -508,7 +489,7 @@ _MAX_LINE = 1 << 16        #: longest line of a table in bytes (a FER2013 row: a
 _DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 _OPENERS = {b'\xfd7zXZ\0': lzma.open, b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
 
-def _existing(path):
+def _existing(path: str | os.PathLike) -> Path:
     "`path` as a Path. Raises `FileNotFoundError`, and `ValueError` for an empty file."
     path = Path(path).expanduser()
     if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
@@ -714,8 +695,9 @@ def _sort_in(
     if people not in ('', 'inside', 'outside'):
         raise ValueError(f"people = {people!r} is neither 'inside' nor 'outside' the class folders")
     inside = {o: PurePosixPath(o).parts for o in names if '/' in o}
-    while inside and len(tops := {o[0] for o in inside.values()}) == 1 and min(map(len, inside.values())) > 2 + bool(people):
-        if tops.pop().lower() in _SPLITS: break
+    while inside and min(map(len, inside.values())) > 2 + bool(people):
+        tops = {o[0] for o in inside.values()}
+        if len(tops) > 1 or tops.pop().lower() in _SPLITS: break
         inside = {k: v[1:] for k, v in inside.items()}
     place = {}
     for name, (top, *rest) in inside.items():
@@ -736,16 +718,21 @@ def _is_picture(name):
     return name.suffix.lower() in _PICTURES and '__MACOSX' not in name.parts and not name.name.startswith('.')
 
 def _read_pictures(
-    names: list, # of picture files
-    read, # function from a name to bytes; its errors and the decoder's are collected
-    cut=None, # function from the bytes of a picture to a face, uint8 (48, 48); None: the middle square
+    names: Iterable[str], # of picture files
+    read: Callable[[str], bytes], # its errors and the decoder's are collected
+    # from the bytes of a picture to a face, uint8 (48, 48); None: the middle square
+    cut: Callable[[bytes], np.ndarray] | None = None,
 ) -> tuple: # names, images (N, 48, 48), sizes {(width, height), ...}, failed {name: reason}
     "Read what can be read, one file at a time, and keep the reasons for the rest. 2.3 kB a picture stay in memory."
-    images, done, sizes, failed = np.empty((len(names), SIZE, SIZE), np.uint8), [], set(), {}
+    images = np.empty((len(names := list(names)), SIZE, SIZE), np.uint8)
+    done: list[str] = []
+    sizes, failed = set(), {}
     for name in names:
         try: images[len(done)] = cut(data := read(name)) if cut else _square(_grey(data := read(name)))
         except (ValueError, RuntimeError, *_DAMAGED) as e: failed[name] = str(e)
-        else: done.append(name); sizes.add(picture_size(data))
+        else:
+            done.append(name)
+            sizes.add(picture_size(data))
     return done, images[:len(done)], sizes, failed
 
 def _empty_folders(path):
@@ -760,17 +747,15 @@ def _empty_folders(path):
 def _report(path, skipped):
     "A warning about files that were left out, and the list of them."
     if skipped:
-        warnings.warn(
-            f'{path}: {len(skipped)} files left out, see `skipped`; the first is {": ".join(next(iter(skipped.items())))}',
-            stacklevel=4,
-        )
+        first = ': '.join(next(iter(skipped.items())))
+        warnings.warn(f'{path}: {len(skipped)} files left out, see `skipped`; the first is {first}', stacklevel=4)
     return tuple(skipped.items())
 
 # %% ../nbs/01_data.ipynb #01-074
 def _read_tree(
     path: Path, # folder or zip
     people: str = '', # see `_sort_in`
-    cut=None, # see `_read_pictures`
+    cut: Callable[[bytes], np.ndarray] | None = None, # see `_read_pictures`
 ) -> FaceSet: # one row a picture, in the order of the file names
     "Pictures in class folders; FER2013 is recognised by its classes, its size and its file names."
     with _tree(path) as (files, read):
@@ -782,14 +767,14 @@ def _read_tree(
             f'{path}: no readable pictures in class folders'
             + ''.join(f'; {k}: {v}' for k, v in list(failed.items())[:1])
         )
-    split, found, person = zip(*(place[o] for o in names))
+    split, found, person = map(list, zip(*(place[o] for o in names)))
     classes, edition = sorted({o for _, o, _ in place.values()}), 'class folders'
-    official = [_OFFICIAL.fullmatch(PurePosixPath(o).name) for o in names]
+    official = [m[1] for o in names if (m := _OFFICIAL.fullmatch(PurePosixPath(o).name))]
     if classes == list(EXPRESSIONS) and sizes == {(SIZE, SIZE)} and set(split) <= {'train', 'test', 'all'}:
-        if all(official): split, edition = [o[1] for o in official], 'FER2013 folders'
+        if len(official) == len(names): split, edition = official, 'FER2013 folders'
         elif set(split) == {'train', 'test'}: edition = 'FER2013 folders, test not divided'
     return FaceSet(
-        images, [classes.index(o) for o in found], classes, np.array(split),
+        images, np.array([classes.index(o) for o in found]), tuple(classes), np.array(split),
         subjects=np.array(person) if people else None, names=np.array(names), edition=edition,
         skipped=_report(path, skipped | failed),
     )
@@ -874,7 +859,8 @@ def _find_fer2013(folder):
 
 # %% ../nbs/01_data.ipynb #01-085
 def load_fer2013(
-    path: 'str or Path', # table (plain, .xz, .gz, .bz2, .zip, .tar.gz), Kaggle's `archive.zip`, its extracted folder, or a folder that holds any of them
+    # table (plain, .xz, .gz, .bz2, .zip, .tar.gz), Kaggle's `archive.zip`, its folder, or a folder that holds one
+    path: str | os.PathLike,
 ) -> FaceSet: # in the order of the table, or of the file names
     """FER2013 (Goodfellow et al. 2013) from any edition, with the official splits where the edition has them.
     Raises `FileNotFoundError`; `ValueError` naming file, row and reason. One-file editions are cached."""
@@ -886,12 +872,16 @@ def load_fer2013(
 
 # %% ../nbs/01_data.ipynb #01-092
 def load_folder(
-    path: 'str or Path', # folder or zip: `class/picture`, or `train/class/picture` with `val/` and `test/` beside it
-    people: str = '', # where people's folders are: "inside" the class folders (`class/person/picture`) or "outside" (`person/class/picture`)
-    cut=None, # function from the bytes of a picture to a face, uint8 (48, 48), that raises `ValueError` where there is none; None: the middle square
+    # folder or zip: `class/picture`, or `train/class/picture` with `val/` and `test/` beside it
+    path: str | os.PathLike,
+    # people's folders are "inside" the class folders (`class/person/picture`) or "outside" (`person/class/picture`)
+    people: str = '',
+    # bytes of a picture -> face, uint8 (48, 48), or `ValueError` where there is none; None: the middle square
+    cut: Callable[[bytes], np.ndarray] | None = None,
 ) -> FaceSet: # classes in alphabetical order; `names` says which file is which
-    """Pictures of single faces in class folders, brought to grey 48 x 48 from their middle square. Unreadable and foreign files are
-    left out, with a warning, and listed with the reason in `skipped`. Raises `FileNotFoundError`, `ValueError`."""
+    """Pictures of single faces in class folders, brought to grey 48 x 48 from their middle square.
+    Unreadable and foreign files are left out, with a warning, and listed with the reason in `skipped`.
+    Raises `FileNotFoundError`, `ValueError`."""
     path = _existing(path)
     if people or cut or path.is_dir(): return _read_tree(path, people, cut)
     return _cached(path, _read_file)
@@ -899,13 +889,14 @@ def load_folder(
 # %% ../nbs/01_data.ipynb #01-097
 def with_subjects(
     faces: FaceSet, # with `names`
-    table: 'str or Path', # CSV with the columns `file` (as in `names`, or its last part) and `subject`
+    table: str | os.PathLike, # CSV with the columns `file` (as in `names`, or its last part) and `subject`
 ) -> FaceSet: # with `subjects`; "?" for pictures that the table does not name
     "Say who is on each picture. Raises `FileNotFoundError`, and `ValueError` naming file, line and reason."
     path = _existing(table)
     with _open(path) as f:
         reader = csv.reader(_lines(f, path))
-        at, who = _columns(next(reader, []), path, ('file', 'subject')), {}
+        at = _columns(next(reader, []), str(path), ('file', 'subject'))
+        who: dict[str, str] = {}
         for line, row in enumerate(reader, 2):
             if not row: continue
             file, subject = (row[o].strip() if o < len(row) else '' for o in at)
@@ -926,12 +917,12 @@ def with_subjects(
 _JAFFE_NAME = re.compile(r'([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+\.tiff?', re.IGNORECASE)
 
 def load_jaffe(
-    path: 'str or Path', # folder or zip with the TIFF files, at any depth
+    path: str | os.PathLike, # folder or zip with the TIFF files, at any depth
     share: float = .6, # side of the square that is cut out, as a share of the picture's side
     middle: float = .54, # height of its middle, as a share of the picture's height
 ) -> FaceSet: # `subjects` holds the two letters of the person
-    """JAFFE by its file names. Other files are left out, with a warning, and listed in `skipped`. Raises `FileNotFoundError`, and
-    `ValueError` where there is no JAFFE picture."""
+    """JAFFE by its file names. Other files are left out, with a warning, and listed in `skipped`.
+    Raises `FileNotFoundError`, and `ValueError` where there is no JAFFE picture."""
     path = _existing(path)
     with _tree(path) as (files, read):
         found = {o: m for o in files if _is_picture(o) and (m := _JAFFE_NAME.fullmatch(PurePosixPath(o).name))}
@@ -939,7 +930,7 @@ def load_jaffe(
     if not names:
         raise ValueError(f'{path}: no readable JAFFE picture (such as KA.AN1.39.tiff) among {len(files)} files')
     skipped = {o: 'not the name of a JAFFE picture' for o in files if o not in found} | failed
-    labels = [EXPRESSIONS.index(JAFFE[found[o][2].upper()]) for o in names]
+    labels = np.array([EXPRESSIONS.index(JAFFE[found[o][2].upper()]) for o in names])
     return FaceSet(images, labels, names=np.array(names), edition='JAFFE',
                    subjects=np.array([found[o][1].upper() for o in names]), skipped=_report(path, skipped))
 
@@ -948,7 +939,7 @@ def _votes(path):
     "`fer2013new.csv` -> (votes uint8 (N, 10), split (N,)). Raises `ValueError` naming file, row and reason."
     with _open(path) as f:
         reader = csv.reader(_lines(f, path))
-        usage, image, *at = _columns(next(reader, []), path, ('Usage', 'Image name', *FERPLUS_COLUMNS))
+        usage, image, *at = _columns(next(reader, []), str(path), ('Usage', 'Image name', *FERPLUS_COLUMNS))
         votes, split = [], []
         for i, row in enumerate(o for o in reader if o):
             try: counts = [int(row[o]) for o in at]
@@ -961,16 +952,16 @@ def _votes(path):
 
 def load_ferplus(
     faces: FaceSet, # all rows of a FER2013 table, in its order
-    path: 'str or Path', # FER+'s `fer2013new.csv`, plain or compressed
+    path: str | os.PathLike, # FER+'s `fer2013new.csv`, plain or compressed
 ) -> FaceSet: # the same faces with `votes`
-    "Join the FER+ votes row by row. Raises `FileNotFoundError`, and `ValueError` where the two files do not fit together."
+    "Join the FER+ votes row by row. Raises `FileNotFoundError`, and `ValueError` where the files do not fit together."
     path = _existing(path)
     votes, split = _votes(path)
     if len(votes) != len(faces): raise ValueError(f'{path}: {len(votes)} rows of votes for {len(faces)} faces')
     if (wrong := np.flatnonzero(split != faces.split)).size:
-        raise ValueError(
-            f'{path}, row {wrong[0]}: its split is {split[wrong[0]]!r} and that of the face {faces.split[wrong[0]]!r}; not in the same order'
-        )
+        i = wrong[0]
+        said = f'its split is {split[i]!r} and that of the face {faces.split[i]!r}'
+        raise ValueError(f'{path}, row {i}: {said}; not in the same order')
     return replace(faces, votes=votes)
 
 # %% ../nbs/01_data.ipynb #01-107
@@ -978,7 +969,8 @@ def ferplus_labels(
     votes: np.ndarray, # (N, 10) vote counts in the order of `FERPLUS_COLUMNS`
     protocol: str = 'majority', # or "argmax"
 ) -> np.ndarray: # int64 (N,), index into `FERPLUS`; -1 = not counted
-    "One FER+ label a face. Rows without votes, or won by `unknown` or `NF`, are not counted. Raises `ValueError` for another protocol."
+    """One FER+ label a face. Rows without votes, or won by `unknown` or `NF`, are not counted.
+    Raises `ValueError` for another protocol."""
     if protocol not in ('majority', 'argmax'):
         raise ValueError(f"protocol {protocol!r} is neither 'majority' nor 'argmax'")
     votes = np.asarray(votes).astype(np.int64)
@@ -990,7 +982,7 @@ def ferplus_labels(
 
 # %% ../nbs/01_data.ipynb #01-110
 def load(
-    source: 'str or Path' = '', # a file or folder of any kind above; "" or "sample" = drawn faces
+    source: str | os.PathLike = '', # a file or folder of any kind above; "" or "sample" = drawn faces
     **options, # passed on to `sample_faces`, `load_jaffe`, `load_folder` or `load_fer2013`
 ) -> FaceSet:
     """Recognise what a source is and load it, with the FER+ votes where `fer2013new.csv` lies beside a FER2013 table.
@@ -1065,11 +1057,9 @@ def describe(
             for o in splits
             if train and o != train
         },
-        ferplus={}
-        if faces.votes is None
-        else {
-            o: {k: int((ferplus_labels(p.votes, k) >= 0).sum()) for k in ('majority', 'argmax')}
-            for o, p in parts.items()
+        ferplus={} if faces.votes is None else {
+            o: {k: int((ferplus_labels(faces.votes[faces.split == o], k) >= 0).sum()) for k in ('majority', 'argmax')}
+            for o in splits
         },
         skipped=len(faces.skipped),
     )

@@ -7,7 +7,10 @@ __all__ = ['EXPRESSIONS', 'FER2013_CSV', 'FERPLUS', 'FERPLUS_COLUMNS', 'JAFFE', 
            'canonical', 'remap']
 
 # %% ../nbs/00_labels.ipynb #00-003
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 # %% ../nbs/00_labels.ipynb #00-006
 #: The seven expressions, in the order used everywhere inside the library.
@@ -45,11 +48,11 @@ FERPLUS_TO_EXPRESSION = {o: canonical(o) if canonical(o) in EXPRESSIONS else Non
 
 # %% ../nbs/00_labels.ipynb #00-016
 def remap(
-    labels: 'array of int', # numbers that index `source`, any shape; -1 stays -1
-    source: 'sequence of str', # class names in the order the numbers mean now
-    target: 'sequence of str', # class names in the order they shall mean
+    labels: ArrayLike, # numbers that index `source`, any shape; -1 stays -1
+    source: Sequence[str], # class names in the order the numbers mean now
+    target: Sequence[str], # class names in the order they shall mean
 ) -> np.ndarray: # int64, the shape of `labels`; -1 where `target` has no such class
-    "Translate label numbers from one class order to another, by name. Raises `ValueError` for a number outside `source`."
+    "Translate label numbers from one class order to another, by name. A number outside `source` raises `ValueError`."
     labels = np.asarray(labels, dtype=np.int64)
     names = [canonical(o) for o in target]
     table = [names.index(canonical(o)) if canonical(o) in names else -1 for o in source] + [-1]
