@@ -1,0 +1,146 @@
+"""Live views end when they should, whatever the source does, and keep no more than the newest frame."""
+
+import gc
+import threading
+import time
+import tracemalloc
+from itertools import count
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_nb.detection import read_image
+from fer_nb.frames import frames
+from fer_nb.recognition import Recognizer
+from fer_nb.webcam import Live, LiveView, _after_cell, paced, stop_all
+
+
+@pytest.fixture(scope='module')
+def recognizer() -> Recognizer:
+    return Recognizer('s', detector='haar')
+
+
+@pytest.fixture(scope='module')
+def face(photos) -> np.ndarray:
+    "A small frame with one face in it."
+    return cv2.resize(read_image(photos[0])[40:440, 60:460], (160, 160), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture
+def endless(face):
+    "A function that makes frames without end; after five of them they may hang."
+
+    def stream(hang: threading.Event | None = None):
+        for i in count():
+            if hang and i == 5: hang.wait()
+            yield i / 30, face.copy()
+
+    return stream
+
+
+def until(true, seconds=20.0):
+    "Wait until something is true, or fail."
+    end = time.time() + seconds
+    while not true():
+        assert time.time() < end, 'it did not happen in time'
+        time.sleep(0.005)
+
+
+def hide(view):
+    view.panel._view_count = 1
+    view.panel._view_count = 0
+
+
+def interrupt_cell(view):
+    _after_cell(SimpleNamespace(error_in_exec=KeyboardInterrupt()))
+
+
+STOPS = {
+    'by hand': (Live, Live.stop),
+    'another view of the source': (Live, lambda view: Live(view.source, view.recognizer)),
+    'end of a with block': (Live, lambda view: view.__exit__()),
+    'all views': (Live, lambda view: stop_all()),
+    'an interrupted cell': (Live, interrupt_cell),
+    'panel closed': (LiveView, LiveView.close),
+    'widget closed': (LiveView, lambda view: view.panel.close()),
+    'panel out of sight': (LiveView, hide),
+    'another panel of the source': (LiveView, lambda view: LiveView(view.source, view.recognizer)),
+}
+
+
+@pytest.mark.parametrize('kind, stop', STOPS.values(), ids=list(STOPS))
+def test_stopping_ends_the_thread_and_closes_the_source(kind, stop, endless, recognizer):
+    view = kind(endless(), recognizer).start()
+    watch = view.watch
+    until(lambda: view.count > 2)
+    stop(view)
+    watch.join(5)
+    assert not view.running and not watch.is_alive()
+    assert next(watch.film, None) is None
+
+
+def test_stops_by_itself_after_its_limit(endless, recognizer):
+    view = Live(endless(), recognizer, limit=0.3).start()
+    watch = view.watch
+    until(lambda: not view.running)
+    watch.join(5)
+    assert not watch.is_alive() and next(watch.film, None) is None
+    assert view.message.startswith('Stopped after')
+
+
+class Slow(Live):
+    "Takes its time to tell the end."
+
+    told = None
+
+    def changed(self):
+        if not self.running: time.sleep(0.3)
+        self.told = self.state
+
+
+@pytest.mark.parametrize('n, limit, end', [(10, 60, 'ended'), (0, 60, 'error'), (None, 0.2, 'off')])
+def test_wait_returns_only_when_the_end_was_told(n, limit, end, face, endless, recognizer):
+    source = endless() if n is None else [(i / 30, face) for i in range(n)]
+    view = Slow(source, recognizer, realtime=False, limit=limit).start()
+    until(lambda: not view.running)
+    assert view.wait().told == end
+
+
+def test_a_source_that_hangs_holds_nobody_up(endless, recognizer):
+    hang = threading.Event()
+    view = Live(endless(hang), recognizer, timeout=60).start()
+    until(lambda: view.count == 5)
+    watch, start = view.watch, time.time()
+    view.stop()
+    assert time.time() - start < 5
+    assert (view.state, view.running) == ('off', False)
+    hang.set()  # it goes on, but nobody listens any more
+    watch.join(5)
+    assert (view.state, view.count, watch.is_alive()) == ('off', 5, False)
+
+
+def test_memory_does_not_grow_with_the_frames(endless, recognizer):
+    def held(view, n):
+        "MB that Python holds when a view has seen n frames."
+        until(lambda: view.count >= n, 60)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / 1e6
+
+    tracemalloc.start()
+    try:
+        with Live(endless(), recognizer, realtime=False, detect_every=0.5) as view:
+            before, after = held(view, 100), held(view, 400)
+    finally: tracemalloc.stop()
+    # 300 frames of this size would be 23 MB
+    assert after - before < 2
+
+
+def test_late_frames_are_left_out_but_not_all_of_them():
+    shown = []
+    with frames([(i / 10, np.full((2, 2), i, np.uint8)) for i in range(12)]) as film:
+        for _, rgb in paced(film, time.sleep):
+            shown.append(int(rgb[0, 0, 0]))
+            time.sleep(0.3)
+    assert shown[0] == 0 and 2 <= len(shown) <= 6
