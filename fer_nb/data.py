@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'ROLES', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_FILE', 'MAX_ARCHIVE', 'OFFICIAL', 'image_groups', 'FaceSet',
-           'sample_faces', 'face_grid', 'sample_scene', 'picture_size', 'cache_folder', 'load_fer2013', 'load_folder',
-           'with_subjects', 'load_jaffe', 'load_ferplus', 'ferplus_labels', 'load', 'Description', 'describe']
+           'sample_faces', 'face_grid', 'sample_scene', 'picture_size', 'still_png', 'cache_folder', 'load_fer2013',
+           'load_folder', 'with_subjects', 'load_jaffe', 'load_ferplus', 'ferplus_labels', 'load', 'Description',
+           'describe']
 
 # %% ../nbs/01_data.ipynb #01-004
 import bz2
@@ -614,6 +615,18 @@ def picture_size(
         raise ValueError('the header of the picture is damaged or cut off') from None
     raise ValueError('not a JPEG, PNG, BMP, TIFF or WebP picture')
 
+# %% ../nbs/01_data.ipynb #fd26d80a
+def still_png(
+    data: bytes, # a PNG file
+) -> bytes:
+    "The PNG without the chunks of an animation (acTL, fcTL, fdAT): what a program shows that knows no animations."
+    kept, at, name = [data[:8]], 8, b''
+    while at + 8 <= len(data) and name != b'IEND':
+        length, name = struct.unpack_from('>I4s', data, at)
+        if name not in (b'acTL', b'fcTL', b'fdAT'): kept.append(data[at:at + 12 + length])
+        at += 12 + length
+    return b''.join(kept)
+
 # %% ../nbs/01_data.ipynb #01-065
 MAX_PIXELS = 1 << 26   #: largest picture that is decoded (67 megapixels)
 MAX_FILE = 1 << 26     #: largest picture file that is read, in bytes
@@ -628,6 +641,7 @@ def _grey(
     if data[:2] == b'\xff\xd8' and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
         raise ValueError('the JPEG is cut off')
     if data[:4] == b'\x89PNG' and b'IEND' not in data[-64:]: raise ValueError('the PNG is cut off')
+    if data[:4] == b'\x89PNG': data = still_png(data)
     try: grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     except cv2.error as e: raise ValueError(f'cannot be decoded: {e.err}') from None
     if grey is None: raise ValueError('cannot be decoded')
@@ -735,6 +749,7 @@ def _read_pictures(
             sizes.add(picture_size(data))
     return done, images[:len(done)], sizes, failed
 
+# %% ../nbs/01_data.ipynb #10348804
 def _empty_folders(path):
     "Folders without any file in them, as {name: reason}: a class that somebody meant to fill."
     if not path.is_dir(): return {}

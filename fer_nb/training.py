@@ -269,7 +269,7 @@ def load_teachers(paths, # `.keras` files
 # %% ../nbs/03_training.ipynb #24a8d2e5
 def keras_reason(path, # a `.keras` file
                  error:Exception) -> str: # what Keras raised when it was to load it
-    "Why a network cannot be loaded, in one line: the innermost reason, and which Keras wrote the file if it was another one."
+    "Why a network cannot be loaded: the innermost reason, and the Keras that wrote the file if it was another one."
     import keras
     reason = ' '.join(str(error).split('Exception encountered: ')[-1].split()) or type(error).__name__
     try:
@@ -343,7 +343,7 @@ def trainer(network, # a Keras model, logits or a dict of them
             # 0 in the calm last epochs
             self.lively = self.add_weight(name='lively', shape=(), initializer='ones', trainable=False)
             self.accuracy = keras.metrics.Mean(name='accuracy')
-            self.side, self.quick = 0, forward(network)
+            self.side, self.quick, self.built = 0, forward(network), True  # all variables are there
         def call(self, batch, training=False):
             x = augment(batch['image'], recipe, self.seed, recipe.erase * self.lively)
             shares = [ops.one_hot(batch['label'], len(class_weights)), batch['votes'], batch['taught']]
@@ -712,7 +712,6 @@ def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
     trained.compile(
         optimizer=optimizer(recipe, len(data) * recipe.epochs, groups), jit_compile=False if tensorflow else 'auto'
     )
-    trained(data[0][0])
     trained.optimizer.build(trained.trainable_variables)
     trained.seed.state.assign(keras.random.SeedGenerator(recipe.seed).state)
     return trained
@@ -773,8 +772,10 @@ def finish(trained, recipe, train, history, out, network=None):
     "The averaged network in 32-bit floats with fresh batch-norm statistics, written to `model.keras`."
     if (best := out / 'best.npz').exists(): load_checkpoint(best, trained)
     average_weights(trained)
-    final = network or build(recipe.network, recipe.ferplus and train.votes is not None)
-    if final is not trained.network: final.set_weights(trained.network.get_weights())
+    final = network or trained.network
+    if not network and recipe.precision != 'float32':
+        final = build(recipe.network, recipe.ferplus and train.votes is not None)
+        final.set_weights(trained.network.get_weights())
     estimate_bn(final, train.images)
     write_atomically(out / 'model.keras', lambda part: save_keras(final, part))
     write_atomically(out / 'curves.png', plot_history(history).savefig)
