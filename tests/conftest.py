@@ -1,5 +1,6 @@
 """What several tests share: pictures in the public domain, synthetic faces, a shell for the installed command."""
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# A job that a shell starts in the background ignores Ctrl-C, and so does all that it starts; some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')

@@ -153,17 +153,17 @@ def detector() -> str:
     return 'auto' if os.environ.get('FER_NB_YUNET') else 'haar'
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def lab(tmp_path_factory, out, root, detector):
-    "JupyterLab over copies of notebooks."
+    "JupyterLab over copies of notebooks; Ctrl-C ends it in the end."
     server = start_lab(tmp_path_factory.mktemp('lab'), out / 'lab.log', root, detector)
     yield server
     server.ends_by_ctrl_c()
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def app(tmp_path_factory, out, root):
-    "The web app."
+    "The web app; Ctrl-C ends it in the end."
     server = start_app(tmp_path_factory.mktemp('app'), out / 'app.log', root)
     yield server
     server.ends_by_ctrl_c()

@@ -34,7 +34,7 @@ def browser_with(args, name):
 
 def visit(page, address):
     page.goto(address)
-    appears(page, 'the upload panel', page.locator('.fer-upload'))
+    appears(page, 'the upload panel', page.locator('.fer-upload .fer-zone'))
     expect(page.locator('#rendered_cells'), 'the page stays hidden').to_be_visible()
 
 

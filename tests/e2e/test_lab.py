@@ -91,7 +91,7 @@ def memory(kernel: psutil.Process, tools) -> tuple[float, float]:
 def test_upload(page, lab, visitors, look):
     open_notebook(page, lab, '08_upload.ipynb')
     run_all(page)
-    scope = page.locator('.jp-OutputArea-output', has=page.locator('.fer-upload')).last
+    scope = page.locator('.jp-OutputArea-output', has=page.locator('.fer-upload .fer-zone')).last
     appears(page, 'the upload panel', scope)
     scope.scroll_into_view_if_needed()
     upload(scope, visitors, look, 'lab')
