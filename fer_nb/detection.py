@@ -20,7 +20,6 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -68,8 +67,9 @@ def _jpeg(data):
         if data[at] != 0xFF: raise ImageError('its segments are damaged')
         mark = data[at + 1]
         end = mark == 0xD9
-        if mark == 0xFF: at += 1; continue
-        if mark == 1 or 0xD0 <= mark <= 0xD9: at += 2; continue
+        if mark == 0xFF or mark == 1 or 0xD0 <= mark <= 0xD9:
+            at += 1 if mark == 0xFF else 2
+            continue
         length, = struct.unpack_from('>H', data, at + 2)
         if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):
             shape, parts = struct.unpack_from('>HH', data, at + 5), data[at + 9]
@@ -182,7 +182,7 @@ def _upright(a, turn):
     if turn in (3, 4, 7, 8): a = a[::-1]
     return a
 
-def _decode(data, max_pixels):
+def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int]]:
     "The bytes of an image file -> RGB array and the (width, height) the image really has."
     head = read_header(data)
     pixels = head.width*head.height
@@ -193,6 +193,9 @@ def _decode(data, max_pixels):
     if not head.complete: raise ImageError(f'the {head.kind} file is truncated: its end is missing')
     flags = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR if head.kind == 'JPEG' else cv2.IMREAD_UNCHANGED
     if flags != cv2.IMREAD_UNCHANGED: flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    if head.kind == 'PNG' and re.search(b'acTL|fcTL|fdAT', data):
+        from fer_nb.data import still_png
+        data = still_png(data)
     try: a = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error: a = None
     if a is None: raise ImageError(f'the {head.kind} data is damaged or truncated')
@@ -322,7 +325,7 @@ def distinct(
     most: float=.6,  # share of the smaller box that two faces may have in common
 ) -> list: # of `Detection`, the best first
     "Every face once: of boxes that mostly cover each other only the best."
-    kept = []
+    kept: list[Detection] = []
     for d in sorted(found, key=lambda d: -d.score):
         if all(_shared(d.box, k.box) <= most for k in kept): kept.append(d)
     return kept
@@ -376,10 +379,14 @@ class Detector:
     name = ''
     rough = False # may the image be made smaller without averaging exactly?
     def __init__(self,
-        size,        # pixels of the longer side at which faces are searched: (at least, at most), in between half of the image's
+        # pixels of the longer side at which faces are searched: (at least, at most), in between half of the image's
+        size: tuple,
         tiles: int=0 # search in up to so many tiles as well; True = `MAX_TILES`
     ):
         self.size, self.tiles, self.tools = size, MAX_TILES if tiles is True else int(tiles), Tools(self._make)
+
+    def _make(self): raise NotImplementedError
+    def _find(self, rgb) -> list: raise NotImplementedError
 
     def detect(self,
         rgb: np.ndarray, # uint8 (H, W, 3), or anything else that `to_rgb` takes
@@ -419,7 +426,8 @@ class HaarDetector(Detector):
         super().__init__((size, size), tiles)
         self.min_face, self.step, self.windows = min_face, step, windows
 
-    def _make(self): return cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, 'haarcascade_frontalface_alt2.xml'))
+    def _make(self):
+        return cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, 'haarcascade_frontalface_alt2.xml'))
 
     def _find(self, rgb):
         least = max(20, round(self.min_face*max(rgb.shape)))
@@ -446,12 +454,19 @@ def _closer(cascade, gray, box, windows):
 #: The sha256 of `face_detection_yunet_2023mar.onnx` of the OpenCV Zoo, the file this project was tested with.
 YUNET_SHA256 = '8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4'
 
+def _plausible(box, w, h):
+    "A box with an area, not far larger than the image, its middle in it; YuNet now and then answers with others."
+    x, y, wide, high = box
+    return 1 <= wide <= 2*max(w, h) and 1 <= high <= 2*max(w, h) and 0 <= x + wide/2 <= w and 0 <= y + high/2 <= h
+
+# %% ../nbs/06_detection.ipynb #79487b11
 class YuNetDetector(Detector):
     "YuNet by OpenCV's `FaceDetectorYN`. Raises `ValueError` where the file is not one."
     name, rough = 'yunet', True
     def __init__(self,
-        path,                   # the ONNX file
-        size: tuple=(416, 640), # pixels of the longer side at which faces are searched: at least, at most; in between half of the image's
+        path: str|os.PathLike,  # the ONNX file
+        # pixels of the longer side at which faces are searched: at least, at most; in between half of the image's
+        size: int|tuple=(416, 640),
         min_score: float=.7,    # faces with a lower score are dropped
         tiles: int=0,           # search in up to so many tiles as well; True = `MAX_TILES`
     ):
@@ -459,16 +474,17 @@ class YuNetDetector(Detector):
         self.path, self.min_score = os.fspath(path), min_score
         try: self.model = np.fromfile(self.path, np.uint8)
         except OSError as e: raise ValueError(f'{path}: the YuNet file cannot be read ({e.strerror})') from None
-        self.sha256 = hashlib.sha256(self.model).hexdigest()
-        try:
-            self._find(np.zeros((64, 64, 3), np.uint8))
+        self.sha256 = hashlib.sha256(self.model.tobytes()).hexdigest()
+        try: self._find(np.zeros((64, 64, 3), np.uint8))
         except cv2.error:
             raise ValueError(
                 f'{path}: not a YuNet detector that OpenCV can use (sha256 {self.sha256[:12]}..., '
                 f'expected {YUNET_SHA256[:12]}...)'
             ) from None
 
-    def _make(self): return cv2.FaceDetectorYN.create('onnx', self.model, np.empty(0, np.uint8), (320, 320), self.min_score, .3, 5000)
+    def _make(self):
+        none = np.empty(0, np.uint8)
+        return cv2.FaceDetectorYN.create('onnx', self.model, none, (320, 320), self.min_score, .3, 5000)
 
     def _find(self, rgb):
         h, w = rgb.shape[:2]
@@ -479,11 +495,6 @@ class YuNetDetector(Detector):
             rows = net.detect(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
         rows = [] if rows is None else [row for row in rows.tolist() if _plausible(row[:4], w, h)]
         return [Detection(tuple(row[:4]), row[14], tuple(zip(row[4:14:2], row[5:14:2]))) for row in rows]
-
-def _plausible(box, w, h):
-    "A box with an area, whose middle lies in the image, and which is not far larger than that; YuNet now and then answers with others."
-    x, y, wide, high = box
-    return 1 <= wide <= 2*max(w, h) and 1 <= high <= 2*max(w, h) and 0 <= x + wide/2 <= w and 0 <= y + high/2 <= h
 
 # %% ../nbs/06_detection.ipynb #06-062
 #: The file in the OpenCV Zoo. The address names its main branch; the sha256 says which of its versions it must be.
@@ -546,11 +557,12 @@ def _sha256(data): return hashlib.sha256(data).hexdigest()
 
 # %% ../nbs/06_detection.ipynb #06-068
 def load_detector(
-    kind: str='auto', # "haar", "yunet", the path of YuNet's file, or "auto": YuNet if its file is known, else Haar; a `Detector` is given back as it is
-    tiles: int=0,     # search in up to so many tiles as well, for small faces in large images; True = `MAX_TILES`
+    # "haar", "yunet", the path of YuNet's file, or "auto": YuNet if its file is known, else Haar; or a `Detector`
+    kind: str|os.PathLike|Detector='auto',
+    tiles: int=0, # search in up to so many tiles as well, for small faces in large images; True = `MAX_TILES`
 ) -> Detector:
-    """A detector by name. YuNet's file is the one named by `FER_NB_YUNET`, else the one that `fetch_yunet` brought. Nothing is
-    ever downloaded here. Raises `ValueError` where the file is missing or wrong."""
+    """A detector by name; a `Detector` is given back as it is. YuNet's file is the one named by `FER_NB_YUNET`,
+    else the one that `fetch_yunet` brought; nothing is downloaded. Raises `ValueError` for a missing or wrong file."""
     if isinstance(kind, Detector): return kind
     if kind not in ('auto', 'haar', 'yunet'): return YuNetDetector(kind, tiles=tiles)
     file = os.environ.get('FER_NB_YUNET') or yunet_path().is_file() and yunet_path()
@@ -582,7 +594,7 @@ def matches(
     for box in found:
         best = max(left, key=lambda i: overlap(box, left[i]), default=None)
         if best is not None and overlap(box, left[best]) < least: best = None
-        left.pop(best, None)
+        if best is not None: del left[best]
         answer.append(best)
     return answer
 
@@ -652,7 +664,8 @@ def frame_relation(
         side = image.shape[0]*zoom
         border = round(pad*side)
         large = cv2.copyMakeBorder(
-            cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC), *[border] * 4, cv2.BORDER_REPLICATE
+            cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC), border, border, border, border,
+            cv2.BORDER_REPLICATE,
         )
         for x, y, w, h in [d.box for d in detector.detect(to_rgb(large))[:1]]:
             if w > .4*side: rows.append((side/w - 1, (border + side/2 - y - h/2)/side))

@@ -26,7 +26,7 @@ from .detection import MAX_PIXELS, ImageError, image_name, to_rgb
 
 # %% ../nbs/06a_frames.ipynb #06-008
 class FrameError(ValueError):
-    "A film, camera or stream that cannot be read, or a film that cannot be written; the message names it and the reason."
+    "A film, camera or stream that cannot be read, or a film that cannot be written; the message says which, and why."
 
 @dataclass
 class StreamInfo:
@@ -128,7 +128,7 @@ def _new_film(part, width, height, quality, codec):
     return film, stream
 
 def _picture(rgb, stream):
-    "An array as a frame in the size and the colours of a film; an odd size is filled up by repeating the last row or column."
+    "An array as a frame in the size and the colours of a film; an odd size is filled up with the last row or column."
     rgb = to_rgb(np.asarray(rgb))
     down, right = stream.height - rgb.shape[0], stream.width - rgb.shape[1]
     if down not in (0, 1) or right not in (0, 1):
@@ -185,7 +185,8 @@ class FilmWriter(_Part):
         quality: int=23,  # 0 (largest file) to 51 (worst picture): x264's "constant rate factor"
         codec: str|None=None, # FFmpeg's name of an encoder; None: the best there is
     ):
-        self.path, self.frames, self.last, self._ticks, self._film = Path(path), 0, None, -1, None
+        self.path, self.frames, self._ticks, self._film = Path(path), 0, -1, None
+        self.last: float|None = None
         self.part = self.path.with_name(self.path.name + '.part')
         _check_target(self.path, self.part, width, height)
         try: self._film, self._stream = _new_film(self.part, width, height, quality, codec)
@@ -213,7 +214,8 @@ class FilmWriter(_Part):
 
 # %% ../nbs/06a_frames.ipynb #06-029
 def _rising(pairs, step, problems):
-    "Pairs of (seconds or None, anything), with times that are there and rise. `step`: seconds between two frames, where that must be guessed."
+    """Pairs of (seconds or None, anything), with times that are there and rise.
+    `step`: seconds between two frames, where that must be guessed."""
     last, shift, missing = None, 0., False
     for t, thing in pairs:
         known = t is not None and math.isfinite(t)
@@ -259,7 +261,9 @@ def _within(seconds, f, what):
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
-    if thread.is_alive(): late.set(); raise FrameError(f'{what} within {seconds:g} s')
+    if thread.is_alive():
+        late.set()
+        raise FrameError(f'{what} within {seconds:g} s')
     if answer[1]: raise answer[1]
     return answer[0]
 
@@ -364,32 +368,37 @@ def _origin(container):
     return container.start_time/1e6 if runs_on and container.start_time else 0.
 
 # %% ../nbs/06a_frames.ipynb #06-045
+#: Formats of streams that carry no times.
+_TIMELESS = ('mpjpeg', 'mjpeg', 'jpeg_pipe', 'h264', 'hevc')
+
+def _set_up(stream, live):
+    "Set up the decoder of a stream; the width of its pixels as a share of their height."
+    stream.thread_type = 'SLICE' if live else 'AUTO'
+    stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
+    stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if .25 <= aspect <= 4 else 1
+
+# %% ../nbs/06a_frames.ipynb #694f89fd
 class _Film:
     "A film or a stream of PyAV: pairs of (seconds, frame), and how to make RGB of a frame."
     def __init__(self, source, name, timeout, start=0., own=False):
-        self.problems, self.source, self.timeout, self.start, self.end, self.count = (
-            Problems(), source, timeout, start, 0.0, 0,
-        )
+        self.problems, self.source, self.timeout, self.start = Problems(), source, timeout, start
+        self.end, self.count = 0., 0
         self.own, self.container = own, None  # own: `source` is a file that was opened here
         try: self._begin(source, name, timeout)
-        except BaseException: self.close(); raise
+        except BaseException:
+            self.close()
+            raise
 
     def _begin(self, source, name, timeout):
         matrices = _matrices(source) if hasattr(source, 'seek') else {}
         self.container = _open_film(source, timeout)
         self.stream = stream = _stream(self.container)
         self.info, self.sure = _film_info(self.container, stream, name, source if isinstance(source, str) else '')
-        stream.thread_type, stream.codec_context.thread_count = (
-            'SLICE' if self.info.live else 'AUTO', min(4, os.cpu_count() or 1),
-        )
-        stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
-        self.matrix = matrices.get(stream.id)
-        aspect = float(stream.sample_aspect_ratio or 1)
-        self.aspect, self.scaler = aspect if .25 <= aspect <= 4 else 1, _av().video.reformatter.VideoReformatter()
-        # they carry no times
-        self.by_clock = self.info.live and self.container.format.name in (
-            'mpjpeg', 'mjpeg', 'jpeg_pipe', 'h264', 'hevc',
-        )
+        self.aspect, self.matrix = _set_up(stream, self.info.live), matrices.get(stream.id)
+        self.scaler = _av().video.reformatter.VideoReformatter()
+        self.by_clock = self.info.live and self.container.format.name in _TIMELESS
         self.origin = time.monotonic() if self.by_clock else None if self.info.live else _origin(self.container)
 
     def _time(self, x):
@@ -443,15 +452,15 @@ def _decoded(film):
     if failed: yield from _decode(film)
     _check_end(film)
 
+# %% ../nbs/06a_frames.ipynb #c6cf6013
 def _check_end(film):
     "Report a film that has less than it promised."
     info, promised = film.info, 0 if film.start else film.stream.frames
     if info.live or not info.duration or not film.count: return
     missing = info.duration - film.end > (.1 if film.sure else 2) + 1.5/(info.fps or 25)
     if missing and not (promised and film.count >= promised):
-        film.problems.append(
-            f'it ends after {f"{film.count} of {promised} frames, " if promised else ""}{film.end:.2f} of {info.duration:.2f} s: the rest is missing'
-        )
+        counted = f'{film.count} of {promised} frames, ' if promised else ''
+        film.problems.append(f'it ends after {counted}{film.end:.2f} of {info.duration:.2f} s: the rest is missing')
 
 # %% ../nbs/06a_frames.ipynb #06-047
 def _from(film, start):
@@ -515,7 +524,9 @@ class _Camera:
         begin, last, patience = None, time.monotonic(), self.timeout
         while time.monotonic() - last < patience:
             arrived, bgr = self.capture.read()
-            if not arrived: time.sleep(.01); continue
+            if not arrived:
+                time.sleep(.01)
+                continue
             last, patience = time.monotonic(), self.patience
             begin = begin or last
             yield last - begin, bgr
@@ -528,11 +539,10 @@ class _Camera:
 
 # %% ../nbs/06a_frames.ipynb #06-055
 class _Newest:
-    "Reads a live source in a thread and gives the newest of its pairs; the thread alone touches the source, and closes it."
+    "Reads a live source in a thread and gives its newest pairs; the thread alone touches the source, and closes it."
     def __init__(self, source, timeout):
-        self.source, self.timeout, self.dropped, self.pair, self.over, self.error = (
-            source, timeout, 0, None, False, None,
-        )
+        self.source, self.timeout, self.dropped = source, timeout, 0
+        self.pair, self.over, self.error = None, False, None
         self.change = threading.Condition()
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
@@ -546,10 +556,14 @@ class _Newest:
                     self.pair = pair
                     self.change.notify()
         except Exception as e: self.error = e
-        finally: self.source.close(); self._stop()
+        finally:
+            self.source.close()
+            self._stop()
 
     def _stop(self):
-        with self.change: self.over = True; self.change.notify()
+        with self.change:
+            self.over = True
+            self.change.notify()
 
     def __iter__(self):
         while True:
@@ -561,7 +575,9 @@ class _Newest:
             yield pair
         if self.error: raise self.error
 
-    def close(self): self._stop(); self.thread.join(1)
+    def close(self):
+        self._stop()
+        self.thread.join(1)
 
 # %% ../nbs/06a_frames.ipynb #06-058
 class _Arrays:
@@ -595,7 +611,9 @@ def _steps(source, pairs, start, stop):
         if t < start - 1e-6: continue
         wanted = True
         try: rgb = source.rgb(thing)
-        except (ImageError, MemoryError) as e: problems.add(f'the frame at {t:.3f} s: {e}'); continue
+        except (ImageError, MemoryError) as e:
+            problems.add(f'the frame at {t:.3f} s: {e}')
+            continue
         given = True
         yield t, rgb
     if wanted > given or not seen: raise FrameError(problems[0] if problems else 'it has no frames')
@@ -609,11 +627,15 @@ class Frames:
         self._newest = _Newest(source, source.timeout + 1) if source.info.live else None
         self._steps, self._open = _steps(source, self._newest or source, start, stop), True
         try: self._first = next(self._steps, None)
-        except BaseException: self.close(); raise
+        except BaseException:
+            self.close()
+            raise
         if self._first: self.info.height, self.info.width = self._first[1].shape[:2]
 
     @property
-    def dropped(self) -> int: return self._newest.dropped if self._newest else 0  # frames of a live source that were too old when asked for
+    def dropped(self) -> int:
+        "Frames of a live source that were too old when asked for."
+        return self._newest.dropped if self._newest else 0
 
     def __iter__(self): return self
     def __next__(self):
@@ -621,7 +643,9 @@ class Frames:
             if not self._open: raise StopIteration
             first, self._first = self._first, None
             try: return first or next(self._steps)
-            except BaseException: self._release(); raise
+            except BaseException:
+                self._release()
+                raise
 
     def _release(self):
         self._open, self._first = False, None
@@ -654,13 +678,17 @@ def _source(source, name, timeout, start, fps, size):
     if isinstance(source, (str, os.PathLike)): return _Film(_open_file(source), name, timeout, start, own=True)
     if isinstance(source, (bytes, bytearray, memoryview)): return _Film(BytesIO(source), name, timeout, start)
     if hasattr(source, 'read'): return _Film(source, name, timeout, start)
-    if isinstance(source, np.ndarray) and (source.ndim not in (3, 4) or source.ndim == 3 and source.shape[2] in (1, 3, 4)):
+    single = isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[2] in (1, 3, 4)
+    if single or isinstance(source, np.ndarray) and source.ndim not in (3, 4):
         raise FrameError(f'an array of shape {source.shape} is not a series of pictures; put a single one into a list')
     if hasattr(source, '__iter__') and not isinstance(source, dict): return _Arrays(source, name, fps)
     raise FrameError("it is not a path, a camera's number, an address or a series of arrays")
 
+# %% ../nbs/06a_frames.ipynb #aebe0ee0
 def frames(
-    source,             # path (or bytes, or binary file) of a film; number of a camera; "rtsp://", "http://" ... address; arrays, or pairs of (seconds, array)
+    # path (or bytes, or binary file) of a film; number of a camera; "rtsp://", "http://" ... address;
+    # arrays, or pairs of (seconds, array)
+    source,
     timeout: float=10., # seconds to wait for a camera or a stream, when it is opened and for each frame
     start: float=0.,    # seconds: frames before are left out
     stop: float|None=None, # seconds: this frame and later ones are left out
@@ -669,13 +697,9 @@ def frames(
 ) -> Frames:
     "Frames with their times from anywhere. Raises `FrameError`, which names the source and the reason."
     if isinstance(source, Frames): return source
-    name = (
-        f'camera {source}'
-        if _is_number(source)
-        else _public(source)
-        if isinstance(source, str) and '://' in source
-        else image_name(source)
-    )
+    if _is_number(source): name = f'camera {source}'
+    elif isinstance(source, str) and '://' in source: name = _public(source)
+    else: name = image_name(source)
     try:
         if not (timeout > 0 and start >= 0 and fps > 0 and (stop is None or stop > start)):
             raise FrameError('timeout and fps must be over 0, and stop later than start')

@@ -8,6 +8,7 @@ __all__ = ['STATE', 'COAST', 'REACH', 'closeness', 'assign', 'Track', 'gains', '
 
 # %% ../nbs/06b_tracking.ipynb #06-004
 import math
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +139,8 @@ def matched(
     time: float,       # seconds
     smooth: float,     # seconds over which boxes are smoothed
 ) -> np.ndarray: # of `STATE`
-    "The faces after an update: those that were known, and new ones for the detections that fit none. New ones that are missed are dropped."
+    """The faces after an update: those that were known, and new ones for the detections that fit none.
+    New ones that are missed are dropped."""
     rows, columns = assign(fits(known, found, time))
     states = known.copy()
     states['missed'] += 1
@@ -160,8 +162,36 @@ def tracks(
             for (i, score, born, seen, marks), (x, y, w, h) in rows]
 
 # %% ../nbs/06b_tracking.ipynb #06-030
-class Tracker:
-    "Follows the faces of one stream by their detections. Times are those of the stream, in seconds. Raises `ValueError` for impossible settings."
+class _Known:
+    "The faces of a stream that are known, and the clock by which they are followed."
+    forget: float
+    confirm: int
+    hold: float
+    smooth: float
+    ids = 0  # numbers given out so far
+
+    def reset(self) -> None:
+        "Forget all faces; the next ones get new numbers."
+        self.states, self.time, self.size = np.zeros(0, STATE), -math.inf, None
+
+    def _step(self, time, detections, size):
+        confirm = 1 if time - self.time > self.forget else self.confirm
+        known = self.states[time - self.states['seen'] <= self.forget]
+        self.states = matched(known, _states(time, detections), time, self.smooth)
+        self.time, self.size = time, size or self.size
+        new = np.flatnonzero((self.states['id'] < 0) & (self.states['count'] >= confirm))
+        self.states['id'][new], self.ids = self.ids + np.arange(len(new)), self.ids + len(new)
+
+    def predict(self, time: float) -> list: # of `Track`
+        "The faces to be shown at a time after the last update, where they should be by then."
+        s, unseen = self.states, time - self.states['seen']
+        s = s[(s['id'] >= 0) & (unseen <= self.forget) & ((s['missed'] <= 1) | (unseen <= self.hold))]
+        return tracks(s, moved(s, time), self.size or (math.inf, math.inf))
+
+# %% ../nbs/06b_tracking.ipynb #ad76b2b2
+class Tracker(_Known):
+    """Follows the faces of one stream by their detections. Times are those of the stream, in seconds.
+    Raises `ValueError` for impossible settings."""
     def __init__(self,
         forget: float=1., # a face that was not seen for so long is gone; if it comes back it is a new one
         confirm: int=2,   # detections in a row after which a new face counts
@@ -173,36 +203,18 @@ class Tracker:
                 f'forget, hold and smooth must be at least 0, confirm at least 1; not {(forget, hold, smooth, confirm)}'
             )
         self.forget, self.confirm, self.hold, self.smooth = forget, confirm, hold, smooth
-        self.ids = 0
         self.reset()
 
-    def reset(self):
-        "Forget all faces; the next ones get new numbers."
-        self.states, self.time, self.size = np.zeros(0, STATE), -math.inf, None
-
     def update(self,
-        time: float, # seconds; an update that comes late is ignored, a jump back by more than `forget` makes all faces new
-        detections,  # of `Detection`, all faces found in this picture
+        time: float, # seconds; one that comes late is ignored, a jump back by more than `forget` makes all faces new
+        detections: list, # of `Detection`, all faces found in this picture
         size: tuple|None=None, # (width, height) of the picture, to see which faces left it
     ) -> list: # of `Track`, those to be shown, in the order of their ids
         "Take in what was found in one picture. Raises `ValueError` for a time that is not a finite number."
         if not math.isfinite(time): raise ValueError(f'not a time: {time!r}')
         if time < self.time - self.forget: self.reset()
-        if time > self.time:
-            confirm = 1 if time - self.time > self.forget else self.confirm
-            known = self.states[time - self.states['seen'] <= self.forget]
-            self.states, self.time, self.size = (
-                matched(known, _states(time, detections), time, self.smooth), time, size or self.size,
-            )
-            new = np.flatnonzero((self.states['id'] < 0) & (self.states['count'] >= confirm))
-            self.states['id'][new], self.ids = self.ids + np.arange(len(new)), self.ids + len(new)
+        if time > self.time: self._step(time, detections, size)
         return self.predict(time)
-
-    def predict(self, time: float) -> list: # of `Track`
-        "The faces to be shown at a time after the last update, where they should be by then."
-        s, unseen = self.states, time - self.states['seen']
-        s = s[(s['id'] >= 0) & (unseen <= self.forget) & ((s['missed'] <= 1) | (unseen <= self.hold))]
-        return tracks(s, moved(s, time), self.size or (math.inf, math.inf))
 
 # %% ../nbs/06b_tracking.ipynb #06-047
 class Smoother:
@@ -211,10 +223,11 @@ class Smoother:
         seconds: float=.5 # time constant; 0 = nothing is smoothed
     ):
         if not seconds >= 0: raise ValueError(f'seconds must be at least 0, not {seconds!r}')
-        self.seconds, self.kept = seconds, {}
+        self.seconds = seconds
+        self.kept: dict[Hashable, tuple[float, np.ndarray]] = {}
 
     def update(self,
-        key,           # any hashable, for example the id of a face
+        key: Hashable, # for example the id of a face
         time: float,   # seconds; a repeated time changes nothing, an earlier one starts anew
         p: np.ndarray, # (C,) probabilities
     ) -> np.ndarray: # (C,) averages; they sum to 1 if all `p` did
@@ -226,12 +239,12 @@ class Smoother:
         self.kept[key] = time, p
         return p.copy()
 
-    def get(self, key): # (C,) or None
+    def get(self, key: Hashable) -> np.ndarray|None: # (C,)
         "The average as it stands."
         return self.kept[key][1].copy() if key in self.kept else None
 
     def drop(self,
-        keys, # those that are no longer needed
-    ):
+        keys: Iterable[Hashable], # those that are no longer needed
+    ) -> None:
         "Forget some keys."
         for key in list(keys): self.kept.pop(key, None)
