@@ -16,17 +16,21 @@ import math
 import os
 import signal
 import threading
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from .detection import ImageError
-from .frames import FilmWriter, FrameError, frames
+from .frames import FilmWriter, FrameError, Frames, StreamInfo, frames
 from .labels import COLOURS
-from .recognition import Recognizer, TrackedFace, draw
+from .recognition import Follower, Recognizer, TrackedFace, draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% ../nbs/08a_video.ipynb #08-008
 class OutputError(ValueError):
@@ -58,22 +62,27 @@ class CsvTable:
         path: Path,     # one that exists is replaced when this one is closed
         classes: tuple, # names of the expressions
     ):
-        self.path, self.part = path, part_of(path)
+        self.path, self.part, self.full = path, part_of(path), False
         self.file = open(self.part, 'w', encoding='utf-8', newline='')
         self.writer = csv.writer(self.file)
         self.writer.writerow(columns(classes))
 
     def add(self, faces):
         "Write the faces of one frame. Raises `OSError`."
-        self.writer.writerows(map(row, faces))
+        self._try(self.writer.writerows, map(row, faces))
 
     def close(self):
         "Finish the table and move it to its place. Raises `OSError` after that, if the end could not be written."
-        try: self.file.close()
+        try: self._try(self.file.close)
+        finally:
+            if self.full: os.truncate(self.part, self.part.read_bytes().rfind(b'\n') + 1)
+            os.replace(self.part, self.path)
+
+    def _try(self, write, *what):
+        try: write(*what)
         except OSError:
-            os.truncate(self.part, self.part.read_bytes().rfind(b'\n') + 1)
+            self.full = True
             raise
-        finally: os.replace(self.part, self.path)
 
 # %% ../nbs/08a_video.ipynb #08-014
 GROUP = 8192 #: rows of a group in a Parquet file
@@ -86,12 +95,12 @@ class ParquetTable:
     ):
         import pyarrow
         import pyarrow.parquet as parquet
-        whole, text = (
-            {'frame', 'face', 'x', 'y', 'width', 'height'}, pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
-        )
-        kind = lambda name: pyarrow.int64() if name in whole else text if name == 'label' else pyarrow.float64()
-        self.path, self.part, self.rows = path, part_of(path), []
-        self.schema = pyarrow.schema([(name, kind(name)) for name in columns(classes)])
+        kinds = dict.fromkeys(columns(classes), pyarrow.float64())
+        kinds |= dict.fromkeys(('frame', 'face', 'x', 'y', 'width', 'height'), pyarrow.int64())
+        kinds['label'] = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
+        self.path, self.part = path, part_of(path)
+        self.rows: list[tuple] = []
+        self.schema = pyarrow.schema(list(kinds.items()))
         self.writer, self.batch = parquet.ParquetWriter(self.part, self.schema), pyarrow.record_batch
 
     def add(self, faces):
@@ -104,7 +113,7 @@ class ParquetTable:
         if rows: self.writer.write_batch(self.batch(list(map(list, zip(*rows))), schema=self.schema))
 
     def close(self):
-        "Finish the table and move it to its place. Raises `OSError` where that fails: a Parquet file without its end is none, and is removed."
+        "Finish the table and move it to its place. Where that raises `OSError`, the file is removed: it has no end."
         try:
             self._flush()
             self.writer.close()
@@ -119,7 +128,9 @@ class AnnotatedFilm:
     def __init__(self,
         path: Path,     # one that exists is replaced when this one is closed
         classes: tuple, # names of the expressions
-    ): self.path, self.classes, self.writer, self.first, self.skipped = path, classes, None, 0., 0
+    ):
+        self.path, self.classes, self.writer = path, classes, None
+        self.first, self.skipped = 0., 0
 
     def add(self, time, rgb, faces):
         "Write one frame. Raises `FrameError`."
@@ -148,9 +159,8 @@ def thumbnail(
     "A square cut-out around a face."
     x, y, w, h = box
     side = max(1, min(round(1.3*max(w, h)), *rgb.shape[:2]))
-    left, top = (
-        int(np.clip(o - side / 2, 0, most - side)) for o, most in ((x + w / 2, rgb.shape[1]), (y + h / 2, rgb.shape[0]))
-    )
+    left = int(np.clip(x + w/2 - side/2, 0, rgb.shape[1] - side))
+    top = int(np.clip(y + h/2 - side/2, 0, rgb.shape[0] - side))
     return cv2.resize(rgb[top:top + side, left:left + side], (size, size), interpolation=cv2.INTER_AREA)
 
 # %% ../nbs/08a_video.ipynb #08-022
@@ -173,7 +183,7 @@ class Presence:
         if rgb is not None and size > 1.1*self.size: self.picture, self.size = thumbnail(rgb, face.box), size
 
     def count(self, weights, start, step, width):
-        "The frame was to be seen from `start`, seconds since the beginning, for `step` seconds; what is added to the sums."
+        "The frame was seen from `start`, seconds since the beginning, for `step` seconds; what is added to the sums."
         self.sums, self.seconds = self.sums + weights*step, self.seconds + step
         for b in range(int(start/width), math.ceil((start + step)/width)):
             part = min(start + step, (b + 1)*width) - max(start, b*width)
@@ -194,12 +204,13 @@ class Tally:
         width: float=.05, # seconds of a bin, to begin with
         keep: int=500,    # faces that are gone; of more than that, those are kept that were there longest
     ):
-        self.classes, self.labels, self.most, self.width, self.keep = (
-            tuple(classes), (*classes, 'uncertain'), bins, width, keep,
-        )
-        self.faces, self.total, self.waiting, self.start, self.time, self.step = (
-            {}, np.zeros(2 * len(classes) + 1), [], None, None, 0.0,
-        )
+        self.classes, self.labels = tuple(classes), (*classes, 'uncertain')
+        self.most, self.width, self.keep = bins, width, keep
+        self.faces: dict[int, Presence] = {}
+        self.total = np.zeros(2*len(classes) + 1)
+        self.waiting: list[TrackedFace] = []  # those of the newest frame, which is not counted yet
+        self.start: float|None = None         # time of the first frame
+        self.time, self.step = 0., 0.         # time until which is counted; length of the last step
         self.ids = self.frames = self.with_faces = 0
 
     def add(self,
@@ -209,28 +220,29 @@ class Tally:
     ):
         "Take in a frame."
         if self.start is None: self.start = self.time = time
-        if time > self.time: self._count(time - self.time)
+        if time > self.time: _count(self, time - self.time)
         self.waiting, self.frames, self.with_faces = faces, self.frames + 1, self.with_faces + bool(faces)
         for face in faces:
             if face.id not in self.faces:
-                self.faces[face.id], self.ids = Presence(face.id, face.time, face.time, 0 * self.total), self.ids + 1
+                self.faces[face.id], self.ids = Presence(face.id, face.time, face.time, 0*self.total), self.ids + 1
             self.faces[face.id].see(face, rgb)
 
     def finish(self,
         step: float=.04, # seconds for which the last frame was to be seen, where no other frame tells
     ):
         "Count the last frame."
-        if self.frames: self._count(self.step or step)
+        if self.frames: _count(self, self.step or step)
         self.waiting = []
 
-    def _count(self, step):
-        begin, self.time, self.step = self.time - self.start, self.time + step, step
-        while begin + step > self.most*self.width: self.width = widen(self)
-        for face in self.waiting:
-            self.total += self.faces[face.id].count(weigh(face, self.labels), begin, step, self.width)
-        if len(self.faces) >= 2*self.keep: self.faces = longest(self)
-
 # %% ../nbs/08a_video.ipynb #08-025
+def _count(tally, step):
+    "The waiting faces were there for `step` seconds."
+    begin, tally.time, tally.step = tally.time - tally.start, tally.time + step, step
+    while begin + step > tally.most*tally.width: tally.width = widen(tally)
+    for face in tally.waiting:
+        tally.total += tally.faces[face.id].count(weigh(face, tally.labels), begin, step, tally.width)
+    if len(tally.faces) >= 2*tally.keep: tally.faces = longest(tally)
+
 def widen(
     tally: Tally,
 ) -> float: # the new width of its bins, in seconds
@@ -257,13 +269,15 @@ class Summary:
     written: dict = field(default_factory=dict)  # {"table", "film", "timeline", "summary": path}
 
     @property
-    def frames(self): return self.tally.frames # how many were looked at
+    def frames(self) -> int: return self.tally.frames # how many were looked at
     @property
-    def with_faces(self): return self.tally.with_faces # how many have a face
+    def with_faces(self) -> int: return self.tally.with_faces # how many have a face
     @property
-    def duration(self): return self.tally.time - self.tally.start if self.frames else 0. # seconds
+    def duration(self) -> float: # seconds
+        return 0. if self.tally.start is None else self.tally.time - self.tally.start
     @property
-    def faces(self): return [about(o, o.sums, self.tally) for o in self.tally.faces.values()] # a dict for each, in the order in which they came
+    def faces(self) -> list[dict]: # in the order in which they came
+        return [about(o, o.sums, self.tally) for o in self.tally.faces.values()]
 
     def to_dict(self) -> dict: # of numbers, texts, lists and dicts only, fit for `json.dumps`
         "The summary as plain data."
@@ -274,14 +288,14 @@ class Summary:
             written={kind: str(path) for kind, path in self.written.items()},
         )
 
-    def plot(self, faces: int=8): # matplotlib Figure
+    def plot(self, faces: int=8) -> 'Figure':
         "The timeline of those `faces` that were there longest, to be looked at in a notebook."
         import matplotlib.pyplot as plt
         fig = plt.figure()
         plt.close(fig)
         return plot_timeline(self.tally, faces, Path(self.source).name, fig)
 
-    def __str__(self): return '\n'.join(report(self))
+    def __str__(self) -> str: return '\n'.join(report(self))
     __repr__ = __str__
 
 # %% ../nbs/08a_video.ipynb #08-032
@@ -294,7 +308,7 @@ def spread(
     return dict(labels={o: float(v) for o, v in zip(tally.labels, sums[n:]) if o in tally.classes or v},
                 probabilities={o: float(v/seconds) if seconds else None for o, v in zip(tally.classes, sums)})
 
-def about(face: Presence, sums, tally) -> dict: # plain data
+def about(face: Presence, sums: np.ndarray, tally: Tally) -> dict: # plain data
     "One face of a summary."
     return dict(
         face=face.id, first=face.first, last=face.last, seconds=face.seconds, frames=face.frames, **spread(sums, tally)
@@ -304,31 +318,34 @@ def clock(
     seconds: float,
 ) -> str: # as 1:02:03 or 2:03
     "A time to be read."
-    minutes, seconds = divmod(int(round(seconds)), 60)
-    return f'{minutes//60}:{minutes%60:02}:{seconds:02}' if minutes >= 60 else f'{minutes}:{seconds:02}'
+    minutes, rest = divmod(int(round(seconds)), 60)
+    return f'{minutes//60}:{minutes%60:02}:{rest:02}' if minutes >= 60 else f'{minutes}:{rest:02}'
+
+# %% ../nbs/08a_video.ipynb #d9eab79f
+def _shares(labels):
+    "Seconds of each label as percentages, the largest first; tiny ones are left out."
+    whole = sum(labels.values())
+    ordered = sorted(labels.items(), key=lambda o: -o[1])
+    return ', '.join(f'{k} {v/max(1e-9, whole):.0%}' for k, v in ordered if v > .005*whole)
 
 def report(
     summary: Summary,
     most: int=12, # faces to list
-): # yields lines of text
+) -> Iterator[str]: # lines of text
     "A summary to be read."
-    shares = lambda o: ', '.join(
-        f'{k} {v / max(1e-9, sum(o.values())):.0%}'
-        for k, v in sorted(o.items(), key=lambda e: -e[1])
-        if v > 0.005 * sum(o.values())
-    )
     faces = sorted(sorted(summary.faces, key=lambda o: -o['seconds'])[:most], key=lambda o: o['face'])
+    name, stopped = Path(summary.source).name, ', stopped before the end' if summary.stopped else ''
     yield (
-        f'{Path(summary.source).name}: {summary.frames:,} frames, {summary.duration:,.1f} s'
-        + (', stopped before the end' if summary.stopped else '')
-        + f'; faces in {summary.with_faces:,} of them'
+        f'{name}: {summary.frames:,} frames, {summary.duration:,.1f} s{stopped}; '
+        f'faces in {summary.with_faces:,} of them'
     )
     if faces: yield 'face     from       to  seconds  expressions, by time'
     for o in faces:
-        yield f'{o["face"]:>4}  {clock(o["first"]):>7}  {clock(o["last"]):>7}  {o["seconds"]:>7.1f}  {shares(o["labels"])}'
-    if summary.tally.ids > len(faces):
-        yield f'and {summary.tally.ids - len(faces):,} more faces, seen for a shorter time'
-    if len(faces) > 1: yield f"all faces: {shares(spread(summary.tally.total, summary.tally)['labels'])}"
+        times = f'{clock(o["first"]):>7}  {clock(o["last"]):>7}  {o["seconds"]:>7.1f}'
+        yield f'{o["face"]:>4}  {times}  {_shares(o["labels"])}'
+    more = summary.tally.ids - len(faces)
+    if more > 0: yield f'and {more:,} more faces, seen for a shorter time'
+    if len(faces) > 1: yield f"all faces: {_shares(spread(summary.tally.total, summary.tally)['labels'])}"
     for text in summary.problems: yield f'problem: {text}'
     for kind, path in summary.written.items(): yield f'{kind}: {Path(path).name}'
 
@@ -336,7 +353,7 @@ def report(
 def course(
     face: Presence,
     tally: Tally,
-) -> tuple: # first bin, (n, C) mean probabilities (0 where it is away), (n,) index of the label with the most time (-1: away)
+) -> tuple: # first bin; (n, C) mean probabilities, 0 where away; (n,) index of the main label, -1 where away
     "The bins of a face, one after the other."
     start, n = min(face.bins), len(tally.classes)
     sums = np.zeros((max(face.bins) - start + 1, len(tally.total)))
@@ -359,6 +376,14 @@ def paint(
     palette = list(COLOURS.values())
     return {o: COLOURS.get(o, palette[i % len(palette)]) for i, o in enumerate(classes)} | {'uncertain': '#e4e4e4'}
 
+def _draw_label(ax, name, begin, end, colour, room):
+    "A bar for the time of a label, with its name where that fits into the bar."
+    ax.broken_barh([(begin, end - begin)], (-.34, .24), color=colour, lw=0)
+    if end - begin <= room: return
+    dark = np.dot([int(colour[k:k + 2], 16) for k in (1, 3, 5)], (.299, .587, .114)) < 110
+    middle, ink = (begin + end)/2, 'w' if dark else 'k'
+    ax.text(middle, -.225, name, ha='center', va='center', fontsize=7, color=ink)
+
 def draw_course(
     ax,             # matplotlib axes
     face: Presence,
@@ -366,39 +391,36 @@ def draw_course(
 ):
     "A row of the timeline."
     colours, (start, p, names) = paint(tally.classes), course(face, tally)
-    edges = tally.start + tally.width*(start + np.arange(len(p) + 1))
+    begin = tally.start or 0.
+    edges = begin + tally.width*(start + np.arange(len(p) + 1))
     under = np.hstack([np.zeros((len(p), 1)), p.cumsum(axis=1)])
     under = np.vstack([under, under[-1:]])
     for i, name in enumerate(tally.classes):
         ax.fill_between(edges, under[:, i], under[:, i + 1], step='post', color=colours[name], lw=0)
-    whole = max(tally.time - tally.start, 1e-9)
+    whole = max(tally.time - begin, 1e-9)
     for label, a, b in runs(names):
         if label < 0: continue
         name = tally.labels[label]
-        ax.broken_barh([(edges[a], edges[b] - edges[a])], (-.34, .24), color=colours[name], lw=0)
-        if edges[b] - edges[a] > .007*whole*(len(name) + 1):
-            dark = np.dot([int(colours[name][k:k + 2], 16) for k in (1, 3, 5)], (.299, .587, .114)) < 110
-            ax.text(
-                (edges[a] + edges[b]) / 2, -0.225, name, ha='center', va='center', fontsize=7,
-                color='w' if dark else 'k',
-            )
+        _draw_label(ax, name, edges[a], edges[b], colours[name], .007*whole*(len(name) + 1))
 
 # %% ../nbs/08a_video.ipynb #08-038
+def _pick(tally, most):
+    "The faces of a timeline: those that were there longest, by number."
+    seen = sorted((o for o in tally.faces.values() if o.bins), key=lambda o: -o.seconds)
+    return sorted(seen[:most], key=lambda o: o.id)
+
 def plot_timeline(
     tally: Tally,
     faces: int=8,  # at most; those that were there longest
     title: str='',
     figure=None,   # matplotlib Figure to draw into; None = a new one
-): # matplotlib Figure
+) -> 'Figure':
     "The expressions of the faces over time."
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
-    shown = sorted(
-        sorted((o for o in tally.faces.values() if o.bins), key=lambda o: -o.seconds)[:faces], key=lambda o: o.id
-    )
-    high = .95 if len(shown) < 5 else .7
-    fig = figure or Figure()
-    fig.set(size_inches=(10, 1.15 + high*max(1, len(shown))), dpi=85, layout_engine='constrained')
+    shown, fig = _pick(tally, faces), figure or Figure()
+    high = (.95 if len(shown) < 5 else .7)*max(1, len(shown))
+    fig.set(size_inches=(10, 1.15 + high), dpi=85, layout_engine='constrained')
     axes = fig.subplots(max(1, len(shown)), 1, sharex=True, squeeze=False)[:, 0]
     for ax, face in zip(axes, shown):
         draw_course(ax, face, tally)
@@ -408,34 +430,28 @@ def plot_timeline(
         set_name(ax, face)
     set_times(axes[-1], tally.start or 0., tally.time or 0.)
     used = [o for o, v in zip(tally.labels, tally.total[len(tally.classes):]) if o in tally.classes or v]
-    fig.legend(
-        handles=[Patch(color=paint(tally.classes)[o], label=o) for o in used], loc='outside upper right', ncols=8,
-        frameon=False, fontsize=8,
-    )
+    patches = [Patch(color=paint(tally.classes)[o], label=o) for o in used]
+    fig.legend(handles=patches, loc='outside upper right', ncols=8, frameon=False, fontsize=8)
     more = f', {tally.ids - len(shown):,} more not shown' if tally.ids > len(shown) else ''
     fig.suptitle(f'{title}: {len(shown)} faces{more}'.removeprefix(': '), x=.01, ha='left', fontsize=10)
     if not shown: axes[0].text(.5, .5, 'no face was found', transform=axes[0].transAxes, ha='center')
     return fig
 
 # %% ../nbs/08a_video.ipynb #08-039
-def set_times(ax, begin, end):
+def set_times(ax, begin: float, end: float):
     "Ticks at times that one would name: whole seconds, minutes or hours."
+    long, steps = end - begin, (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
     ax.set(xlim=(begin, max(end, begin + .05)), xlabel='time, min:s' if end <= 3600 else 'time, h:min:s')
-    step = next(
-        (o for o in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200) if (end - begin) / o <= 9),
-        (end - begin) / 8,
-    )
-    if end - begin < 2: return ax.set(xlabel='time, s')
+    if long < 2: return ax.set(xlabel='time, s')
+    step = next((o for o in steps if long/o <= 9), long/8)
     ax.set_xticks(np.arange(math.ceil(begin/step), end/step)*step)
     ax.xaxis.set_major_formatter(lambda t, _: clock(t))
 
-def set_name(ax, face):
+def set_name(ax, face: Presence):
     "Which face a row is about: number, time, and picture."
     seconds = f'{face.seconds:.1f} s' if face.seconds < 60 else clock(face.seconds)
-    ax.text(
-        -0.01 if face.picture is None else -0.085, 0.5, f'face {face.id}\n{seconds}', transform=ax.transAxes,
-        ha='right', va='center', fontsize=8,
-    )
+    x, name = -.01 if face.picture is None else -.085, f'face {face.id}\n{seconds}'
+    ax.text(x, .5, name, transform=ax.transAxes, ha='right', va='center', fontsize=8)
     if face.picture is None: return
     small = ax.inset_axes([-.078, .02, .07, .96])
     small.imshow(face.picture)
@@ -451,8 +467,8 @@ KINDS = dict(
 NEEDS = {'.parquet': 'pyarrow'} | dict.fromkeys(KINDS['film'], 'av') | dict.fromkeys(KINDS['timeline'], 'matplotlib')
 
 def need(
-    module: str, # name of a module that is wanted
-    why: str,    # what for
+    module: str|None, # name of a module that is wanted, if any
+    why: str,         # what for
 ):
     "Raises `ModuleNotFoundError`, with a remedy, where a module is not installed."
     if module and not importlib.util.find_spec(module):
@@ -460,26 +476,30 @@ def need(
             f"{why} needs {module}, which is not installed: pip install 'fer_nb[video]'", name=module
         )
 
+def _check_place(path, kind, taken, read):
+    "Raises `OutputError` where a file cannot go to a path: it is taken, or the film that is read."
+    if path.suffix.lower() not in KINDS[kind]:
+        raise OutputError(f'{path}: the {kind} must end in {" or ".join(KINDS[kind])}')
+    need(NEEDS.get(path.suffix.lower()), f'a {kind} as {path.suffix}')
+    if path.is_dir(): raise OutputError(f'{path}: it is a directory')
+    for o in (path.resolve(), part_of(path).resolve()):
+        if o == read or read and o.exists() and read.exists() and o.samefile(read):
+            raise OutputError(f'{path}: it is the film that is read')
+        if o in taken: raise OutputError(f'{path}: it is wanted for two things')
+
+# %% ../nbs/08a_video.ipynb #ed2964fb
 def targets(
     source,  # what will be read
     **paths  # "table", "film", "timeline", "summary": path, or None
 ) -> dict: # {kind: Path} of those that are wanted; their folders are there
     "Where results will go. Raises `OutputError` where they cannot."
     wanted = {kind: Path(path) for kind, path in paths.items() if path}
-    taken = [Path(source).resolve()] if isinstance(source, (str, os.PathLike)) and '://' not in str(source) else []
+    file = isinstance(source, (str, os.PathLike)) and '://' not in str(source)
+    read = Path(source).resolve() if file else None
+    taken: set[Path] = set()
     for kind, path in wanted.items():
-        if path.suffix.lower() not in KINDS[kind]:
-            raise OutputError(f'{path}: the {kind} must end in {" or ".join(KINDS[kind])}')
-        need(NEEDS.get(path.suffix.lower()), f'a {kind} as {path.suffix}')
-        if path.is_dir(): raise OutputError(f'{path}: it is a directory')
-        for o in (path.resolve(), part_of(path).resolve()):
-            if o in taken:
-                raise OutputError(
-                    f'{path}: it is {"the film that is read" if o == taken[0] else "wanted for two things"}'
-                )
-            if taken and o.exists() and taken[0].exists() and o.samefile(taken[0]):
-                raise OutputError(f'{path}: it is the film that is read')
-        taken.append(path.resolve())
+        _check_place(path, kind, taken, read)
+        taken.add(path.resolve())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part_of(path).open('wb').close()
@@ -494,7 +514,9 @@ class Outputs:
         paths: dict,    # {"table", "film": Path}, see `targets`
         classes: tuple, # names of the expressions
     ):
-        self.open, self.problems, self.written = {}, [], {}
+        self.open: dict[str, Any] = {}
+        self.problems: list[str] = []
+        self.written: dict[str, Path] = {}
         table, film = paths.get('table'), paths.get('film')
         if table: self.open['table'] = (CsvTable if table.suffix.lower() == '.csv' else ParquetTable)(table, classes)
         if film: self.open['film'] = AnnotatedFilm(film, classes)
@@ -512,8 +534,9 @@ class Outputs:
         kept = output.path.exists()
         if kept: self.written[kind] = output.path
         reason = getattr(error, 'strerror', None) or error
+        left = 'what was written before is kept' if kept else 'it was removed'
         if isinstance(error, FrameError): self.problems.append(str(error))
-        elif error: self.problems.append(f"{output.path}: it cannot be written any further ({reason}); {'what was written before is kept' if kept else 'it was removed'}")
+        elif error: self.problems.append(f'{output.path}: it cannot be written any further ({reason}); {left}')
 
     def close(self):
         "Finish all files."
@@ -521,11 +544,14 @@ class Outputs:
 
 # %% ../nbs/08a_video.ipynb #08-050
 class Interrupts:
-    "Ctrl-C as a `KeyboardInterrupt` that comes once, between `begin` and `end`, and never while something is `held`. Only in the main thread."
+    """Ctrl-C as a `KeyboardInterrupt` that comes once, between `begin` and `end`, and never while something is `held`.
+
+    Only in the main thread."""
     def __init__(self): self.asked, self.holding, self.before = False, True, None
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
             self.before = signal.signal(signal.SIGINT, self._ask)
         return self
 
@@ -550,7 +576,7 @@ class Interrupts:
 
 # %% ../nbs/08a_video.ipynb #08-053
 def expected(
-    info,         # `StreamInfo`
+    info: StreamInfo,
     start: float, # seconds
     stop: float|None, # seconds
 ) -> int|None: # frames that are to come, as far as one knows
@@ -559,7 +585,10 @@ def expected(
     end = min((o for o in (stop, info.duration) if o is not None), default=None)
     return max(1, round((end - start)*info.fps)) if end is not None and info.fps else None
 
-def progress_bar(total, name):
+def progress_bar(
+    total: int|None, # frames, if one knows
+    name: str,       # of the film
+) -> Any: # of tqdm
     "A bar with the time left; or, where one does not know how long it will be, a counter."
     need('tqdm', 'a progress bar (unless progress=False)')
     from tqdm.auto import tqdm
@@ -567,8 +596,8 @@ def progress_bar(total, name):
 
 # %% ../nbs/08a_video.ipynb #08-054
 def look_through(
-    reel,       # `Frames`
-    follower,   # `Follower`
+    reel: Frames,
+    follower: Follower,
     tally: Tally,
     outputs: Outputs,
     interrupts: Interrupts,
@@ -604,15 +633,19 @@ def analyse(
     stop: float|None=None, # seconds: this frame and later ones are left out
     timeout: float=10.,    # seconds to wait for a camera or a stream
     fps: float=25.,        # frames a second, of arrays that come without times
-    **how                  # of `fer_nb.recognition.Follower`: detect_every, classify_every, smooth, forget, min_confidence
+    **how                  # of `Follower`: detect_every, classify_every, smooth, forget, min_confidence
 ) -> Summary:
-    "Recognise the faces of a film. Ctrl-C ends it with what was done so far. Raises `FrameError` where it cannot be read, `OutputError` for a bad path."
+    """Recognise the faces of a film. Ctrl-C ends it with what was done so far.
+
+    Raises `FrameError` where it cannot be read, and `OutputError` for a bad path."""
     paths = targets(source, table=table, film=film, timeline=timeline, summary=summary)
     recognizer = recognizer or Recognizer()
     follower, tally = recognizer.follow(**how), Tally(recognizer.classes)
     with frames(source, timeout=timeout, start=start, stop=stop, fps=fps) as reel, Interrupts() as interrupts:
         name = reel.info.name
-        with progress_bar(expected(reel.info, start, stop), Path(name).name) if progress else nullcontext() as bar:
+        total = expected(reel.info, start, stop)
+        shown: AbstractContextManager = progress_bar(total, Path(name).name) if progress else nullcontext()
+        with shown as bar:
             outputs = Outputs(paths, recognizer.classes)
             stopped, broken = look_through(reel, follower, tally, outputs, interrupts, bar)
         tally.finish(1/(reel.info.fps or 25))
@@ -625,7 +658,9 @@ def finish(
     paths: dict, # see `targets`
 ) -> Summary:
     "Write the timeline and the summary itself."
-    def plot(part): plot_timeline(summary.tally, 8, Path(summary.source).name).savefig(part, format=paths['timeline'].suffix[1:].lower(), dpi=130)
+    def plot(part):
+        figure = plot_timeline(summary.tally, 8, Path(summary.source).name)
+        figure.savefig(part, format=paths['timeline'].suffix[1:].lower(), dpi=130)
     def text(part): part.write_text(json.dumps(summary.to_dict(), indent=1) + '\n', encoding='utf-8')
     for kind, write in dict(timeline=plot, summary=text).items():
         if kind not in paths: continue

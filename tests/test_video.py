@@ -1,0 +1,126 @@
+"""A real Ctrl-C and a full disk end the analysis of a video in order, and what was written can be read."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+
+import pandas
+import pytest
+
+from fer_nb.frames import frames
+
+pytest.importorskip('resource')  # limits on the size of files
+
+# a camera that pans over a face without end, in growing and fading light, so that the film does not become tiny
+PROGRAM = """
+import resource, sys
+import cv2, numpy as np
+from fer_nb.detection import read_image
+from fer_nb.recognition import Recognizer
+from fer_nb.video import analyse
+
+photo, folder, n, limit, *files = sys.argv[1:]
+face = cv2.resize(read_image(photo)[40:440, 60:460], (160, 160), interpolation=cv2.INTER_AREA)
+scene = cv2.copyMakeBorder(face, 0, 0, 60, 60, cv2.BORDER_REFLECT)
+
+def pan():
+    for i in range(int(n)):
+        if i == 30: print('thirty', flush=True)
+        x = round(30 + 30*np.sin(i/15))
+        yield i/25, cv2.convertScaleAbs(scene[:, x:x + 220], alpha=.75 + .25*np.cos(i/9))
+
+if int(limit): resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+paths = {kind: f'{folder}/{name}' for kind, name in (o.split('=') for o in files)}
+analyse(pan(), Recognizer('s', detector='haar'), progress=False, **paths)
+"""
+Run = namedtuple('Run', 'code told names table film')
+
+
+@pytest.fixture
+def analysed(tmp_path, photos):
+    "Analyse in another process, which may get SIGINT; its exit code, summary and files."
+
+    def call(*files: str, signals: int = 0, n: int = 10**9, limit: int = 0) -> Run:
+        wanted = [*files, 'summary=a.json']
+        command = [sys.executable, '-c', PROGRAM, str(photos[0]), str(tmp_path), str(n), str(limit), *wanted]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == 'thirty\n'
+            for _ in range(signals):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.02)
+            process.stdout.read()
+        table, film = None, None
+        if (tmp_path / 'a.csv').exists(): table = pandas.read_csv(tmp_path / 'a.csv')
+        if (tmp_path / 'a.parquet').exists(): table = pandas.read_parquet(tmp_path / 'a.parquet')
+        if (tmp_path / 'a.mp4').exists():
+            with frames(tmp_path / 'a.mp4') as reel: film = len(list(reel))
+            # a file that the limit cut off may say so
+            assert limit or not reel.problems
+        told = json.loads((tmp_path / 'a.json').read_text())
+        return Run(process.returncode, told, sorted(o.name for o in tmp_path.iterdir()), table, film)
+
+    return call
+
+
+def test_ctrl_c_twice_leaves_whole_files(analysed):
+    run = analysed('table=a.csv', 'film=a.mp4', 'timeline=a.png', signals=2)
+    assert (run.code, run.told['stopped'], run.told['problems']) == (0, True, [])
+    assert run.names == ['a.csv', 'a.json', 'a.mp4', 'a.png']
+    assert run.film == run.table.frame.max() + 1 == run.told['frames'] >= 30
+
+
+def test_ctrl_c_finishes_a_parquet_file(analysed):
+    run = analysed('table=a.parquet', signals=1)
+    assert (run.code, run.told['stopped'], run.names) == (0, True, ['a.json', 'a.parquet'])
+    assert run.table.frame.max() + 1 == run.told['frames']
+
+
+def test_a_full_disk_keeps_whole_lines_and_frames_and_says_so(analysed):
+    run = analysed('table=a.csv', 'film=a.mp4', n=450, limit=40_000)
+    assert (run.code, run.told['stopped'], run.told['frames']) == (0, False, 450)
+    assert 0 < run.table.frame.max() < 449 and not run.table.isna().any().any()
+    assert 0 < run.film < 450
+    assert run.names == ['a.csv', 'a.json', 'a.mp4']
+    assert len(run.told['problems']) == 2
+    assert all('File too large' in o for o in run.told['problems'])
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from fer_nb.recognition import TrackedFace
+from fer_nb.video import CsvTable
+
+face = TrackedFace((1, 2, 3, 4), .9, 'happy', .75, dict(happy=.75, sad=.25), None, 0, 12, .5)
+for limit in range(500, 26_000, 500):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    table = CsvTable(path := Path(sys.argv[1], f'{limit}.csv'), ('happy', 'sad'))
+    try:
+        for _ in range(1000): table.add([face])
+        table.close()
+    except OSError:
+        try: table.close()
+        except OSError: pass
+    else: sys.exit('nothing was refused')
+"""
+
+
+def test_a_table_has_no_half_line_wherever_the_disk_is_full(tmp_path, run):
+    done = run('python', '-c', LIMITED, tmp_path)
+    assert (done.returncode, done.stderr) == (0, '')
+    written = sorted(tmp_path.iterdir())
+    assert len(written) == 51
+    for path in written:
+        text = path.read_text()
+        assert path.suffix == '.csv' and (not text or text.endswith('\n'))
+        assert {line.count(',') for line in text.splitlines()} <= {11}
+
+
+def test_a_full_disk_leaves_no_half_parquet_file(analysed):
+    run = analysed('table=a.parquet', n=60, limit=4_000)
+    assert (run.code, run.told['frames'], run.names) == (0, 60, ['a.json'])
+    [problem] = run.told['problems']
+    assert 'it was removed' in problem
