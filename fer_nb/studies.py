@@ -9,6 +9,7 @@ __all__ = ['read_study', 'run_once', 'summarise', 'study', 'study_table', 'plot_
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,20 +18,28 @@ from .evaluation import MODES, evaluate_model, log_looks, read_looks, seeds_tabl
 from .fused import forward
 from .training import Recipe, check_resume, fit, load_checkpoint, partition, read_recipe, write_atomically
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 # %% ../nbs/04b_studies.ipynb #04-006
-def read_study(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML or JSON file or its fields: recipe, variants, seeds
-    "Recipe, variants {name: changed fields} and seeds, all checked. Raises ValueError that names the file and the reason."
+def _fields(source:str|Path|dict, # a YAML or JSON file, or its fields
+            where:str) -> dict: # the file, for messages
+    "The fields of a study. Raises ValueError where the file is none or holds others."
     import yaml
-    where, fields = ('study', source) if isinstance(source, dict) else (f'{source}', None)
-    if fields is None:
+    if isinstance(source, dict): fields = source
+    else:
         try:
             fields = yaml.safe_load(Path(source).read_text(encoding='utf-8'))
         except (yaml.YAMLError, UnicodeDecodeError) as e:
             raise ValueError(f'{where}: not a YAML or JSON file ({e})') from None
-    if not isinstance(fields, dict) or (unknown := sorted(set(fields) - {'recipe', 'variants', 'seeds'})):
-        raise ValueError(
-            f'{where}: holds {", ".join(unknown) if isinstance(fields, dict) else "no fields"}; recipe, variants and seeds are known'
-        )
+    unknown = sorted(set(fields) - {'recipe', 'variants', 'seeds'}) if isinstance(fields, dict) else ['no fields']
+    if unknown: raise ValueError(f'{where}: holds {", ".join(unknown)}; recipe, variants and seeds are known')
+    return fields
+
+def read_study(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML or JSON file or its fields
+    "Recipe, variants {name: changed fields} and seeds, checked. Raises ValueError that names the file and the reason."
+    where = 'study' if isinstance(source, dict) else f'{source}'
+    fields = _fields(source, where)
     variants, seeds = fields.get('variants') or {'as it is': {}}, fields.get('seeds') or [0]
     if not isinstance(variants, dict) or not all(isinstance(v or {}, dict) for v in variants.values()):
         raise ValueError(f'{where}: variants are names with changed fields')
@@ -78,8 +87,8 @@ def run_once(recipe:Recipe, # what to do
 
 # %% ../nbs/04b_studies.ipynb #04-011
 def summarise(runs:list) -> list: # dicts with variant, seed and what `run_once` returns
-    "Mean and standard deviation over the seeds of each variant, for every kind of rows, and the difference to the first variant."
-    found = {}
+    "Mean and standard deviation over the seeds, and the difference to the first variant, for every kind of rows."
+    found: dict = {}
     for run in runs:
         for r in run['results']:
             found.setdefault((run['variant'], *(r[k] for k in ('split', 'rows', 'mode', 'protocol'))), []).append(r)
@@ -97,6 +106,21 @@ def summarise(runs:list) -> list: # dicts with variant, seed and what `run_once`
         )
     return lines
 
+# %% ../nbs/04b_studies.ipynb #49acb140
+def _planned(recipe:Recipe, # what all runs share
+             variants:dict, # name -> changed fields
+             seeds:list, # whole numbers
+             out:Path) -> list: # folder of all runs -> (variant, seed, recipe, folder) of each
+    "Every variant with every seed; `{seed}` in a path of the recipe stands for it."
+    plan = []
+    for seed in seeds:
+        for name, change in variants.items():
+            fields = json.dumps({**asdict(recipe), **change, 'seed': seed}).replace('{seed}', str(seed))
+            folder = out / f'{name.replace(" ", "-").replace("/", "-")}-{seed}'
+            plan.append((name, seed, read_recipe(json.loads(fields)), folder))
+    return plan
+
+# %% ../nbs/04b_studies.ipynb #954bc82a
 def study(source:str|Path|dict, # what `read_study` takes
           data:str|Path|FaceSet, # what `fer_nb.data.load` takes, or a loaded set
           out:str|Path, # folder of the runs
@@ -104,27 +128,22 @@ def study(source:str|Path|dict, # what `read_study` takes
           splits=('val',), # rows to judge; the test rows only once a design is finished
           modes=('single', 'flip'), # crops, keys of `fer_nb.evaluation.MODES`
           progress:bool=True) -> dict: # say which run is on?
-    "Train and judge every variant with every seed (`{seed}` in a path of the recipe stands for it); the report is written anew after each run."
+    "Train and judge every variant with every seed; the report is written anew after each run."
     recipe, variants, seeds = read_study(source)
     faces, runs, looks, out = data if isinstance(data, FaceSet) else load(data), [], [], Path(out)
+    found: dict = {}
     if unknown := set(modes) - set(MODES): raise ValueError(f'crop mode {sorted(unknown)} is none of {list(MODES)}')
     for s in splits: faces.part(s)   # one that is not there is found before the training
-    for seed in seeds:
-        for name, change in variants.items():
-            this = read_recipe(
-                json.loads(json.dumps({**asdict(recipe), **change, 'seed': seed}).replace('{seed}', str(seed)))
-            )
-            folder = out / f'{name.replace(" ", "-").replace("/", "-")}-{seed}'
-            if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
-            runs.append({'variant': name, 'seed': seed, **run_once(this, faces, folder, splits, modes)})
-            looks += read_looks(folder / 'looks.json') or []
-            found = {
-                'edition': faces.edition, 'variants': variants, 'recipe': asdict(recipe), 'summary': summarise(runs),
-                'looks': looks, 'runs': [{k: v for k, v in r.items() if k not in ('recipe', 'asked')} for r in runs],
-            }
-            write_atomically(
-                Path(report or out / 'study.json'), lambda p: p.write_text(json.dumps(found, indent=1) + '\n')
-            )
+    for name, seed, this, folder in _planned(recipe, variants, seeds, out):
+        if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
+        runs.append({'variant': name, 'seed': seed, **run_once(this, faces, folder, splits, modes)})
+        looks += read_looks(folder / 'looks.json') or []
+        found = {
+            'edition': faces.edition, 'variants': variants, 'recipe': asdict(recipe), 'summary': summarise(runs),
+            'looks': looks, 'runs': [{k: v for k, v in r.items() if k not in ('recipe', 'asked')} for r in runs],
+        }
+        text = json.dumps(found, indent=1) + '\n'
+        write_atomically(Path(report or out / 'study.json'), lambda p: p.write_text(text))
     return found
 
 # %% ../nbs/04b_studies.ipynb #04-012
@@ -149,7 +168,7 @@ def study_table(found:dict, # from `study`, or read from its report
 def plot_study(found:dict, # from `study`, or read from its report
                rows:str='clean', # or official, all
                mode:str='single', # or flip, ten-crop
-               ax=None): # matplotlib axes; None: new ones
+               ax=None) -> 'Axes': # matplotlib axes; None: new ones
     "Differences of the accuracy to the first variant with the same seed, in points of a per cent; a bar is the mean."
     import matplotlib.pyplot as plt
     names = list(dict.fromkeys(o['variant'] for o in found['runs']))

@@ -1,0 +1,151 @@
+"""Logits of real networks, predictions that are refused, reports and logs that are never half written."""
+import json
+
+import numpy as np
+import pytest
+
+from fer_nb.evaluation import (
+    MODES,
+    _checked_probabilities,
+    _views,
+    evaluate_model,
+    log_looks,
+    model_card,
+    predict_logits,
+    read_looks,
+    save_report,
+)
+
+THIRD = np.full((2, 3), 1 / 3)
+
+
+@pytest.fixture(scope='module')
+def two_heads():
+    "A Keras network with two heads and a free input size."
+    from keras import Input, Model, layers
+
+    x = Input((None, None, 1))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(x)))
+    return Model(x, {'expression': layers.Dense(7)(pooled), 'ferplus': layers.Dense(8)(pooled)})
+
+
+@pytest.fixture(scope='module')
+def fixed():
+    "A Keras network with a single output and a fixed input size."
+    from keras import Input, Model, layers
+
+    x = Input((48, 48, 1))
+    return Model(x, layers.Dense(7)(layers.Flatten()(layers.Rescaling(1 / 255)(x))))
+
+
+def test_ten_crop_of_a_network_with_two_heads(two_heads, faces):
+    some = faces.images[:5]
+    ten = predict_logits(two_heads, some, batch_size=2, ten_crop=True)
+    assert {head: o.shape for head, o in ten.items()} == {'expression': (5, 7), 'ferplus': (5, 8)}
+    views = _views(some[..., None], flip=True, ten_crop=True, crop=44)
+    by_hand = np.mean([np.asarray(two_heads(v)['ferplus']) for v in views], axis=0)
+    np.testing.assert_allclose(ten['ferplus'], by_hand, atol=1e-4)
+
+
+def test_a_fixed_input_gets_enlarged_crops(fixed, faces):
+    import cv2
+
+    some = faces.images[:5]
+    np.testing.assert_allclose(predict_logits(fixed, some), np.asarray(fixed(some[..., None])), atol=1e-4)
+    views = _views(some[..., None], flip=True, ten_crop=True, crop=44)
+    large = [np.stack([cv2.resize(o, (48, 48)) for o in np.ascontiguousarray(v)])[..., None] for v in views]
+    by_hand = np.mean([np.asarray(fixed(v)) for v in large], axis=0)
+    np.testing.assert_allclose(predict_logits(fixed, some, ten_crop=True), by_hand, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('labels', 'predictions', 'reason'),
+    [
+        ([0], THIRD, 'do not fit'),
+        ([0, 1], [THIRD], 'do not fit'),
+        ([], np.zeros((0, 3)), '0 rows'),
+        ([0, 3], THIRD, 'from 0 to 2'),
+        ([0, -1], THIRD, 'from -1'),
+        ([0.0, 1.0], THIRD, 'not whole'),
+        ([0, 1], THIRD * np.array([[1], [np.nan]]), 'row 1'),
+        ([0, 1], [[3.0, -1, 0], [0.2, 0.3, 0.5]], 'no distribution'),
+        ([0, 1], [[1, 0, 0], [5.0, 1, 0]], 'need `softmax`'),
+    ],
+)
+def test_predictions_that_are_refused(labels, predictions, reason):
+    with pytest.raises(ValueError, match=reason): _checked_probabilities(labels, predictions)
+
+
+@pytest.mark.parametrize(
+    ('model', 'images', 'reason'),
+    [
+        ('halves', np.full((1, 48, 48), np.nan), 'not finite'),
+        ('halves', np.zeros((0, 48, 48), np.uint8), 'N >= 1'),
+        ('halves', np.full((3, 48, 48), 200 / 255), r'0\.\.255 is needed'),
+        ('halves', np.zeros((2, 48, 48, 3)), 'is needed'),
+        ('one row', np.zeros((3, 48, 48), np.uint8), '3 images'),
+    ],
+)
+def test_images_and_outputs_that_are_refused(model, images, reason):
+    models = {'halves': lambda x: x.mean((2, 3)), 'one row': lambda x: np.zeros((1, 7))}
+    with pytest.raises(ValueError, match=reason): predict_logits(models[model], images)
+
+
+def test_a_mirrored_view_is_a_plain_array():
+    images = np.zeros((3, 48, 48), np.uint8)
+    assert predict_logits(lambda x: np.full((len(x), 2), float(x.flags.c_contiguous)), images, flip=True).all()
+
+
+def blind(images):
+    "Logits of a model that knows nothing, from two heads."
+    return {'expression': np.zeros((len(images), 7)), 'ferplus': np.ones((len(images), 8))}
+
+
+def test_every_mode_and_every_kind_of_rows_has_a_record(faces):
+    results = evaluate_model(blind, faces, 'val', modes=tuple(MODES))['results']
+    found = {(o['mode'], o['rows']) for o in results}
+    assert found == {(mode, rows) for mode in MODES for rows in ('official', 'clean')} and len(results) == len(found)
+
+
+@pytest.mark.parametrize(
+    ('options', 'reason'), [({'modes': ['eleven']}, 'eleven'), ({'split': 'nowhere'}, 'nowhere')]
+)
+def test_unknown_modes_and_splits_are_refused(faces, options, reason):
+    with pytest.raises(ValueError, match=reason): evaluate_model(blind, faces, **options)
+
+
+def test_a_model_without_the_expression_head_is_refused(faces):
+    with pytest.raises(ValueError, match="no output 'expression'"):
+        evaluate_model(lambda x: {'face': np.ones((len(x), 7))}, faces, 'val')
+
+
+@pytest.mark.parametrize(
+    'scaling', [['factors'], {'factors': [1, 2]}, {'factors': [0] * 7, 'offsets': [0] * 7}], ids=['list', 'short', '0']
+)
+def test_a_scaling_that_does_not_fit_is_refused(faces, scaling):
+    with pytest.raises(ValueError, match='one factor above 0'): evaluate_model(blind, faces, 'val', scaling=scaling)
+
+
+def test_a_report_is_whole_or_not_there(tmp_path):
+    save_report(tmp_path, {'accuracy': 0.5})
+    before = (tmp_path / 'evaluation.json').read_bytes()
+    with pytest.raises(ValueError): save_report(tmp_path, {'accuracy': float('nan')})
+    assert (tmp_path / 'evaluation.json').read_bytes() == before
+    with pytest.raises(ValueError, match='is a file, not a folder'): save_report(tmp_path / 'evaluation.json', {})
+    assert [o.name for o in tmp_path.iterdir()] == ['evaluation.json']
+
+
+def test_looks_at_test_rows_are_logged(faces, tmp_path):
+    assert log_looks(tmp_path, faces, ['val', 'train']) == [] and read_looks(tmp_path / 'looks.json') is None
+    for why in ('the finished model', ''): looks = log_looks(tmp_path, faces, ['val', 'test'], why)
+    assert looks == read_looks(tmp_path / 'looks.json') == json.loads((tmp_path / 'looks.json').read_text())
+    seen = [(o['look'], o['rows'], o['why']) for o in looks]
+    assert seen == [(1, 'test', 'the finished model'), (2, 'test', 'not said')]
+    with pytest.raises(ValueError, match='tset'): log_looks(tmp_path, faces, ['tset'])
+    (tmp_path / 'looks.json').write_text('{}')
+    with pytest.raises(ValueError, match=r'looks\.json: not a list of looks'): log_looks(tmp_path, faces, ['test'])
+
+
+def test_a_card_needs_results(faces):
+    about = {'name': 'm', 'classes': faces.classes, 'data': 'synthetic faces', 'licence': 'Apache-2.0'}
+    with pytest.raises(ValueError, match='no results'): model_card(about, {})

@@ -1,0 +1,113 @@
+"""A study trains every pair once, judges it again where more is asked, and notices networks that were exchanged."""
+import json
+
+import numpy as np
+import pytest
+
+from fer_nb.data import sample_faces
+from fer_nb.evaluation import MODES
+from fer_nb.studies import read_study, study
+from fer_nb.training import contents
+
+RECIPE = {
+    'network': 'baseline', 'ferplus': False, 'epochs': 1, 'crop': 48, 'batch_size': 32, 'optimizer': 'adam',
+    'learning_rate': 0.001,
+}
+SMALL = {'recipe': RECIPE, 'variants': {'as it is': {}, 'a lower rate': {'learning_rate': 0.0001}}, 'seeds': [0, 1]}
+FEW = sample_faces(n=140, seed=5)
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "Two variants with two seeds, trained for one epoch: (the report, the folder of the runs)."
+    folder = tmp_path_factory.mktemp('study')
+    return study(SMALL, FEW, folder, progress=False), folder
+
+
+@pytest.fixture(scope='module')
+def second(runs):
+    "A run that goes on from the one of the first variant with its seed: (the study, its report, its folder)."
+    _, folder = runs
+    parts = {'recipe': RECIPE | {'start': f'{folder}/as-it-is-{{seed}}/model.keras'}, 'seeds': [1]}
+    return parts, study(parts, FEW, folder / 'second', progress=False), folder / 'second'
+
+
+@pytest.mark.parametrize(
+    ('fields', 'reason'),
+    [
+        ({'recipes': {}}, 'holds recipes; recipe, variants and seeds are known'),
+        ([], 'holds no fields; recipe, variants and seeds are known'),
+        ({'variants': ['a']}, 'variants are names with changed fields'),
+        ({'variants': {'a': {'epoch': 3}}}, 'unknown field epoch'),
+        ({'seeds': ['one']}, r"seeds \['one'\] are not"),
+    ],
+)
+def test_studies_that_are_refused(tmp_path, fields, reason):
+    (file := tmp_path / 'study.yaml').write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=f'study.yaml: .*{reason}'): read_study(file)
+
+
+@pytest.mark.parametrize('options', [{'modes': ['tencrop']}, {'splits': ['tset']}], ids=['mode', 'split'])
+def test_a_wrong_mode_or_split_is_found_before_the_training(tmp_path, options):
+    with pytest.raises(ValueError, match='tencrop|tset'): study(SMALL, FEW, tmp_path / 'none', **options)
+    assert not (tmp_path / 'none').exists()
+
+
+def test_the_summary_is_the_mean_over_the_seeds(runs):
+    found, _ = runs
+    assert [(o['variant'], o['seed']) for o in found['runs']] == [(v, s) for s in (0, 1) for v in SMALL['variants']]
+    where = ('split', 'rows', 'mode', 'protocol')
+    accuracies = {}
+    for run in found['runs']:
+        for r in run['results']:
+            accuracies.setdefault((run['variant'], *(r[k] for k in where)), []).append(r['accuracy'])
+    assert len(found['summary']) == len(accuracies) == 2 * 2 * 2  # variants, official and clean rows, two crop modes
+    for line in found['summary']:
+        which = tuple(line[k] for k in where)
+        of_seeds, base = accuracies[line['variant'], *which], accuracies['as it is', *which]
+        assert line['seeds'] == len(of_seeds) == 2
+        got = [line['accuracy'], line['sd'], line['difference']]
+        wanted = [np.mean(of_seeds), np.std(of_seeds, ddof=1), np.mean(of_seeds) - np.mean(base)]
+        np.testing.assert_allclose(got, wanted, atol=1e-12)
+
+
+def test_complete_runs_are_not_trained_again(runs):
+    found, folder = runs
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob('as-it-is-*/model.keras')}
+    assert len(before) == 2
+    again = study(SMALL | {'variants': {'as it is': {}}}, FEW, folder, folder / 'again.json', progress=False)
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob('as-it-is-*/model.keras')}
+    assert again['runs'] == [o for o in found['runs'] if o['variant'] == 'as it is']
+    assert found == json.loads((folder / 'study.json').read_text())
+
+
+def test_more_modes_and_rows_are_judged_without_a_training(runs):
+    _, folder = runs
+    one = SMALL | {'seeds': [0], 'variants': {'a lower rate': {'learning_rate': 0.0001}}}
+    history = (folder / 'a-lower-rate-0' / 'history.csv').read_text()  # with the seconds of each epoch
+    more = study(one, FEW, folder, folder / 'more.json', modes=tuple(MODES), progress=False)
+    assert {o['mode'] for o in more['summary']} == set(MODES) and more['looks'] == []
+    tested = study(one, FEW, folder, folder / 'more.json', splits=['val', 'test'], modes=['single'], progress=False)
+    assert {o['split'] for o in tested['summary']} == {'val', 'test'}
+    looks = [(o['rows'], o['why']) for o in tested['looks']]
+    assert looks == [('test', f'run a-lower-rate-0 of the study {folder.name}')]
+    assert (folder / 'a-lower-rate-0' / 'history.csv').read_text() == history
+
+
+def test_a_run_goes_on_from_the_network_with_its_seed(runs, second):
+    (_, folder), (_, found, out) = runs, second
+    start = f'{folder}/as-it-is-1/model.keras'
+    assert json.loads((out / 'as-it-is-1' / 'recipe.json').read_text())['start'] == start
+    assert '{seed}' in found['recipe']['start']
+    # what it began with, as the checkpoint knows it
+    assert found['runs'][0]['files'] == {start: contents(start)} != {start: contents(folder / 'as-it-is-0/model.keras')}
+
+
+def test_a_network_that_was_exchanged_is_noticed(runs, second):
+    (_, folder), (parts, _, out) = runs, second
+    start, other = (folder / f'as-it-is-{s}' / 'model.keras' for s in (1, 0))
+    was = start.read_bytes()
+    start.write_bytes(other.read_bytes())
+    try:
+        with pytest.raises(ValueError, match='held something else'): study(parts, FEW, out, progress=False)
+    finally: start.write_bytes(was)
