@@ -538,45 +538,59 @@ class _Camera:
     def close(self): self.capture.release()
 
 # %% ../nbs/06a_frames.ipynb #06-055
-class _Newest:
+class _Latest:
+    "A place for the newest of what one thread puts there and another takes."
+    def __init__(self):
+        self.dropped, self.pair, self.over, self.change = 0, None, False, threading.Condition()
+
+    def put(self, pair) -> bool: # False: nobody wants it any more
+        with self.change:
+            if self.over: return False
+            self.dropped += self.pair is not None
+            self.pair = pair
+            self.change.notify()
+        return True
+
+    def take(self, seconds): # None: there will be no more
+        with self.change:
+            if not self.change.wait_for(lambda: self.pair is not None or self.over, seconds): raise TimeoutError
+            pair, self.pair = self.pair, None
+        return pair
+
+    def stop(self):
+        with self.change:
+            self.over = True
+            self.change.notify()
+
+# %% ../nbs/06a_frames.ipynb #0a811c8f
+class _Newest(_Latest):
     "Reads a live source in a thread and gives its newest pairs; the thread alone touches the source, and closes it."
     def __init__(self, source, timeout):
-        self.source, self.timeout, self.dropped = source, timeout, 0
-        self.pair, self.over, self.error = None, False, None
-        self.change = threading.Condition()
+        super().__init__()
+        self.source, self.timeout, self.error = source, timeout, None
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
     def _read(self):
         try:
             for pair in self.source:
-                with self.change:
-                    if self.over: break
-                    self.dropped += self.pair is not None
-                    self.pair = pair
-                    self.change.notify()
+                if not self.put(pair): break
         except Exception as e: self.error = e
         finally:
             self.source.close()
-            self._stop()
-
-    def _stop(self):
-        with self.change:
-            self.over = True
-            self.change.notify()
+            self.stop()
 
     def __iter__(self):
         while True:
-            with self.change:
-                if not self.change.wait_for(lambda: self.pair is not None or self.over, self.timeout):
-                    return self.source.problems.append(f'nothing came for {self.timeout:g} s: it stalled')
-                pair, self.pair = self.pair, None
+            try: pair = self.take(self.timeout)
+            except TimeoutError:
+                return self.source.problems.append(f'nothing came for {self.timeout:g} s: it stalled')
             if pair is None: break
             yield pair
         if self.error: raise self.error
 
     def close(self):
-        self._stop()
+        self.stop()
         self.thread.join(1)
 
 # %% ../nbs/06a_frames.ipynb #06-058
@@ -620,7 +634,27 @@ def _steps(source, pairs, start, stop):
     if not given: problems.append(f'it has no frames from {start:g} s on' + (f' and before {stop:g} s' if stop else ''))
 
 # %% ../nbs/06a_frames.ipynb #06-063
-class Frames:
+class _Once:
+    "What is closed once: by `close`, at the end of `with`, or when nobody has it any more."
+    _open = False
+
+    def _release(self):
+        self._open, self._first = False, None
+        self._steps.close()
+        (self._newest or self._source).close()
+
+    def close(self):
+        if self._newest: self._newest.stop()
+        with self._lock:
+            if self._open: self._release()
+
+    def __enter__(self): return self
+    def __exit__(self, *_): self.close()
+    def __del__(self):
+        if self._open: self.close()
+
+# %% ../nbs/06a_frames.ipynb #d9782b70
+class Frames(_Once):
     "Pairs of (seconds, uint8 (H, W, 3) upright RGB), once. Made by `frames`; close it, or use it with `with`."
     def __init__(self, source, start, stop):
         self.info, self.problems, self._source, self._lock = source.info, source.problems, source, threading.Lock()
@@ -646,21 +680,6 @@ class Frames:
             except BaseException:
                 self._release()
                 raise
-
-    def _release(self):
-        self._open, self._first = False, None
-        self._steps.close()
-        (self._newest or self._source).close()
-
-    def close(self):
-        if self._newest: self._newest._stop()
-        with self._lock:
-            if self._open: self._release()
-
-    def __enter__(self): return self
-    def __exit__(self, *_): self.close()
-    def __del__(self):
-        if getattr(self, '_open', False): self.close()
 
 # %% ../nbs/06a_frames.ipynb #06-064
 def _is_number(x): return isinstance(x, (int, np.integer)) and not isinstance(x, bool)

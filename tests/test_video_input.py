@@ -251,7 +251,7 @@ def test_live_source_does_not_wait(site):
             time.sleep(0.1)
     times, numbers = zip(*arrived)
     assert f.info.live and f.dropped > 30
-    assert numbers == tuple(sorted(set(numbers))) and numbers[-1] > 90
+    assert numbers == tuple(sorted(set(numbers))) and numbers[-1] >= 98  # the last one was the newest
     assert all(b > a for a, b in zip(times, times[1:]))
 
 
@@ -260,11 +260,12 @@ def test_live_source_that_stalls(site):
     assert n and 'stalled' in f.problems[-1]
 
 
-def test_closed_by_another_thread(site):
+@pytest.mark.parametrize('path', ['camera-without-end', 'camera-stalls'])
+def test_closed_by_another_thread(path, site):
     "At any time, and without waiting for a frame."
-    live = frames(f'{site}/camera-without-end', timeout=5.0)
-    threading.Timer(0.3, live.close).start()
+    live = frames(f'{site}/{path}', timeout=5.0)
+    threading.Timer(0.5, live.close).start()
     started = time.monotonic()
     n = sum(1 for _ in live)
-    assert n > 3 and time.monotonic() - started < 1.8
+    assert n > 3 and time.monotonic() - started < 3
     assert list(live) == []
