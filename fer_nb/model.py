@@ -5,14 +5,18 @@
 # %% auto #0
 __all__ = ['STUDENTS', 'TEACHERS', 'BACKBONES', 'conv_bn', 'shortcut', 'squeeze_excite', 'residual', 'heads', 'framed',
            'slim_body', 'vgg_body', 'student', 'baseline', 'resnet_body', 'teacher', 'build', 'WeightsError',
-           'photograph', 'load_backbone', 'download', 'pretrained', 'new_head', 'macs']
+           'photograph', 'make_backbone', 'download', 'read_weights', 'load_backbone', 'pretrained', 'new_head', 'macs']
 
 # %% ../nbs/02_model.ipynb #02-003
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .labels import EXPRESSIONS, FERPLUS
+
+if TYPE_CHECKING:
+    import keras
 
 # %% ../nbs/02_model.ipynb #02-006
 def conv_bn(x, # feature map (N, H, W, C)
@@ -67,7 +71,7 @@ def framed(body, # function from feature map to feature map
            size:int|None=None, # side of the input in pixels; None: any
            ferplus:bool=False, # second head for the FER+ votes?
            dropout:float=0.2, # share of pooled features dropped while training
-           standardise:bool=False): # zero mean and unit variance for each image, instead of a fixed scaling
+           standardise:bool=False) -> 'keras.Model': # zero mean and unit variance for each image, not a fixed scaling
     "A network from a body: uint8 or float faces (N, size, size, 1) in 0..255 -> logits."
     import keras
     from keras import layers as L
@@ -90,7 +94,7 @@ def slim_body(widths): # filters of the stem and of each stage
     return body
 
 def vgg_body(stages): # one (filters, convolutions) pair for each stage
-    "Plain stacks of `conv_bn` with a pooling after each stage but the last (Simonyan & Zisserman 2015, with batch norm)."
+    "Stacks of `conv_bn` with a pooling after each stage but the last (Simonyan & Zisserman 2015, with batch norm)."
     def body(x):
         from keras import layers as L
         for i, (filters, n) in enumerate(stages):
@@ -106,15 +110,15 @@ STUDENTS = {
     'l': vgg_body([(48, 1), (96, 2), (192, 2), (384, 3)]),
 }
 
-def student(size:str='s', # `xs` (for lessons and tests), `s`, `m`, `l`, or `s_slim`, `m_slim` (with the thin body)
+def student(size:str='s', # `xs` (for lessons and tests), `s`, `m`, `l`, or `s_slim`, `m_slim` (thin body)
             ferplus:bool=False, # second head for the FER+ votes?
-            dropout:float=0.2): # share of pooled features dropped while training
+            dropout:float=0.2) -> 'keras.Model': # share of pooled features dropped while training
     "A small network that can ship. Raises ValueError for an unknown size."
     if size not in STUDENTS: raise ValueError(f'student {size!r} is not one of {", ".join(STUDENTS)}')
     return framed(STUDENTS[size], f'student_{size}', ferplus=ferplus, dropout=dropout)
 
 # %% ../nbs/02_model.ipynb #02-019
-def baseline(size:int=48): # side of the input in pixels
+def baseline(size:int=48) -> 'keras.Model': # side of the input in pixels
     "The classic tutorial CNN: four 3x3 convolutions with pooling and dropout, one dense layer of 1,024; logits (N, 7)."
     import keras
     from keras import layers as L
@@ -138,25 +142,25 @@ def resnet_body(stages, # one (filters, blocks) pair for each stage
 
 # %% ../nbs/02_model.ipynb #02-023
 TEACHERS = {
-    'resnet18': dict(body=resnet_body, stages=[(64, 2), (128, 2), (256, 2), (512, 2)]),
-    'resnet18_se': dict(body=resnet_body, stages=[(64, 2), (128, 2), (256, 2), (512, 2)], se=True, standardise=True),
-    'resnet34': dict(body=resnet_body, stages=[(64, 3), (128, 4), (256, 6), (512, 3)]),
-    'vgg8': dict(body=vgg_body, stages=[(64, 2), (128, 2), (256, 2), (512, 2)]),
-    'vgg16': dict(body=vgg_body, stages=[(64, 2), (128, 2), (256, 4), (512, 4), (512, 4)]),
+    'resnet18': resnet_body([(64, 2), (128, 2), (256, 2), (512, 2)]),
+    'resnet18_se': resnet_body([(64, 2), (128, 2), (256, 2), (512, 2)], se=True),
+    'resnet34': resnet_body([(64, 3), (128, 4), (256, 6), (512, 3)]),
+    'vgg8': vgg_body([(64, 2), (128, 2), (256, 2), (512, 2)]),
+    'vgg16': vgg_body([(64, 2), (128, 2), (256, 4), (512, 4), (512, 4)]),
 }
+_STANDARDISED = {'resnet18_se'}  # these see each image with zero mean and unit variance
 
 def teacher(name:str, # a key of `TEACHERS`
             ferplus:bool=False, # second head for the FER+ votes?
-            dropout:float=0.4): # share of pooled features dropped while training
+            dropout:float=0.4) -> 'keras.Model': # share of pooled features dropped while training
     "A large network to learn from. Raises ValueError for an unknown name."
     if name not in TEACHERS: raise ValueError(f'teacher {name!r} is not one of {", ".join(TEACHERS)}')
-    spec = dict(TEACHERS[name])
-    build, stages, standardise = spec.pop('body'), spec.pop('stages'), spec.pop('standardise', False)
-    return framed(build(stages, **spec), f'teacher_{name}', ferplus=ferplus, dropout=dropout, standardise=standardise)
+    standardise = name in _STANDARDISED
+    return framed(TEACHERS[name], f'teacher_{name}', ferplus=ferplus, dropout=dropout, standardise=standardise)
 
 # %% ../nbs/02_model.ipynb #02-025
 def build(name:str, # `student_` and a key of `STUDENTS`, `baseline`, or `teacher_` and a key of `TEACHERS`
-          ferplus:bool=False): # second head for the FER+ votes?
+          ferplus:bool=False) -> 'keras.Model': # second head for the FER+ votes?
     "The network called `name`, with fresh weights. Raises ValueError for an unknown name."
     kind, _, which = name.partition('_')
     if kind == 'student': return student(which, ferplus)
@@ -182,42 +186,21 @@ def photograph(x, # faces (N, 48, 48, 1) in 0..255
     if name.startswith('mobilenet'): x = L.Rescaling(1/127.5, offset=-1, name='scale')(x)
     x = L.Concatenate(name='colours')([x, x, x])
     if name == 'vgg16': x = L.Normalization(mean=[103.939, 116.779, 123.68], variance=[1, 1, 1], name='scale')(x)
-    if name == 'efficientnetb0': # it scales itself, but by the root of the deviation; Keras has a layer more for its own download, and this is the same in front
+    if name == 'efficientnetb0':
+        # it scales itself, but by the root of the deviation; for its own download Keras mends that by a layer more
         mean, root = (.485, .456, .406), [s**.5 for s in (.229, .224, .225)]
         x = L.Rescaling([1/r for r in root], offset=[255*m*(1 - 1/r) for m, r in zip(mean, root)], name='scale')(x)
     return x
 
 # %% ../nbs/02_model.ipynb #02-029
-def load_backbone(name:str, # a key of `BACKBONES`
-                  weights:str|Path|None='imagenet', # Keras' own download (kept in its cache), a file of such weights without top, or None: random
-                  size:int=96, # side of the input in pixels
-                  timeout:float=20.): # seconds without an answer from the network
-    "A network of `keras.applications` without its top. Raises WeightsError, FileNotFoundError; ValueError for an unknown name."
-    import warnings
-
+def make_backbone(name:str, weights=None, **options) -> 'keras.Model':
+    "The architecture as `keras.applications` makes it, without its top. Raises ValueError for an unknown name."
     import keras
     if name not in BACKBONES: raise ValueError(f'backbone {name!r} is not one of {", ".join(BACKBONES)}')
-    kind, options = BACKBONES[name]
-    make = lambda w: getattr(keras.applications, kind)(
-        include_top=False, weights=w, input_shape=(size, size, 3), **options
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # 224-pixel weights are used at another size on purpose
-        if weights == 'imagenet': return download(name, make, timeout)
-        net = make(None)
-        if weights is None: return net
-        if not Path(weights).is_file(): raise FileNotFoundError(f'{weights}: no such file of weights')
-        kernels = [w for w in net.weights if w.path.endswith('kernel')]
-        before = [w.numpy() for w in kernels]
-        try:
-            net.load_weights(weights)
-        except Exception as e:
-            raise WeightsError(f'{weights}: not weights of {name} without top ({str(e).splitlines()[0]})') from None
-    if any((w.numpy() == b).all() for w, b in zip(kernels, before)):
-        raise WeightsError(f'{weights}: not weights of {name} without top (some layers are missing)')
-    return net
+    kind, variant = BACKBONES[name]
+    return getattr(keras.applications, kind)(include_top=False, weights=weights, **variant, **options)
 
-def download(name, make, timeout):
+def download(name:str, make, timeout:float) -> 'keras.Model':
     "Keras' own download, but it gives up after a time."
     import contextlib
     import os
@@ -228,27 +211,51 @@ def download(name, make, timeout):
         with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere): return make('imagenet')
     except Exception as e:
         raise WeightsError(
-            f'the ImageNet weights of {name} could not be fetched ({str(e).splitlines()[0]}); where there is no network, '
-            'give a file of them instead (weights=...), or weights=None for a random start'
+            f'the ImageNet weights of {name} could not be fetched ({str(e).splitlines()[0]}); where there is no '
+            'network, give a file of them instead (weights=...), or weights=None for a random start'
         ) from None
     finally: socket.setdefaulttimeout(before)
+
+# %% ../nbs/02_model.ipynb #02f26658
+def read_weights(net, name:str, path:str|Path) -> None:
+    "Put a file of weights into a backbone. Raises FileNotFoundError, and WeightsError for weights of something else."
+    if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such file of weights')
+    kernels = [w for w in net.weights if w.path.endswith('kernel')]
+    before = [w.numpy() for w in kernels]
+    try:
+        net.load_weights(path)
+    except Exception as e:
+        raise WeightsError(f'{path}: not weights of {name} without top ({str(e).splitlines()[0]})') from None
+    if any((w.numpy() == b).all() for w, b in zip(kernels, before)):
+        raise WeightsError(f'{path}: not weights of {name} without top (some layers are missing)')
+
+def load_backbone(name:str, # a key of `BACKBONES`
+                  weights:str|Path|None='imagenet', # Keras' download, a file of such weights without top, None: random
+                  size:int=96, # side of the input in pixels
+                  timeout:float=20.) -> 'keras.Model': # seconds without an answer from the network
+    "A network of `keras.applications` without its top. Raises WeightsError, FileNotFoundError, ValueError."
+    import warnings
+    make = lambda w: make_backbone(name, w, input_shape=(size, size, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # 224-pixel weights are used at another size on purpose
+        if weights == 'imagenet' and name in BACKBONES: return download(name, make, timeout)
+        net = make(None)
+        if weights is not None: read_weights(net, name, weights)
+    return net
 
 # %% ../nbs/02_model.ipynb #02-031
 def pretrained(name:str, # a key of `BACKBONES`
                classes, # class names
                weights:str|Path|None='imagenet', # see `load_backbone`
                size:int=96, # side in pixels to which faces are enlarged
-               dropout:float=0.3): # share of pooled features dropped while training
+               dropout:float=0.3) -> 'keras.Model': # share of pooled features dropped while training
     "A backbone with a head of its own: uint8 or float faces (N, 48, 48, 1) in 0..255 -> logits (N, C)."
     import keras
     from keras import layers as L
-    loaded = load_backbone(name, weights, size)
-    kind, options = BACKBONES[name]
+    loaded = None if weights is None else load_backbone(name, weights, size)
     inputs = keras.Input((48, 48, 1), name='face')
-    body = getattr(keras.applications, kind)(
-        include_top=False, weights=None, input_tensor=photograph(inputs, name, size), **options
-    )
-    body.set_weights(loaded.get_weights())
+    body = make_backbone(name, input_tensor=photograph(inputs, name, size))
+    if loaded: body.set_weights(loaded.get_weights())
     for layer in body.layers:
         if hasattr(layer, 'finalize_state') and layer.weights:
             layer.finalize_state()  # a Normalization uses its weights only after this
@@ -259,8 +266,8 @@ def pretrained(name:str, # a key of `BACKBONES`
 
 def new_head(network, # a Keras model with a dense layer `expression` at its end
              known, # class names of that layer
-             classes): # class names wanted
-    "The same features under a head for other classes, one output. Raises ValueError for a network without such a layer."
+             classes) -> 'keras.Model': # class names wanted
+    "The same features under a head for other classes, one output. Raises ValueError where there is no such layer."
     import keras
     old = next((l for l in network.layers if l.name == 'expression' and isinstance(l, keras.layers.Dense)), None)
     if old is None or old.units != len(known):
@@ -276,12 +283,12 @@ def new_head(network, # a Keras model with a dense layer `expression` at its end
 
 # %% ../nbs/02_model.ipynb #02-037
 def macs(model, # a Keras model
-         size:int=48): # side of the input in pixels
+         size:int=48) -> int: # side of the input in pixels
     "Multiply-accumulates for one face, counted over convolutions and dense layers."
     import keras
-    fixed = keras.models.clone_model(model, input_tensors=keras.Input((size, size, 1)))
-    total = 0
-    for layer in fixed.layers:
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)):
-            total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:-1]))
-    return total
+    kinds = keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense
+    counted = [layer for layer in model.layers if isinstance(layer, kinds)]
+    shapes = keras.Model(model.inputs, {str(i): layer.output for i, layer in enumerate(counted)})
+    maps = shapes.compute_output_spec(keras.KerasTensor((1, size, size, 1)))
+    area = lambda i: int(np.prod(maps[str(i)].shape[1:-1]))
+    return sum(int(np.prod(layer.kernel.shape)) * area(i) for i, layer in enumerate(counted))

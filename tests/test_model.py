@@ -1,0 +1,119 @@
+"""Networks: every name builds, their cost is counted right, and backbones take weights only where they fit."""
+import keras
+import numpy as np
+import pytest
+
+from fer_nb.labels import EXPRESSIONS
+from fer_nb.model import (
+    BACKBONES,
+    STUDENTS,
+    TEACHERS,
+    WeightsError,
+    build,
+    load_backbone,
+    macs,
+    new_head,
+    pretrained,
+    student,
+)
+
+OWN = ['baseline', *(f'student_{k}' for k in STUDENTS), *(f'teacher_{k}' for k in TEACHERS)]
+
+
+@pytest.fixture(scope='module')
+def crops():
+    "Two gray images of noise, 48 x 48."
+    return np.random.default_rng(0).integers(0, 256, (2, 48, 48, 1)).astype('uint8')
+
+
+def by_clone(model, size=48) -> int:
+    "Multiply-accumulates from a copy of the network that is built for one size."
+    fixed = keras.models.clone_model(model, input_tensors=keras.Input((size, size, 1)))
+    kinds = keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense
+    return sum(
+        int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:-1]))
+        for layer in fixed.layers if isinstance(layer, kinds)
+    )
+
+
+@pytest.mark.parametrize('name', OWN)
+def test_network_of_each_name(name):
+    network = build(name)
+    assert network.name == name
+    assert network.output_shape == (None, len(EXPRESSIONS))
+    assert network.layers[-1].name == 'expression'
+    assert macs(network) > 0
+
+
+@pytest.mark.parametrize('name', ['baseline', 'student_xs', 'teacher_vgg8'])
+def test_macs_as_in_a_copy_for_one_size(name):
+    network = build(name)
+    assert macs(network) == by_clone(network)
+    if network.input_shape[1] is None: assert macs(network, 24) == by_clone(network, 24) < macs(network)
+
+
+def test_students_are_small():
+    assert build('student_s').count_params() < 0.7e6
+    assert build('student_m').count_params() < 2e6
+
+
+@pytest.mark.parametrize('name', ['mobilenet_0.75', 'mobilenetv2', 'efficientnetb0', 'vgg16'])
+def test_backbone_of_each_family(name):
+    network = pretrained(name, EXPRESSIONS, weights=None, size=32)
+    assert network.input_shape == (None, 48, 48, 1) and network.output_shape == (None, len(EXPRESSIONS))
+    assert network.name == name.replace('.', '_')
+    assert macs(network) > 0
+
+
+def test_sequential_gets_a_head_with_no_class_in_common():
+    assert new_head(build('baseline'), [''] * 7, ['a', 'b']).output_shape == (None, 2)
+
+
+def test_new_head_refuses_another_number_of_classes():
+    with pytest.raises(ValueError, match='no dense layer `expression` with 3 outputs'):
+        new_head(student('xs'), ['a', 'b', 'c'], ['a', 'b'])
+
+
+def test_efficientnet_sees_colors_as_after_the_download(crops):
+    "With ImageNet's mean and variance in its Normalization, the layer hands on (x - mean) / deviation."
+    mean, deviation = np.array([.485, .456, .406]), np.array([.229, .224, .225])
+    network = pretrained('efficientnetb0', ['a', 'b'], weights=None, size=32)
+    scaling = next(layer for layer in network.layers if type(layer).__name__ == 'Normalization')
+    scaling.set_weights([mean, deviation, np.array(0)])
+    scaling.finalize_state()
+    seen = np.array(keras.Model(network.input, scaling.output)(crops))
+    plain = np.repeat(np.array(keras.layers.Resizing(32, 32)(crops.astype('float32'))), 3, -1) / 255
+    np.testing.assert_allclose(seen, (plain - mean) / deviation, atol=1e-3)
+
+
+@pytest.fixture(scope='module')
+def weights_file(tmp_path_factory):
+    "A network of the family `mobilenet_0.25` and the file of its weights."
+    path = tmp_path_factory.mktemp('weights') / 'quarter.weights.h5'
+    network = load_backbone('mobilenet_0.25', None, 64)
+    network.save_weights(path)
+    return network, path
+
+
+def test_weights_come_from_a_file(weights_file):
+    network, path = weights_file
+    for a, b in zip(load_backbone('mobilenet_0.25', path, 64).get_weights(), network.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pretrained_puts_weights_behind_the_scaling(weights_file):
+    network, path = weights_file
+    kernels = lambda net: [w.numpy() for w in net.weights if w.path.endswith('kernel')]
+    whole = kernels(pretrained('mobilenet_0.25', ['a', 'b'], path, 64))
+    assert len(whole) == len(kernels(network)) + 1  # the new head
+    for a, b in zip(whole, kernels(network)): np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('other', ['mobilenet_0.5', 'vgg16'])
+def test_weights_of_another_network_are_refused(weights_file, other):
+    assert other in BACKBONES
+    with pytest.raises(WeightsError, match='not weights of'): load_backbone(other, weights_file[1], 64)
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no such file'): load_backbone('vgg16', tmp_path / 'none.h5')
