@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-UV = Path(sys.executable).with_name('uv')
+WINDOWS = sys.platform == 'win32'
+UV = shutil.which('uv', path=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])) or 'uv'
 PYTHONS = ['3.11', '3.12', '3.13', '3.14']
 ABSENT = 'tensorflow keras jax torch matplotlib pandas IPython ipykernel notebook jupyterlab nbdev'.split()
 RECOGNIZE = """
@@ -39,9 +40,10 @@ def clean() -> dict[str, str]:
 
 
 def interpreter(version: str) -> Path | None:
-    "A Python that works, from PATH or among pyenv's own; a shim of pyenv may lead nowhere."
-    name = f'python{version}'
-    places = [Path(folder, name) for folder in os.environ['PATH'].split(os.pathsep)]
+    "A Python that works: this one, one from PATH, or one of pyenv's own; a shim of pyenv may lead nowhere."
+    name = f'python{version}' + '.exe' * WINDOWS
+    places = [Path(sys.executable)] if version == '{}.{}'.format(*sys.version_info) else []
+    places += [Path(folder, name) for folder in os.environ['PATH'].split(os.pathsep)]
     places += sorted(Path.home().glob(f'.pyenv/versions/*/bin/{name}'))
     for place in filter(Path.is_file, places):
         if subprocess.run([place, '-c', 'pass'], env=clean(), capture_output=True).returncode == 0: return place
@@ -72,9 +74,10 @@ def python(request, tmp_path_factory) -> Path:
     wheel = request.getfixturevalue('wheel')
     if incomplete: pytest.skip('the wheel is not complete')
     home = tmp_path_factory.mktemp('env') / 'env'
+    python = home / ('Scripts/python.exe' if WINDOWS else 'bin/python')
     sh(UV, 'venv', '--quiet', '--python', base, home)
-    sh(UV, 'pip', 'install', '--quiet', '--python', home / 'bin/python', wheel)
-    return home / 'bin/python'
+    sh(UV, 'pip', 'install', '--quiet', '--python', python, wheel)
+    return python
 
 
 def check_answer(text: str):
