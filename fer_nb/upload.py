@@ -16,12 +16,13 @@ import io
 import json
 import os
 import re
-from copy import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from html import escape
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -41,6 +42,9 @@ from fer_nb.recognition import (
     threshold,
     to_table,
 )
+
+if TYPE_CHECKING:
+    import pandas
 
 # %% ../nbs/08_upload.ipynb #08-008
 def clean_name(
@@ -71,13 +75,13 @@ class Picture:
     id: str = ''          # in the panel; never used twice
     batch: int = 0        # files that came together have the same
 
-def shrunk(rgb, longest=1024):
+def shrunk(rgb: np.ndarray, longest: int=1024) -> np.ndarray:
     "A smaller copy of an image, unless it is small."
     zoom = longest/max(rgb.shape[:2])
     size = tuple(max(1, round(n*zoom)) for n in rgb.shape[1::-1])
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if zoom < 1 else rgb
 
-def encoded(rgb, kind='.jpg', quality=88):
+def encoded(rgb: np.ndarray, kind: str='.jpg', quality: int=88) -> bytes:
     "An RGB or gray array as the bytes of a file."
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if rgb.ndim == 3 else rgb
     return cv2.imencode(kind, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality] if kind == '.jpg' else [])[1].tobytes()
@@ -104,10 +108,8 @@ def examine(
     if seen.error: return Picture(name, error=seen.error.replace(seen.name, name))
     large = [crop_face(photo.rgb, o.box, rule, o.landmarks, 152) for o in seen.found]
     images = dict(view=encoded(shrunk(photo.rgb)), **{str(i): encoded(o) for i, o in enumerate(large)})
-    return Picture(
-        name, data, None, replace(seen, name=name, size=photo.size, scale=photo.scale),
-        classify(recognizer.classifier, seen.crops), images,
-    )
+    seen = replace(seen, name=name, size=photo.size, scale=photo.scale)
+    return Picture(name, data, None, seen, classify(recognizer.classifier, seen.crops), images)
 
 def result_of(
     picture: Picture,
@@ -115,7 +117,8 @@ def result_of(
     min_confidence: float=0.,  # a less probable face is "uncertain"
 ) -> Result:
     "What the recogniser itself would have answered."
-    if picture.error: return Result('unreadable', [], None, picture.error, picture.name, classes)
+    if picture.seen is None or picture.p is None:
+        return Result('unreadable', [], None, picture.error, picture.name, classes)
     faces = [make_face(picture.seen, o, p, classes, min_confidence) for o, p in zip(picture.seen.found, picture.p)]
     return Result('ok' if faces else 'no_face', faces, picture.seen.size, None, picture.name, classes)
 
@@ -155,21 +158,25 @@ def _paint(label, classes):
     rgb = _colour(label, classes)
     return f"--fer-colour:#{bytes(rgb).hex()};--fer-on:{'#000' if np.dot(rgb, (.299, .587, .114)) > 110 else '#fff'}"
 
-def _best(face): return max(face.probabilities, key=face.probabilities.get)
+def _best(probabilities: dict) -> str: return max(probabilities, key=lambda c: probabilities[c])
+
+def _bar(name, p, best, classes):
+    "The bar of one expression."
+    mark, colour = ' fer-best'*(name == best), bytes(_colour(name, classes)).hex()
+    return (
+        f'<span class="fer-class{mark}">{escape(name)}</span>'
+        f'<span class="fer-track" style="--fer-bar:#{colour}"><i style="width:{100*p:.1f}%"></i></span>'
+        f'<span class="fer-value{mark}">{_percent(p)}</span>'
+    )
 
 def bars(
     probabilities: dict, # {expression: probability}
 ) -> str: # HTML
     "A bar for each expression, in the order of the model."
-    best, classes = max(probabilities, key=probabilities.get), tuple(probabilities)
+    best, classes = _best(probabilities), tuple(probabilities)
     spoken = ', '.join(f'{c} {_percent(p)}' for c, p in probabilities.items())
-    lines = [
-        f'<span class="fer-class{" fer-best" if c == best else ""}">{escape(c)}</span>'
-        f'<span class="fer-track" style="--fer-bar:#{bytes(_colour(c, classes)).hex()}"><i style="width:{100 * p:.1f}%"></i></span>'
-        f'<span class="fer-value{" fer-best" if c == best else ""}">{_percent(p)}</span>'
-        for c, p in probabilities.items()
-    ]
-    return f'<div class="fer-bars" role="img" aria-label="{escape(spoken)}">{"".join(lines)}</div>'
+    lines = ''.join(_bar(c, p, best, classes) for c, p in probabilities.items())
+    return f'<div class="fer-bars" role="img" aria-label="{escape(spoken)}">{lines}</div>'
 
 # %% ../nbs/08_upload.ipynb #08-020
 def face_item(
@@ -179,67 +186,83 @@ def face_item(
     min_confidence: float,
 ) -> str: # HTML
     "One face: its crop, the verdict and the bars."
-    classes, unsure = tuple(face.probabilities), face.label == 'uncertain'
-    why = (
-        f'<span class="fer-why">best guess {escape(_best(face))} {_percent(face.confidence)}, below the minimum of {_percent(min_confidence)}</span>'
-        if unsure
-        else f'<span class="fer-percent">{_percent(face.confidence)}</span>'
-    )
+    unsure, sure = face.label == 'uncertain', _percent(face.confidence)
+    best, style = escape(_best(face.probabilities)), _paint(face.label, tuple(face.probabilities))
+    why = f'<span class="fer-percent">{sure}</span>'
+    if unsure:
+        least = _percent(min_confidence)
+        why = f'<span class="fer-why">best guess {best} {sure}, below the minimum of {least}</span>'
     return (
-        f'<li class="fer-face{" fer-unsure" if unsure else ""}" data-face="{i}" style="{_paint(face.label, classes)}">'
-        f'<span><img {image} alt="face {i + 1} as the network sees it"><span class="fer-number">face {i + 1}</span></span>'
-        f'<div><p class="fer-verdict"><span class="fer-plate">{escape(face.label)}</span>{why}</p>{bars(face.probabilities)}</div></li>'
+        f'<li class="fer-face{" fer-unsure"*unsure}" data-face="{i}" style="{style}">'
+        f'<span><img {image} alt="face {i + 1} as the network sees it">'
+        f'<span class="fer-number">face {i + 1}</span></span>'
+        f'<div><p class="fer-verdict"><span class="fer-plate">{escape(face.label)}</span>{why}</p>'
+        f'{bars(face.probabilities)}</div></li>'
     )
 
-def box_over(face, i, size, classes):
+def box_over(face, i: int, size: tuple, classes: tuple) -> str:
     "The box of a face over its picture, in percent of it; a tag with the label where there is room for one."
     x, y, w, h = (100*v/n for v, n in zip(face.box, size*2))
     text = f'{i + 1} {face.label}' if w > 13 else str(i + 1) if w > 3 else ''
     more = ' fer-unsure'*(face.label == 'uncertain') + ' fer-below'*(y < 6) + ' fer-atright'*(x + w > 85)
     tag = f'<span class="fer-tag">{escape(text)}</span>' if text else ''
+    place = f'left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%'
     return (
-        f'<span class="fer-box{more}" data-face="{i}" title="face {i + 1}: {escape(face.label)}, {_percent(face.confidence)}" '
-        f'style="left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%;{_paint(face.label, classes)}">{tag}</span>'
+        f'<span class="fer-box{more}" data-face="{i}" '
+        f'title="face {i + 1}: {escape(face.label)}, {_percent(face.confidence)}" '
+        f'style="{place};{_paint(face.label, classes)}">{tag}</span>'
     )
 
 # %% ../nbs/08_upload.ipynb #08-021
-def plural(n, one): return f'{n} {one}' if n == 1 else f'{n} {one}s'
+NO_FACE = (
+    'Faces are found when they look towards the camera and are not too small. Another detector may find more; '
+    'a picture that is only one face needs no search.'
+)
 
-def trouble(title, text, calm=False):
+def plural(n: int, one: str) -> str: return f'{n} {one}' if n == 1 else f'{n} {one}s'
+
+def trouble(title: str, text: str, calm: bool=False) -> str:
     "A message in place of an answer."
-    return f'<div class="fer-trouble{" fer-calm fer-calmer" if calm else ""}"><div><p><b>{escape(title)}</b></p><p>{escape(text)}</p></div></div>'
+    says = f'<p><b>{escape(title)}</b></p><p>{escape(text)}</p>'
+    return f'<div class="fer-trouble{" fer-calm fer-calmer"*calm}"><div>{says}</div></div>'
 
+def _head(name, sub, actions):
+    "The line above a picture; the name is HTML already."
+    return (
+        f'<div class="fer-head"><span class="fer-name" title="{name}">{name}</span>'
+        f'<span class="fer-sub">{sub}</span><span class="fer-actions">{actions}</span></div>'
+    )
+
+def _failed_card(picture, actions):
+    "What there is to say about a file that cannot be read."
+    name, error = escape(picture.name), picture.error or ''
+    why = error.removeprefix(f'{picture.name}: ')
+    text = f'{why[:1].upper()}{why[1:]}. {advice_on(picture.data, error)}'.strip()
+    body = _head(name, 'not readable', actions) + trouble('This file cannot be shown', text)
+    return f'<section class="fer-card fer-failed" aria-label="{name}">{body}</section>'
+
+# %% ../nbs/08_upload.ipynb #86aee6e0
 def card(
     picture: Picture,
     result: Result,
     min_confidence: float,
-    source,          # function: (picture, name of its image) -> attributes of an <img>
-    actions: str='', # HTML of the buttons
+    source: Callable, # (picture, name of its image) -> attributes of an <img>
+    actions: str='',  # HTML of the buttons
 ) -> str: # HTML
     "Everything about one picture."
-    name = escape(picture.name)
-    head = lambda sub: (
-        f'<div class="fer-head"><span class="fer-name" title="{name}">{name}</span><span class="fer-sub">{sub}</span><span class="fer-actions">{actions}</span></div>'
-    )
-    if picture.error:
-        why = picture.error.removeprefix(f'{picture.name}: ')
-        body = trouble(
-            'This file cannot be shown', f'{why[:1].upper()}{why[1:]}. {advice_on(picture.data, picture.error)}'.strip()
-        )
-        return f'<section class="fer-card fer-failed" aria-label="{name}">{head("not readable")}{body}</section>'
-    (w, h), faces = result.size, result.faces
+    if picture.error or result.size is None: return _failed_card(picture, actions)
+    name, (w, h), faces = escape(picture.name), result.size, result.faces
     sub = f"{w} × {h} pixels · {plural(len(faces), 'face') if faces else 'no face'}"
-    alt = f'{picture.name}: ' + (
-        ', '.join(f'face {i + 1} {f.label} {_percent(f.confidence)}' for i, f in enumerate(faces)) or 'no face found'
-    )
-    over = ''.join(box_over(f, i, result.size, result.classes) for i, f in enumerate(faces) if f.box != (0, 0, w, h))
-    photo = f'<figure class="fer-photo"><img {source(picture, "view")} alt="{escape(alt)}">{over}</figure>'
+    heard = ', '.join(f'face {i + 1} {f.label} {_percent(f.confidence)}' for i, f in enumerate(faces))
+    alt = escape(f'{picture.name}: {heard or "no face found"}')
+    over = ''.join(box_over(f, i, (w, h), result.classes) for i, f in enumerate(faces) if f.box != (0, 0, w, h))
+    photo = f'<figure class="fer-photo"><img {source(picture, "view")} alt="{alt}">{over}</figure>'
     items = ''.join(face_item(f, i, source(picture, str(i)), min_confidence) for i, f in enumerate(faces))
     side = f'<ol class="fer-faces">{items}</ol>' if faces else trouble('No face was found', NO_FACE, calm=True)
-    return (f'<section class="fer-card" aria-label="{name}">{head(sub)}'
-            f'<div class="fer-body{" fer-many" if len(faces) > 4 else ""}">{photo}{side}</div></section>')
-
-NO_FACE = 'Faces are found when they look towards the camera and are not too small. Another detector may find more; a picture that is only one face needs no search.'
+    return (
+        f'<section class="fer-card" aria-label="{name}">{_head(name, sub, actions)}'
+        f'<div class="fer-body{" fer-many"*(len(faces) > 4)}">{photo}{side}</div></section>'
+    )
 
 # %% ../nbs/08_upload.ipynb #08-023
 def table(
@@ -247,28 +270,31 @@ def table(
     classes: tuple, # expressions
 ) -> str: # HTML
     "One row for each face."
-    heads = ''.join(
-        f'<th scope=col>{escape(o)}</th>' for o in ('picture', 'face', 'expression', 'confidence', *classes)
-    )
+    names = 'picture', 'face', 'expression', 'confidence', *classes
+    heads = ''.join(f'<th scope=col>{escape(o)}</th>' for o in names)
     lines = [
         [r.source, i + 1, f.label, *map(_percent, (f.confidence, *f.probabilities.values()))]
         for r in results
         for i, f in enumerate(r.faces)
     ]
     body = ''.join('<tr>' + ''.join(f'<td>{escape(str(o))}</td>' for o in line) + '</tr>' for line in lines)
-    return f'<details><summary>Table of {plural(len(lines), "face")}</summary><div class="fer-scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></details>'
+    whole = f'<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    title = f'Table of {plural(len(lines), "face")}'
+    return f'<details><summary>{title}</summary><div class="fer-scroll">{whole}</div></details>'
+
+# %% ../nbs/08_upload.ipynb #0715c23a
+def _as_text(row):
+    "A row of which no spreadsheet takes a name or a message for a formula: it gets an apostrophe."
+    return {**row, **{k: f"'{row[k]}" for k in ('source', 'error') if row[k] and str(row[k])[:1] in '=+-@'}}
 
 def to_csv(
     results: list, # of `Result`
 ) -> str:
-    "One row for each face, or one that says why there is none; a name that a spreadsheet would take for a formula gets an apostrophe."
-    text = io.StringIO(newline='')
-    table = csv.DictWriter(text, rows(results)[0] if results else rows([Result('', [], None, None, '')])[0])
+    "One row for each face, or one that says why there is none; safe to open in a spreadsheet."
+    text, columns = io.StringIO(newline=''), rows(results or [Result('', [], None, None, '')])[0]
+    table = csv.DictWriter(text, columns)
     table.writeheader()
-    table.writerows(
-        {**o, **{k: f"'{o[k]}" for k in ('source', 'error') if str(o[k] or '')[:1] in '=+-@' and o[k]}}
-        for o in rows(results)
-    )
+    table.writerows(map(_as_text, rows(results)))
     return text.getvalue()
 
 def to_json(
@@ -280,15 +306,21 @@ def to_json(
 # %% ../nbs/08_upload.ipynb #08-026
 FINE = 'An expression is what a face shows, not what a person feels.'
 #: What becomes of the pictures: in the live panel, and in the one of stock widgets.
-KEPT = 'The pictures are in the memory of the kernel until you remove them; they are neither written to disk nor into the notebook.'
-SHOWN = "What is shown here is part of the widget's state: remove the pictures before you save a notebook together with its widgets."
+KEPT = (
+    'The pictures are in the memory of the kernel until you remove them; they are neither written to disk '
+    'nor into the notebook.'
+)
+SHOWN = (
+    "What is shown here is part of the widget's state: remove the pictures before you save a notebook together "
+    'with its widgets.'
+)
 
 def detectors_of(
     recognizer: Recognizer,
 ) -> dict: # {name: (detector or None, crop rule)}; the recogniser's own first
     "The detectors that can be chosen."
-    own, rules, found = recognizer.detector, recognizer.classifier.about.get('crop'), {}
-    found[own.name or 'own'] = own, recognizer.rule
+    own, rules = recognizer.detector, recognizer.classifier.about.get('crop')
+    found = {own.name or 'own': (own, recognizer.rule)}
     for name in ('yunet', 'haar'):
         try: found.setdefault(name, (tool := load_detector(name), crop_rule(rules, tool.name)))
         except ValueError: pass  # there is no file of YuNet
@@ -306,29 +338,19 @@ class Album:
         max_pictures: int=20,          # more are not taken
         max_bytes: int=20_000_000,     # larger files are not taken
     ):
-        self.recognizer, self.min_confidence, self.max_pictures, self.max_bytes = (
-            recognizer, min_confidence, max_pictures, max_bytes,
-        )
-        self.detectors, self.pictures, self.refused, self.batch, self._ids = (
-            detectors_of(recognizer), [], 0, 0, count(1),
-        )
+        self.recognizer, self.min_confidence = recognizer, min_confidence
+        self.max_pictures, self.max_bytes = max_pictures, max_bytes
+        self.detectors = detectors_of(recognizer)
         self.detector = next(iter(self.detectors))
-
-    def _see(self, name, data, batch):
-        picture = examine(name, data, self.recognizer, *self.detectors[self.detector])
-        return replace(picture, id=f'p{next(self._ids)}', batch=batch)
+        self.pictures: list[Picture] = []
+        self.refused, self.batch, self._ids = 0, 0, count(1)
 
     def add(self, name: str, data: bytes, size: int|None=None) -> bool: # was there room for it?
         "Look at a file, or note why not; `size` is what it would have had, where it did not even come."
-        if len(self.pictures) >= self.max_pictures: self.refused += 1; return False
-        size = len(data) if size is None else size
-        if size <= self.max_bytes:
-            picture = self._see(name, data, self.batch)
-        else:
-            picture = Picture(
-                name, error=f'{name}: it has {size / 1e6:,.1f} MB, the limit is {self.max_bytes / 1e6:,.1f} MB',
-                id=f'p{next(self._ids)}', batch=self.batch,
-            )
+        if len(self.pictures) >= self.max_pictures:
+            self.refused += 1
+            return False
+        picture = _see(self, name, data, self.batch, len(data) if size is None else size)
         if picture.error: picture.data = data[:64]  # enough to say what it might be
         self.pictures.append(picture)
         return True
@@ -336,7 +358,7 @@ class Album:
     def search(self, detector: str): # one of `detectors`
         "Look at all pictures again, with another detector."
         self.detector = detector
-        self.pictures = [o if o.error else self._see(o.name, o.data, o.batch) for o in self.pictures]
+        self.pictures = [o if o.error else _see(self, o.name, o.data, o.batch) for o in self.pictures]
 
     def remove(self, id: str=''): # "" = all
         "Forget a picture."
@@ -347,15 +369,31 @@ class Album:
     order = property(lambda self: sorted(self.pictures, key=lambda o: -o.batch))
 
 # %% ../nbs/08_upload.ipynb #08-028
-def note(album) -> str: # "" where there is none
+def note(album: Album) -> str: # "" where there is none
     "What the panel has to say about itself."
     if not album.refused: return ''
-    return f'{plural(album.refused, "more file")} not taken: the panel holds {plural(album.max_pictures, "picture")}. Remove some first.'
+    more, room = plural(album.refused, 'more file'), plural(album.max_pictures, 'picture')
+    return f'{more} not taken: the panel holds {room}. Remove some first.'
+
+def _see(album, name, data, batch, size=0):
+    "Look at a file, unless it is too large."
+    limit, chosen = album.max_bytes, album.detectors[album.detector]
+    if size <= limit: picture = examine(name, data, album.recognizer, *chosen)
+    else: picture = Picture(name, error=f'{name}: it has {size/1e6:,.1f} MB, the limit is {limit/1e6:,.1f} MB')
+    return replace(picture, id=f'p{next(album._ids)}', batch=batch)
 
 # %% ../nbs/08_upload.ipynb #08-031
 STATIC = Path(fer_nb.__file__).parent/'static'
 
-def data_uri(data, kind): return f'data:{kind};base64,{base64.b64encode(data).decode()}'
+def data_uri(data: bytes, kind: str) -> str: return f'data:{kind};base64,{base64.b64encode(data).decode()}'
+
+def _links(results):
+    "Links that save the table."
+    files = ('CSV', 'faces.csv', 'text/csv', to_csv), ('JSON', 'faces.json', 'application/json', to_json)
+    return ''.join(
+        f'<a class="fer-button" download="{name}" href="{data_uri(make(results).encode(), kind)}">Save {title}</a>'
+        for title, name, kind, make in files
+    )
 
 def page(
     album: Album,
@@ -363,24 +401,18 @@ def page(
 ) -> str: # HTML with the images in it
     "The album as a page that needs neither kernel nor script."
     source = lambda picture, name: f'src="{data_uri(picture.images[name], "image/jpeg")}"'
-    results = album.results
+    results, least = album.results, album.min_confidence
     seen = {p.id: r for p, r in zip(album.pictures, results)}
-    cards = ''.join(card(p, seen[p.id], album.min_confidence, source) for p in album.order)
+    cards = ''.join(card(p, seen[p.id], least, source) for p in album.order)
     notes = f'<div class="fer-notes" role="status"><p>{escape(note(album))}</p></div>' if note(album) else ''
-    files = (
-        [('CSV', 'faces.csv', 'text/csv', to_csv), ('JSON', 'faces.json', 'application/json', to_json)]
-        if links and results
-        else []
-    )
-    save = ''.join(
-        f'<a class="fer-button" download="{name}" href="{data_uri(make(results).encode(), kind)}">Save {title}</a>'
-        for title, name, kind, make in files
-    )
-    foot = f'<div class="fer-foot"><div class="fer-save"><span></span>{save}</div>{table(results, album.recognizer.classes)}<p class="fer-fine">{FINE}{f" {SHOWN}" if links else ""}</p></div>'
+    save, fine = (_links(results), f'{FINE} {SHOWN}') if links else ('', FINE)
+    whole = table(results, album.recognizer.classes)
+    below = f'<div class="fer-save"><span></span>{save}</div>{whole}<p class="fer-fine">{fine}</p>'
+    foot = f'<div class="fer-foot">{below}</div>' if results else ''
     style = (STATIC/'upload.css').read_text(encoding='utf-8')
     return (
-        f'<style>{style}</style><div class="fer-upload{" fer-any" if album.min_confidence else ""}" style="--fer-minimum:{album.min_confidence:g}">'
-        f'{notes}<div class="fer-cards">{cards}</div>{foot if results else ""}</div>'
+        f'<style>{style}</style><div class="fer-upload{" fer-any"*bool(least)}" style="--fer-minimum:{least:g}">{notes}'
+        f'<div class="fer-cards">{cards}</div>{foot}</div>'
     )
 
 # %% ../nbs/08_upload.ipynb #08-036
@@ -394,14 +426,12 @@ def _beside(package, path):
     file = found and found.origin and Path(found.origin).parent/path
     return file if file and file.is_file() else None
 
-def samples() -> dict: # {title: (file name, function that gives its bytes)}
+def samples() -> dict[str, tuple[str, Callable]]: # {title: (file name, function that gives its bytes)}
     "The pictures that can be tried without having one."
     photos = {'Eileen Collins (NASA)': _beside('skimage', 'data/astronaut.png'),
               'Grace Hopper (US Navy)': _beside('matplotlib', 'mpl-data/sample_data/grace_hopper.jpg')}
-    return {
-        'drawn people': ('drawn-people.png', _drawn),
-        **{title: (file.name, file.read_bytes) for title, file in photos.items() if file},
-    }
+    there = {title: (file.name, file.read_bytes) for title, file in photos.items() if file}
+    return {'drawn people': ('drawn-people.png', _drawn), **there}
 
 # %% ../nbs/08_upload.ipynb #08-039
 class Inbox:
@@ -409,7 +439,9 @@ class Inbox:
     def __init__(self,
         max_bytes: int, # of one file
         most: int=4,    # files under way; beyond that the oldest is given up
-    ): self.max_bytes, self.most, self.files = max_bytes, most, {}
+    ):
+        self.max_bytes, self.most = max_bytes, most
+        self.files: dict[str, tuple[str, int, bytearray]] = {}
 
     def begin(self, id: str, name: str, size: int):
         self.files[id] = clean_name(name), size, bytearray()
@@ -421,7 +453,9 @@ class Inbox:
     ) -> int: # bytes there are now; -1 where nobody waits for them
         if id not in self.files: return -1
         name, size, there = self.files[id]
-        if len(there) + len(data) > min(size, self.max_bytes): self.files.pop(id); return -1
+        if len(there) + len(data) > min(size, self.max_bytes):
+            self.files.pop(id)
+            return -1
         there += data
         return len(there)
 
@@ -443,64 +477,93 @@ class Stage(anywidget.AnyWidget):
     _esm, _css = STATIC/'upload.js', STATIC/'upload.css'
 
 #: Seen only where the front end cannot load the drop zone, whose style sheet hides it.
-FALLBACK = """<style>@keyframes fer-late { to { opacity: 1 } }</style><div class="fer-fallback" style="opacity:0;animation:fer-late 0s 6s forwards">
-If there is no drop zone below, this front end lacks <b>anywidget</b>: install it beside JupyterLab, or use <code>UploadPanel(plain=True)</code>.</div>"""
+FALLBACK = """<style>@keyframes fer-late { to { opacity: 1 } }</style>
+<div class="fer-fallback" style="opacity:0;animation:fer-late 0s 6s forwards">
+If there is no drop zone below, this front end lacks <b>anywidget</b>: install it beside JupyterLab,
+or use <code>UploadPanel(plain=True)</code>.</div>"""
+
+_IMAGES = '.jpg,.jpeg,.png,.webp,.gif,.bmp,.tif,.tiff'
 
 def controls(
     album: Album,
     advised: float|None, # minimum confidence that the model's file advises
 ) -> dict: # {name: widget}
     "The stock widgets of the panel."
-    snug = dict(style=dict(description_width='initial'), layout=dict(width='auto'))
+    auto, style, none = dict(width='auto'), dict(description_width='initial'), advised is None
+    detectors = [(DETECTORS.get(o, o), o) for o in album.detectors]
     return dict(
-        upload=W.FileUpload(
-            accept='.jpg,.jpeg,.png,.webp,.gif,.bmp,.tif,.tiff', multiple=True, description='Choose pictures',
-            layout=dict(width='auto'),
-        ),
-        sample=W.Dropdown(options=['choose ...', *samples()], description='Sample', **snug),
-        detector=W.Dropdown(
-            options=[(DETECTORS.get(o, o), o) for o in album.detectors], description='Detector', **snug
-        ),
+        upload=W.FileUpload(accept=_IMAGES, multiple=True, description='Choose pictures', layout=auto),
+        sample=W.Dropdown(options=['choose ...', *samples()], description='Sample', style=style, layout=auto),
+        detector=W.Dropdown(options=detectors, description='Detector', style=style, layout=auto),
         confidence=W.FloatSlider(
-            album.min_confidence, min=0, max=1, step=0.01, readout_format='.0%', description='Minimum confidence',
-            style=dict(description_width='initial'), layout=dict(width='320px'),
+            album.min_confidence, min=0, max=1, step=.01, readout_format='.0%', description='Minimum confidence',
+            style=style, layout=dict(width='320px'),
         ),
         advice=W.Button(
-            description=f"Model's advice: {advised:.0%}" if advised is not None else 'no advice',
-            disabled=advised is None, tooltip="Set the minimum confidence that the model's file advises",
-            layout=dict(width='auto', display=None if advised is not None else 'none'),
+            description='no advice' if none else f"Model's advice: {advised:.0%}", disabled=none,
+            tooltip="Set the minimum confidence that the model's file advises",
+            layout=dict(auto, display='none' if none else None),
         ),
-        clear=W.Button(
-            description='Remove all', tooltip='Remove all pictures from the panel', layout=dict(width='auto')
-        ),
+        clear=W.Button(description='Remove all', tooltip='Remove all pictures from the panel', layout=auto),
     )
 
 # %% ../nbs/08_upload.ipynb #08-045
-class UploadPanel:
-    "Drop, choose or paste pictures, and see the expressions of the faces in them. `view` is the widget."
-    def __init__(self,
-        recognizer: Recognizer|None=None, # None = the shipped model, with the minimum confidence that its file advises
-        min_confidence: float|str|None=None, # start of the slider; "auto" = the model's advice, None = as the recogniser has it
-        max_pictures: int=20,      # the panel takes no more
-        max_bytes: int=20_000_000, # of one file
-        plain: bool=False,         # stock widgets only: no dropping and pasting, and the pictures shown are then part of the widget's state
-    ):
-        own, recognizer = recognizer, recognizer or Recognizer()
+class _State:
+    "What a panel knows as plain values: its album, what was found, and what the browser has."
+    upload: W.FileUpload
+    sample: W.Dropdown
+    detector: W.Dropdown
+    confidence: W.FloatSlider
+    advice: W.Button
+    clear_button: W.Button
+
+    def __init__(self, own: Recognizer|None, min_confidence: float|str|None, max_pictures: int, max_bytes: int):
+        recognizer = own or Recognizer()
         about = recognizer.classifier.about
         self.advised = threshold('auto', about) if about.get('uncertain') else None
         if min_confidence is None: min_confidence = own.min_confidence if own else self.advised or 0.
         self.album = Album(recognizer, threshold(min_confidence, about), max_pictures, max_bytes)
-        self.inbox, self.sent, self.pushed, self.said = Inbox(max_bytes), {}, set(), ''
+        self.inbox, self.said = Inbox(max_bytes), ''
+        self.sent: dict[str, str] = {}   # cards that the browser has
+        self.pushed: set[str] = set()    # keys of its images
         for name, widget in controls(self.album, self.advised).items():
             setattr(self, 'clear_button' if name == 'clear' else name, widget)
+
+    @property
+    def results(self) -> list[Result]:
+        "A `Result` for each picture, in the order in which they came."
+        return self.album.results
+
+    @property
+    def rows(self) -> list[dict]:
+        "One dictionary for each face, or for each picture without any."
+        return rows(self.results)
+
+    @property
+    def table(self) -> 'pandas.DataFrame':
+        "One row for each face."
+        return to_table(self.results, self.album.recognizer.classes)
+
+    def __repr__(self) -> str:
+        held, o = plural(len(self.album.pictures), 'picture'), self.album
+        return f'UploadPanel({held}, detector={o.detector!r}, min_confidence={o.min_confidence:g})'
+
+
+# %% ../nbs/08_upload.ipynb #f1ef4e0d
+class UploadPanel(_State):
+    "Drop, choose or paste pictures, and see the expressions of the faces in them. `view` is the widget."
+    def __init__(self,
+        recognizer: Recognizer|None=None, # None = the shipped model, with the minimum that its file advises
+        min_confidence: float|str|None=None, # "auto" = the model's advice, None = as the recogniser has it
+        max_pictures: int=20,      # the panel takes no more
+        max_bytes: int=20_000_000, # of one file
+        plain: bool=False,         # stock widgets only: no dropping and pasting, and their state holds the pictures
+    ):
+        super().__init__(recognizer, min_confidence, max_pictures, max_bytes)
         self.stage = W.HTML() if plain else Stage()
-        bar = W.HBox(
-            [
-                *([self.upload] if plain else []), self.sample, self.detector, self.confidence, self.advice,
-                *([self.clear_button] if plain else []),
-            ],
-            layout=dict(flex_flow='row wrap', align_items='center'),
-        )
+        shown = [self.sample, self.detector, self.confidence, self.advice]
+        if plain: shown = [self.upload, *shown, self.clear_button]
+        bar = W.HBox(shown, layout=dict(flex_flow='row wrap', align_items='center'))
         bar.add_class('fer-controls')
         self.view = W.VBox([bar, *([] if plain else [W.HTML(FALLBACK)]), self.stage])
         wire(self)
@@ -510,23 +573,14 @@ class UploadPanel:
         from IPython.display import display
         display(self.view)
 
-    results = property(
-        lambda self: self.album.results, doc='A `Result` for each picture, in the order in which they came.'
-    )
-    rows = property(
-        lambda self: rows(self.results), doc='One dictionary for each face, or for each picture without any.'
-    )
-    table = property(
-        lambda self: to_table(self.results, self.album.recognizer.classes),
-        doc='pandas.DataFrame with one row for each face.',
-    )
     def add(self, name: str, data: bytes): add(self, clean_name(name), bytes(data))
     def take(self, files): take(self, files)
-    def clear(self): self.album.remove(); self.refresh()
-    def refresh(self, everything=False): refresh(self, everything)
-    def annotated(self, i: int=0): return annotated(self.album, self.album.pictures[i])
-    def save(self, folder): return save(self.album, folder)
-    def __repr__(self): return f"UploadPanel({plural(len(self.album.pictures), 'picture')}, detector={self.album.detector!r}, min_confidence={self.album.min_confidence:g})"
+    def clear(self):
+        self.album.remove()
+        self.refresh()
+    def refresh(self, everything: bool=False): refresh(self, everything)
+    def annotated(self, i: int=0) -> np.ndarray: return annotated(self.album, self.album.pictures[i])
+    def save(self, folder) -> list[Path]: return save(self.album, folder)
 
 # %% ../nbs/08_upload.ipynb #08-047
 def empty(
@@ -546,61 +600,68 @@ def take(panel, files):
     for name, data in files: panel.add(name, data)
 
 def add(panel, name, data):
-    there, album = panel.album.add(name, data), panel.album
-    faces = len(panel.results[-1].faces) if there else 0
-    # read aloud
-    panel.said = (
-        f'{name}: {"not readable" if album.pictures[-1].error else plural(faces, "face")}' if there else note(album)
-    )
+    "Look at one file, and say what came of it to those who listen."
+    album = panel.album
+    if album.add(name, data):
+        found = plural(len(panel.results[-1].faces), 'face')
+        panel.said = f'{name}: {"not readable" if album.pictures[-1].error else found}'
+    else: panel.said = note(album)
     panel.refresh()
 
+# %% ../nbs/08_upload.ipynb #07aad0e8
 def wire(panel):
     "Connect the widgets with the album."
     def uploaded(change):
-        files = files_of(change['new'])
-        if files: empty(panel.upload); panel.take(files)
+        if not (files := files_of(change['new'])): return
+        empty(panel.upload)
+        panel.take(files)
     def sampled(change):
-        if change['new'] in (tries := samples()):
-            name, make = tries[change['new']]
-            panel.sample.value = panel.sample.options[0]
-            panel.take([(name, make())])
-    def minimum(change): panel.album.min_confidence = change['new']; panel.refresh()
-    def searched(change): panel.album.search(change['new']); panel.refresh()
-    for widget, changed in (
-        (panel.upload, uploaded), (panel.sample, sampled), (panel.confidence, minimum), (panel.detector, searched),
-    ):
-        widget.observe(changed, 'value')
+        if change['new'] not in (tries := samples()): return
+        name, make = tries[change['new']]
+        panel.sample.value = panel.sample.options[0]
+        panel.take([(name, make())])
+    def minimum(change):
+        panel.album.min_confidence = change['new']
+        panel.refresh()
+    def searched(change):
+        panel.album.search(change['new'])
+        panel.refresh()
+    panel.upload.observe(uploaded, 'value')
+    panel.sample.observe(sampled, 'value')
+    panel.confidence.observe(minimum, 'value')
+    panel.detector.observe(searched, 'value')
     panel.advice.on_click(lambda _: setattr(panel.confidence, 'value', panel.advised))
     panel.clear_button.on_click(lambda _: panel.clear())
     if isinstance(panel.stage, Stage): panel.stage.on_msg(lambda _, message, buffers: answer(panel, message, buffers))
 
 # %% ../nbs/08_upload.ipynb #08-048
-_ACTIONS = (
-    '<button type="button" class="fer-button" data-do="save" data-what="picture">Save picture</button>',
-    '<button type="button" class="fer-button fer-bare" data-do="remove" aria-label="Remove {name}" title="Remove">✕</button>',
-)
+_BUTTON = '<button type="button" class="fer-button{}" data-do="{}"{}>{}</button>'
+_SAVE = _BUTTON.format('', 'save', ' data-what="{}"', '{}')
+_REMOVE = _BUTTON.format(' fer-bare', 'remove', ' aria-label="Remove {}" title="Remove"', '✕')
 
-def live_card(picture, result, min_confidence):
+def live_card(picture: Picture, result: Result, min_confidence: float) -> str:
     "A card whose images the browser asks for by key, with buttons."
     source = lambda picture, name: f'data-key="{picture.id}.{name}"'
-    buttons = ''.join(_ACTIONS[bool(picture.error):]).format(name=escape(picture.name))
-    return card(picture, result, min_confidence, source, buttons)
+    save = '' if picture.error else _SAVE.format('picture', 'Save picture')
+    return card(picture, result, min_confidence, source, save + _REMOVE.format(escape(picture.name)))
 
-def foot(album, results):
+def foot(album: Album, results: list) -> str:
     "What stands below the cards."
-    found = sum(len(o.faces) for o in results)
-    save = ''.join(
-        f'<button type="button" class="fer-button" data-do="save" data-what="{o.lower()}">Save {o}</button>'
-        for o in ('CSV', 'JSON', 'report')
-    )
-    away = '<button type="button" class="fer-button fer-bare" data-do="remove">Remove all</button>'
-    head = f'<div class="fer-save"><span>{plural(len(results), "picture")}, {plural(found, "face")}</span>{save}{away}</div>{table(results, album.recognizer.classes)}'
-    return f'{head if results else ""}<p class="fer-fine">{FINE} {KEPT}</p>'
+    fine = f'<p class="fer-fine">{FINE} {KEPT}</p>'
+    if not results: return fine
+    found = plural(sum(len(o.faces) for o in results), 'face')
+    buttons = ''.join(_SAVE.format(o.lower(), f'Save {o}') for o in ('CSV', 'JSON', 'report'))
+    buttons += _BUTTON.format(' fer-bare', 'remove', '', 'Remove all')
+    says = f'<span>{plural(len(results), "picture")}, {found}</span>'
+    return f'<div class="fer-save">{says}{buttons}</div>{table(results, album.recognizer.classes)}{fine}'
 
-def refresh(panel, everything=False):
+# %% ../nbs/08_upload.ipynb #63b319dc
+def refresh(panel, everything: bool=False):
     "Show the album as it is now; `everything` for a browser that has nothing yet."
     album, results = panel.album, panel.results
-    if not isinstance(panel.stage, Stage): panel.stage.value = page(album, links=True); return
+    if not isinstance(panel.stage, Stage):
+        panel.stage.value = page(album, links=True)
+        return
     cards = {p.id: live_card(p, r, album.min_confidence) for p, r in zip(album.pictures, results)}
     keys = {f'{p.id}.{name}' for p in album.pictures for name in p.images}
     if new := sorted(keys - panel.pushed): push(panel, new)
@@ -637,16 +698,25 @@ def receive(panel, kind, id, message, buffers):
     if (file := panel.inbox.whole(id)): panel.add(*file)
     if file or got < 0: panel.stage.send(dict(kind='done', id=id))
 
+# %% ../nbs/08_upload.ipynb #85a2349a
+def _change(panel, kind, id, message):
+    "Do what a message asks of the album; whether it was something that changes it."
+    album, surplus = panel.album, message.get('count')
+    if kind == 'remove': album.remove(id)
+    elif kind == 'surplus' and isinstance(surplus, int): album.refused += max(0, surplus)
+    else: return False
+    return True
+
 def answer(panel, message, buffers=()):
     "Answer a message of the browser."
     if not isinstance(message, dict): return
-    kind, id, album = message.get('kind'), str(message.get('id', '')), panel.album
+    kind, id, keys = message.get('kind'), str(message.get('id', '')), message.get('keys')
     if kind == 'hello': panel.refresh(everything=True)
-    elif kind == 'want' and isinstance(message.get('keys'), list): push(panel, [o for o in message['keys'] if isinstance(o, str)])
+    elif kind == 'want' and isinstance(keys, list): push(panel, [o for o in keys if isinstance(o, str)])
     elif kind in ('begin', 'part', 'cancel'): receive(panel, kind, id, message, buffers)
-    elif kind == 'surplus' and isinstance(message.get('count'), int): album.refused += max(0, message['count']); panel.refresh()
-    elif kind == 'remove': album.remove(id); panel.refresh()
-    elif kind == 'save' and (file := to_save(album, message.get('what'), id)): panel.stage.send(dict(kind='file', name=file[0], type=file[1]), [file[2]])
+    elif kind == 'save' and (file := to_save(panel.album, message.get('what'), id)):
+        panel.stage.send(dict(kind='file', name=file[0], type=file[1]), [file[2]])
+    elif _change(panel, kind, id, message): panel.refresh()
 
 # %% ../nbs/08_upload.ipynb #08-052
 def annotated(
@@ -658,14 +728,18 @@ def annotated(
     rgb = open_image(_named(picture.data, picture.name), album.recognizer.max_pixels).rgb
     return draw(rgb, result_of(picture, album.recognizer.classes, album.min_confidence))
 
-def file_name(picture, i=None):
+def file_name(picture: Picture, i: int|None=None) -> str:
     "A name for an annotated picture that is safe everywhere."
     stem = re.sub(r'[^\w.-]+', '_', os.path.splitext(picture.name)[0]).strip('._')[:80] or 'picture'
     return (f'{i + 1:02}-' if i is not None else '') + f'{stem}-faces.jpg'
 
-def report(album): return f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Faces</title><body>{page(album)}</body></html>'
+def report(album: Album) -> str: # HTML
+    "The album as one file."
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Faces</title>'
+    return f'<!DOCTYPE html><html lang="en">{head}<body>{page(album)}</body></html>'
 
-def to_save(album, what, id=''):
+# %% ../nbs/08_upload.ipynb #81eec184
+def to_save(album: Album, what: Any, id: str='') -> tuple|None:
     "A file to download: name, kind and bytes; None where there is no such thing."
     if what == 'csv': return 'faces.csv', 'text/csv', to_csv(album.results).encode('utf-8-sig')
     if what == 'json': return 'faces.json', 'application/json', to_json(album.results).encode()
@@ -673,18 +747,19 @@ def to_save(album, what, id=''):
     for o in album.pictures:
         if what == 'picture' and o.id == id and not o.error:
             return file_name(o), 'image/jpeg', encoded(annotated(album, o), quality=95)
+    return None
 
 def save(
     album: Album,
     folder, # it is made; files of the same names are replaced
-) -> list: # of the paths that were written
+) -> list[Path]: # what was written
     "Write faces.csv, faces.json, a report and every annotated picture."
     from fer_nb.training import write_atomically
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [(name, data) for name, _, data in (to_save(album, o) for o in ('csv', 'json', 'report'))]
-    files += [
-        (file_name(o, i), encoded(annotated(album, o), quality=95)) for i, o in enumerate(album.pictures) if not o.error
-    ]
-    for name, data in files: write_atomically(folder/name, lambda part: part.write_bytes(data))
-    return [folder/name for name, _ in files]
+    files = [o for what in ('csv', 'json', 'report') if (o := to_save(album, what))]
+    for i, picture in enumerate(album.pictures):
+        file = to_save(album, 'picture', picture.id)
+        if file: files.append((file_name(picture, i), *file[1:]))
+    for name, _, data in files: write_atomically(folder/name, lambda part: part.write_bytes(data))
+    return [folder/name for name, *_ in files]
