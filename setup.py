@@ -20,7 +20,10 @@ setup(
     python_requires=f">={cfg['min_python']}",
     packages=[*find_packages(include=['fer_nb', 'fer_nb.*']), 'fer_nb.models'],
     package_dir={'fer_nb.models': 'models'},
-    package_data={'fer_nb': ['py.typed', 'static/*', 'voila/templates/*/*'], 'fer_nb.models': ['*', '*/*.md', '*/*.json']},
+    package_data={
+        'fer_nb': ['py.typed', 'static/*', 'voila/templates/*/*'],
+        'fer_nb.models': ['*', '*/*.md', '*/*.json'],
+    },
     install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={'console_scripts': cfg['console_scripts'].split()},
 )
