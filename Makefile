@@ -68,13 +68,15 @@ clean:  ## remove what the other targets wrote, but not the environment
 	rm -rf _runs _proc build dist *.egg-info
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c .github/constraints.txt
+# uv takes half the time of pip; pip where uv cannot be had or does not find a package (it does not read pip's settings).
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .github/constraints.txt
+UV = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c .github/constraints.txt
+INSTALL = install() { $(PIP) uv && $(UV) "$$@" || $(PIP) "$$@"; }; install
 
 $(STAMP): setup.py settings.ini .github/constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with the venv module was found (on Debian: apt install python3-venv)." >&2; exit 1; }
 	@echo "Installing the pinned dependencies into $(VENV) with $(PYTHON) (once; about a minute)"
 	@$(BIN)/pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .github/constraints.txt uv
 	@$(INSTALL) -e '.[dev]'
 	@rm -f $(VENV)/.installed-* && touch $@
 

@@ -49,5 +49,5 @@ def execute_all(notebooks: list[Path], out: Path, jobs: int = 2) -> Iterator[tup
 
 
 def hear_ctrl_c():
-    "A job that a shell starts in the background ignores Ctrl-C, and so does all that it starts; some notebooks press it."
+    "A job that a shell starts in the background ignores Ctrl-C, and so does all that it starts."
     signal.signal(signal.SIGINT, signal.default_int_handler)
