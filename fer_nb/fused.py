@@ -74,13 +74,13 @@ def on_torch() -> bool:
     return not torch.cuda.is_available()
 
 def has_bfloat16() -> bool:
-    "Is bfloat16 more than a burden here? Under PyTorch on a CPU only where oneDNN has kernels for this processor; elsewhere Keras' backend does as it is told."
+    "Does bfloat16 pay here? Under PyTorch on a CPU only if oneDNN has kernels for it; other backends obey."
     if not on_torch(): return True
     import torch
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 def fused(network): # a Keras network of this library
-    "A function (faces (N, H, W, 1), training) -> what the network returns, by PyTorch's fused kernels on the network's own variables."
+    "A function (faces (N, H, W, 1), training) -> what the network returns, by PyTorch's kernels on its own variables."
     import torch
     half = any(l.compute_dtype == 'bfloat16' for l in network.layers)
     if half and not has_bfloat16():
@@ -88,7 +88,8 @@ def fused(network): # a Keras network of this library
         half = False
     def forward(faces, training=False):
         x = torch.as_tensor(faces).float().permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        with torch.autocast('cpu', torch.bfloat16, enabled=half), torch.set_grad_enabled(training and torch.is_grad_enabled()):
+        learning = training and torch.is_grad_enabled()
+        with torch.autocast('cpu', torch.bfloat16, enabled=half), torch.set_grad_enabled(learning):
             out = network._run_through_graph(x, operation_fn=lambda layer: lambda x, *a, **k: run(layer, x, training))
         return {k: v.float() for k, v in out.items()} if isinstance(out, dict) else out.float()
     return forward
@@ -103,7 +104,7 @@ def warp(x, # faces (N, H, W, 1), float
          edge:int=0): # pixels cut off at each side of the result
     "Each face under its affine map, bilinear, edges repeated: (N, H - 2 edge, W - 2 edge, 1)."
     from keras import ops
-    n, size = x.shape[0], x.shape[1]
+    size = x.shape[1]
     if not on_torch():
         x = ops.image.affine_transform(x, maps, interpolation='bilinear', fill_mode='nearest')
         return x[:, edge:size - edge, edge:size - edge]

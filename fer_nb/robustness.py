@@ -70,13 +70,13 @@ def paired_loss(before:np.ndarray, # (N,) bool, right on the untouched faces
     loss, error = (worse - better) / n, np.sqrt(max(worse + better - (worse - better)**2 / n, 0)) / n
     return dict(loss=loss, loss_95=[loss - 1.96 * error, loss + 1.96 * error])
 
-def robustness(model, # a Keras model, or a function from faces to logits, as `fer_nb.evaluation.predict_logits` takes them
+def robustness(model, # a Keras model, or a function from faces to logits, see `fer_nb.evaluation.predict_logits`
                faces, # a `FaceSet` with all rows
                split:str='val', # rows to spoil, by name or role
                engine:str='keras', # what computes the logits
                changes=None, # keys of `SPOILT`; None: all
                batch_size:int=256) -> list: # of dicts
-    "One record for each change, on the clean rows of a split: accuracy, its interval, and the loss against the untouched faces."
+    "One record for each change, on the clean rows of a split: accuracy, its interval, loss against untouched faces."
     rows = row_sets(faces, split)
     kind = 'clean' if 'clean' in rows else 'all'
     part = faces[rows[kind]]
