@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,7 +250,7 @@ class Photo:
     name: str       # what to call it in messages: the path, or the kind of object it came from
 
     @property
-    def scale(self): return self.size[0]/self.rgb.shape[1]
+    def scale(self) -> float: return self.size[0]/self.rgb.shape[1]
 
 def image_name(
     source # anything that `open_image` takes
@@ -298,7 +299,7 @@ class Tools:
     def __setstate__(self, make): self.__init__(make)
 
     @contextmanager
-    def lend(self):
+    def lend(self) -> Iterator:
         try: tool = self.home.pop()
         except IndexError: tool = self.make()
         try: yield tool

@@ -14,10 +14,12 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,7 +46,7 @@ class Problems(list):
     "What went wrong, in words. After `limit` entries they are only counted."
     limit, more = 20, 0
 
-    def add(self, text):
+    def add(self, text: str) -> None:
         if len(self) < self.limit: return self.append(text)
         self.more += 1
         self[self.limit:] = [f'... and {self.more} more']
@@ -74,7 +76,7 @@ def pan(
     size: tuple=(320, 240), # (width, height) of the film
     fps: float=25.,      # frames a second
     **how                # as for `pan_windows`
-): # yields (time in seconds, uint8 (height, width, 3))
+) -> Iterator[tuple[float, np.ndarray]]: # (time in seconds, uint8 (height, width, 3))
     "A film made of one picture by moving a window over it."
     for i, (left, top, scale) in enumerate(pan_windows(picture.shape, n, size, **how)):
         move = np.array([[scale, 0, -left*scale + (scale - 1)/2], [0, scale, -top*scale + (scale - 1)/2]])
@@ -148,7 +150,11 @@ def _check_target(path, part, width, height):
 
 class _Part:
     "A film that is being written beside its place, until it is closed."
-    def close(self, error=None):
+    path: Path
+    frames = 0
+    _film: Any = None  # a container of PyAV, while it is open
+
+    def close(self, error: Exception|None=None) -> None:
         "Finish the film and move it to its place. Without frames there will be none."
         film, self._film = self._film, None
         if film and (error := self._finish(film, self.frames > 0, error)):
@@ -197,7 +203,7 @@ class FilmWriter(_Part):
     def add(self,
         time: float,     # seconds from the beginning of the film; later than that of the frame before
         rgb: np.ndarray, # uint8 (height, width, 3), or what `to_rgb` takes; another size is scaled
-    ):
+    ) -> None:
         "Write one frame."
         last = 0 if self.last is None else self.last
         if self._film is None: raise FrameError(f'{self.path}: the film is closed')
@@ -637,13 +643,15 @@ def _steps(source, pairs, start, stop):
 class _Once:
     "What is closed once: by `close`, at the end of `with`, or when nobody has it any more."
     _open = False
+    _newest: _Newest|None = None
+    _lock: threading.Lock
 
     def _release(self):
         self._open, self._first = False, None
         self._steps.close()
         (self._newest or self._source).close()
 
-    def close(self):
+    def close(self) -> None:
         if self._newest: self._newest.stop()
         with self._lock:
             if self._open: self._release()
