@@ -56,7 +56,7 @@ FIRST = ['test_repository', 'test_notebooks']  # what is started first: the quic
 
 
 def pytest_collection_modifyitems(items):
-    "Side by side: each notebook and each check of the repository is a job; another test file is one, since it shares fixtures."
+    "Side by side: each notebook and each check of the repository is a job; any other file is one, for its fixtures."
     place = {name: i for i, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
     for item in items:
