@@ -148,6 +148,7 @@ def _check_target(path, part, width, height):
     try: open(part, 'wb').close()
     except (OSError, ValueError) as e: raise FrameError(f'{path}: it cannot be written ({_reason(e)})') from None
 
+# %% ../nbs/06a_frames.ipynb #d704eb55
 class _Part:
     "A film that is being written beside its place, until it is closed."
     path: Path
