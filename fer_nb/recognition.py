@@ -25,6 +25,7 @@ from fer_nb.detection import (
     MAX_PIXELS,
     WHOLE,
     Detection,
+    Detector,
     ImageError,
     Tools,
     crop_face,
@@ -313,7 +314,8 @@ class _Parts:
     "What a recogniser consists of: detector, crop rule, classifier and limits."
     def __init__(self,
         model: str|None='',   # a shipped model by name, or a model file; "" = the default
-        detector: str='auto', # "haar", "yunet", a YuNet file, or "auto" (YuNet if FER_NB_YUNET names a file, else Haar)
+        # "haar", "yunet", a YuNet file, a `Detector`, or "auto" (YuNet if FER_NB_YUNET names a file, else Haar)
+        detector: str|Detector='auto',
         threads: int=1,       # how many images, or faces of one image, are worked on at a time
         min_confidence: float|str=0., # a face below it is called "uncertain"; "auto" = what the model's file advises
         max_pixels: int=MAX_PIXELS,   # larger images are refused; JPEGs up to 4 times this are read at half size
@@ -472,8 +474,7 @@ def tracked(
     time: float,   # seconds
 ) -> TrackedFace:
     "A followed face as it is told to others."
-    face = make_face(
-        Seen('', None, size), track, follower.smoother.get(track.id), follower.recognizer.classes,
-        follower.min_confidence,
-    )
+    p = follower.smoother.get(track.id)
+    assert p is not None, f'face {track.id} was never classified'
+    face = make_face(Seen('', None, size), track, p, follower.recognizer.classes, follower.min_confidence)
     return TrackedFace(**vars(face), id=track.id, frame=frame, time=time)
