@@ -21,6 +21,7 @@ import zipfile
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from .labels import FERPLUS
 from .model import build
 
 # %% ../nbs/03_training.ipynb #03-007
-def check_recipe(recipe):
+def check_recipe(recipe) -> None:
     "Raises ValueError for a value that cannot be."
     for name, known in (('optimizer', ('sgd', 'adam', 'muon')), ('schedule', ('cosine', 'plateau', 'constant')),
                         ('precision', ('float32', 'mixed_bfloat16')), ('monitor', ('val_accuracy', 'val_loss'))):
@@ -50,8 +51,7 @@ class Recipe:
     ferplus: bool = True            # second head for the FER+ votes, where the data has them
     epochs: int = 100               # passes over the training rows
     batch_size: int = 128           # faces in one step; an incomplete last batch is dropped
-    # `sgd` (Nesterov, momentum 0.9), `adam` (AdamW) or `muon` (orthogonal steps for kernels)
-    optimizer: str = 'sgd'
+    optimizer: str = 'sgd'          # `sgd` (Nesterov, 0.9), `adam` (AdamW) or `muon` (orthogonal steps for kernels)
     learning_rate: float = 0.1      # highest learning rate
     schedule: str = 'cosine'        # `cosine` (to 0, after a warm-up), `plateau` (halve when stuck) or `constant`
     warmup: float = 0.05            # share of the steps spent on warming up (cosine)
@@ -72,8 +72,7 @@ class Recipe:
     mixup: float = 0.               # Beta(a, a) of mixup; 0 switches it off
     calm: float = 0.15              # share of the last epochs without mixup and erasing
     patience: int = 0               # early stopping after so many epochs without a better validation; 0: off
-    # what is better then: a higher `val_accuracy` or a lower `val_loss` (finer, for few validation rows)
-    monitor: str = 'val_accuracy'
+    monitor: str = 'val_accuracy'   # what is better: a higher `val_accuracy`, or a lower `val_loss` (finer for few)
     # whose predictions to learn from: a file that `teach` wrote, or networks to ask live (`.keras`, with commas)
     teachers: str = ''
     distil: float = 0.7             # weight of the teachers' predictions against the labels, where there are teachers
@@ -83,7 +82,6 @@ class Recipe:
     growth: float = 0.5             # share of the epochs that are small
     precision: str = 'float32'      # or `mixed_bfloat16`
     seed: int = 0                   # of everything random
-
     def __post_init__(self): check_recipe(self)
 
 # %% ../nbs/03_training.ipynb #03-010
@@ -104,7 +102,8 @@ def read_recipe(source:Recipe|dict|str|Path) -> Recipe: # a recipe, its fields, 
         raise ValueError(f'{where}: unknown field {", ".join(map(str, unknown))}')
     for f in fields(Recipe):
         wanted, value = type(f.default), source.get(f.name, f.default)
-        if not isinstance(value, (int, float) if wanted is float else wanted) or (isinstance(value, bool) and wanted is not bool):
+        fits = isinstance(value, (int, float) if wanted is float else wanted)
+        if not fits or (isinstance(value, bool) and wanted is not bool):
             raise ValueError(f'{where}: {f.name} = {value!r} is not a {wanted.__name__}')
     return Recipe(**source)
 
@@ -275,28 +274,30 @@ def keras_reason(path, # a `.keras` file
     try:
         with zipfile.ZipFile(path) as z: writer = json.loads(z.read('metadata.json'))['keras_version']
     except (OSError, ValueError, KeyError, zipfile.BadZipFile): return reason
-    return reason if writer == keras.__version__ else f'{reason}; written by Keras {writer}, this is {keras.__version__}'
+    here = keras.__version__
+    return reason if writer == here else f'{reason}; written by Keras {writer}, this is {here}'
 
 # %% ../nbs/03_training.ipynb #03-032
 def digest(images:np.ndarray) -> str: # uint8 (N, H, W)
     "SHA-256 of the pixels of all faces in their order, in hex."
-    return hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
 
 def contents(path) -> str: # a `.keras` or `.npz` file
-    "Sixteen digits that tell the weights or arrays in a file from others, whenever it was written; '' where there is no such file."
+    "Sixteen digits for the weights or arrays in a file, whenever it was written; '' if there is no such file."
     try:
         with zipfile.ZipFile(path) as z:
             parts = sorted((i.filename, i.CRC) for i in z.infolist() if i.filename.endswith(('.h5', '.npy')))
     except (OSError, zipfile.BadZipFile): return ''
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
+# %% ../nbs/03_training.ipynb #6f26c388
 def teach(teachers, # `.keras` files
           faces:FaceSet, # the training rows
           out:str|Path, # file to write (.npz)
           recipe:Recipe=Recipe(), # gives the views
           views:int=16, # of each face
           progress:bool=True) -> np.ndarray: # show a progress bar?
-    "Write the mean probabilities (N, C) of teachers over several views of each face, for `Recipe.teachers`, and return them."
+    "Write the mean probabilities (N, C) of teachers over views of each face, for `Recipe.teachers`; return them."
     import keras
     from keras import ops
     from tqdm import tqdm
@@ -319,7 +320,7 @@ def teach(teachers, # `.keras` files
     return total / views
 
 def load_taught(path, faces:FaceSet) -> np.ndarray:
-    "The probabilities (N, C) in a file that `teach` wrote. Raises ValueError for another file, or where it is about other faces."
+    "The probabilities (N, C) in a file that `teach` wrote. Raises ValueError for one that is not, or is of others."
     try:
         with np.load(path, allow_pickle=False) as z:
             taught, about = z['probabilities'].astype('float32'), json.loads(str(z['about']))
@@ -384,7 +385,7 @@ def losses(out, recipe, class_weights):
 # %% ../nbs/03_training.ipynb #03-038
 def orthogonal(x, # (rows, columns)
                steps:int=4): # more come nearer
-    "The matrix with its singular values moved towards 1 by the Newton-Schulz steps of Jordan et al. 2024; same shape and type."
+    "The matrix with singular values moved towards 1 by the Newton-Schulz steps of Jordan et al. 2024; same shape."
     from keras import ops
     rows, columns = x.shape
     dtype, half = x.dtype, min(rows, columns) >= 64 and has_bfloat16()
@@ -443,7 +444,7 @@ def optimizer(recipe:Recipe, # what to build
 def paced(kind, # a Keras optimiser class
           groups:dict): # path of a variable -> number of its group
     "The optimiser with a variable `pace`: a factor of the learning rate for each group of variables."
-    base = getattr(kind, 'func', kind)
+    base:Any = getattr(kind, 'func', kind)
     class Paced(base):
         def build(self, variables):
             if self.built: return
@@ -460,8 +461,8 @@ def paced(kind, # a Keras optimiser class
 def hold_out(labels:np.ndarray, # (N,)
              share:float=0.1, # of each class
              seed:int=0, # of the draw
-             groups:np.ndarray|None=None) -> np.ndarray: # (N,) who is on each row: nobody will be on both sides; None: nobody knows
-    "A mask (N,) that marks `share` of the rows of each class (at least one where a class has two), or about so many with whole groups."
+             groups:np.ndarray|None=None) -> np.ndarray: # (N,) who is on each row, not to be on both sides; or None
+    "A mask (N,) that marks `share` of the rows of each class (one at least of two), or about so many in whole groups."
     if groups is not None and len(set(groups)) > 1: return hold_out_groups(labels, share, seed, groups)
     mask, rng = np.zeros(len(labels), bool), np.random.default_rng(seed)
     for c in np.unique(labels):
@@ -469,8 +470,9 @@ def hold_out(labels:np.ndarray, # (N,)
         mask[rows[:max(1, round(share * len(rows)))] if len(rows) > 1 else []] = True
     return mask
 
+# %% ../nbs/03_training.ipynb #9f14f064
 def hold_out_groups(labels, share, seed, groups):
-    "Of the folds of scikit-learn's `StratifiedGroupKFold`, the one nearest to `share` that leaves every class something to learn from."
+    "The fold of scikit-learn's `StratifiedGroupKFold` nearest to `share` that leaves every class rows to learn from."
     from sklearn.model_selection import StratifiedGroupKFold
     n = int(np.clip(round(1 / share), 2, len(set(groups))))
     folds = [
@@ -488,6 +490,7 @@ def hold_out_groups(labels, share, seed, groups):
         return hold_out(labels, share, seed)
     return np.isin(np.arange(len(labels)), best)
 
+# %% ../nbs/03_training.ipynb #4b36d966
 def partition(faces:FaceSet) -> tuple[FaceSet, FaceSet]: # any loaded set
     "Training rows and validation rows. Raises ValueError where there is nothing to train on."
     splits = set(faces.split) if faces.split is not None else set()
@@ -512,9 +515,10 @@ def estimate_bn(network, # a Keras model
                 images, # (N, H, W) uint8
                 batch_size=256, # faces in a batch
                 batches=16): # how many
-    "Set all batch-norm statistics to their mean over some batches of un-augmented faces."
+    "Set the statistics of all batch norms that are trained to their mean over some batches of un-augmented faces."
     import keras
-    layers = [l for l in network.layers if isinstance(l, keras.layers.BatchNormalization)]
+    layers = [l for l in network.layers if isinstance(l, keras.layers.BatchNormalization) and l.trainable]
+    if not layers: return
     call, rows = forward(network), np.linspace(0, len(images) - 1, min(len(images), batch_size * batches)).astype(int)
     before = [l.momentum for l in layers]
     for k in range(max(1, len(rows) // batch_size)):
@@ -536,7 +540,8 @@ def write_atomically(path:Path, # where the file shall stand
 def save_checkpoint(path, trained, state:dict):
     "All variables of a trainer and its optimiser, and a JSON state, as one .npz."
     values = [np.asarray(v) for v in (*trained.variables, *trained.optimizer.variables)]
-    write_atomically(path, lambda p: np.savez(p, state=json.dumps(state), **{f'v{i}': v for i, v in enumerate(values)}))
+    arrays:dict = {'state': json.dumps(state), **{f'v{i}': v for i, v in enumerate(values)}}
+    write_atomically(path, lambda p: np.savez(p, **arrays))
 
 def load_checkpoint(path, trained=None) -> dict:
     "The state in a checkpoint; with `trained`, its variables are put back. Raises ValueError if it does not fit."
@@ -554,7 +559,8 @@ def load_checkpoint(path, trained=None) -> dict:
 # %% ../nbs/03_training.ipynb #e747206f
 #: settings that Keras writes since 3.13, as they stand where they are not used; Keras 3.12 does not know them
 _NEW_SETTINGS = dict(
-    input_axes=None, output_axes=None, quantization_config=None, renorm=False, renorm_clipping=None, renorm_momentum=0.99
+    input_axes=None, output_axes=None, quantization_config=None, renorm=False, renorm_clipping=None,
+    renorm_momentum=0.99,
 )
 
 def _without_new(config):
@@ -601,6 +607,7 @@ def score(network, # a Keras model
         'val_accuracy': float((z.argmax(1) == faces.labels).mean()),
     }
 
+# %% ../nbs/03_training.ipynb #b7401fd4
 def score_averaged(trained, train, val) -> dict:
     "`score` of the averaged weights with fresh batch-norm statistics; the trainer is left as it was."
     raw = [np.array(v) for v in trained.network.variables]
@@ -621,15 +628,13 @@ def write_history(path, history:list[dict]):
     write_atomically(path, write)
 
 # %% ../nbs/03_training.ipynb #03-058
-def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:list, watchers:list, bar, paces=None):
-    "A Keras callback that validates, writes history and checkpoint after each epoch, and on resume tells `watchers` what was."
+def diary(
+    trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:list, watchers:list, bar, paces=None,
+):
+    "A Keras callback that validates, writes history and checkpoint after each epoch, and tells `watchers`."
     import keras
     learnt = learnt_from(recipe)
     class Diary(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            for h in history:
-                for w in watchers: w.on_epoch_end(h['epoch'] - 1, dict(h))
-            if history: load_checkpoint(out / 'checkpoint.npz', trained)
         def on_epoch_begin(self, epoch, logs=None):
             trained.lively.assign(float(epoch < recipe.epochs * (1 - recipe.calm)))
             side = recipe.small if epoch < recipe.epochs * recipe.growth else 0
@@ -659,10 +664,10 @@ def diary(trained, recipe:Recipe, train:FaceSet, val:FaceSet, out:Path, history:
     return Diary()
 
 # %% ../nbs/03_training.ipynb #03-060
-def watchers(trained, recipe:Recipe) -> list:
-    "Keras' early stopping and plateau callbacks, as the recipe asks, tied to the trainer."
+def watchers(trained, recipe:Recipe, history:list) -> list:
+    "Keras' early stopping and plateau callbacks, as the recipe asks, tied to the trainer and told what was."
     import keras
-    found = []
+    found:list[keras.callbacks.Callback] = []
     if recipe.schedule == 'plateau':
         found.append(keras.callbacks.ReduceLROnPlateau('val_accuracy', factor=0.5, patience=3, mode='max'))
     if recipe.patience:
@@ -674,6 +679,7 @@ def watchers(trained, recipe:Recipe) -> list:
     for w in found:
         w.set_model(trained)
         w.on_train_begin()
+        for h in history: w.on_epoch_end(h['epoch'] - 1, dict(h))
     return found
 
 # %% ../nbs/03_training.ipynb #03-062
@@ -687,7 +693,7 @@ def begin_with(network, path):
 
 # %% ../nbs/03_training.ipynb #03-063
 def prepare(recipe:Recipe, train:FaceSet, network=None, groups=None):
-    "Seeds set, network built under the recipe's precision unless one is given, trainer compiled and all variables made."
+    "Seeds set, network built in the recipe's precision unless one is given, trainer compiled and all variables made."
     import keras
     keras.utils.set_random_seed(recipe.seed)
     if (tensorflow := keras.backend.backend() == 'tensorflow'):
@@ -730,7 +736,7 @@ def history_table(history): # CSV file, DataFrame, dict of columns, or list of o
     if not len(table): raise ValueError(f'{name}: no epochs')
     return table
 
-def plot_history(history): # CSV file or table: epoch, loss; val_loss, accuracy, val_accuracy, learning_rate where there are
+def plot_history(history): # CSV file or table: epoch, loss; val_loss, accuracy, val_accuracy, learning_rate
     "Loss, accuracy and learning rate over the epochs, whichever are there; a matplotlib Figure."
     from matplotlib.figure import Figure
     table = history_table(history)
@@ -787,17 +793,18 @@ def fit(recipe:Recipe, # what to do
         val:FaceSet, # validation rows
         out:str|Path, # folder for checkpoint, history and model
         progress:bool=True, # show a progress bar?
-        network=None, # a Keras model (32-bit floats) to go on with, any number of classes; None: a fresh one, as the recipe says
+        network=None, # a Keras model (32-bit floats) to go on with, any number of classes; None: a fresh one
         groups:dict|None=None, # path of a variable -> number of its group, for learning rates of their own
-        paces=None): # function from the epoch (0, 1, ...) to the relative learning rate of each group; 0 is frozen
-    "Train, or go on training; returns (network, history). Writes checkpoint.npz, history.csv, curves.png, recipe.json, model.keras."
+        paces=None) -> tuple: # function from the epoch (0, 1, ...) to the relative learning rate of each group
+    "Train, or go on; (network, history). Writes checkpoint.npz, history.csv, curves.png, recipe.json, model.keras."
     from tqdm import tqdm
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     history = check_resume(out / 'checkpoint.npz', recipe)
     write_atomically(out / 'recipe.json', lambda p: p.write_text(json.dumps(asdict(recipe), indent=1)))
     trained = prepare(recipe, train, network, groups)
-    start, seen = len(history), watchers(trained, recipe)
+    start, seen = len(history), watchers(trained, recipe, history)
+    if history: load_checkpoint(out / 'checkpoint.npz', trained)
     with tqdm(total=recipe.epochs, initial=start, unit='epoch', disable=not progress) as bar:
         note = diary(trained, recipe, train, val, out, history, seen, bar, paces)
         if start < recipe.epochs and not any(getattr(w, 'stopped_epoch', 0) for w in seen):
@@ -806,14 +813,13 @@ def fit(recipe:Recipe, # what to do
                 batches(train, recipe, start, taught), initial_epoch=start, epochs=recipe.epochs, shuffle=False,
                 verbose=0, callbacks=[note],
             )
-        else: note.on_train_begin()
     return finish(trained, recipe, train, history, out, network), history
 
 # %% ../nbs/03_training.ipynb #03-068
 def train(recipe:Recipe|dict|str|Path, # a recipe, its fields, or a file with them
           data:str|Path|FaceSet='', # what `fer_nb.data.load` takes, or a loaded set
           out:str|Path='_runs/training', # folder for the run
-          progress:bool=True): # show a progress bar?
+          progress:bool=True) -> tuple: # show a progress bar?
     "From a recipe and data to a trained network: returns (network, history) and leaves a complete run in `out`."
     faces = data if isinstance(data, FaceSet) else load(data)
     rows, val = partition(faces)
