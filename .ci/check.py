@@ -76,7 +76,7 @@ def in_sync(add):
     tracked = sh("git", "ls-files").stdout.splitlines()
     with tree() as copy:
         for module in (copy / LIB).glob("*.py"):
-            if module.name != "__init__.py": module.unlink()
+            if module.name not in ("__init__.py", "__main__.py"): module.unlink()
         for command in ("nbdev_export",), ("nbdev_clean",), (sys.executable, ".ci/readme.py"):
             if problem := said(sh(*command, cwd=copy)): add(" ".join(command[-1:]), problem)
         made = {p.relative_to(base) for base in (copy, Path()) for p in [*(base / LIB).glob("*.py"), *(base / NBS).glob("*.ipynb")]}

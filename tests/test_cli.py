@@ -1,0 +1,293 @@
+"""The command `fer_nb` as it is installed, and the whole chain from data to a checked model card."""
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TINY = [o for field in ('network=student_xs', 'crop=32', 'batch_size=32', 'ferplus=false') for o in ('--set', field)]
+FEW = ['--data', 'few.csv']
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, photos):
+    "A folder with a portrait, and with synthetic faces as FER2013 has them and in class folders."
+    import cv2
+
+    from fer_nb.data import sample_faces
+    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap
+
+    path = tmp_path_factory.mktemp('cli')
+    (path / 'portrait.jpg').write_bytes(photos[0].read_bytes())
+    faces, usage = sample_faces(n=105, seed=3), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
+    rows = [
+        f'{label},{" ".join(map(str, image.ravel()))},{usage[split]}'
+        for label, image, split in zip(remap(faces.labels, EXPRESSIONS, FER2013_CSV), faces.images, faces.split)
+    ]
+    (path / 'few.csv').write_text('\n'.join(['emotion,pixels,Usage', *rows]) + '\n')
+    for i, (image, label) in enumerate(zip(faces.images, faces.labels)):
+        if (name := faces.classes[label]) in ('happy', 'surprise', 'fear'):
+            (path / 'own' / name).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path / 'own' / name / f'{i:03}.png'), image)
+    (path / 'about.yaml').write_text('licence: to be tried out only\n')
+    return path
+
+
+@pytest.fixture(scope='module')
+def fer_nb(run, folder):
+    "The installed command in that folder."
+    return lambda *words: run('fer_nb', *words, cwd=folder)
+
+
+@pytest.fixture
+def call(folder, capsys):
+    "The same without a process of its own, where TensorFlow would be loaded again: exit code, stdout, stderr."
+    from fer_nb.cli import main
+
+    def called(*words):
+        capsys.readouterr()
+        with contextlib.chdir(folder): code = main(words)
+        return code, *capsys.readouterr()
+
+    return called
+
+
+def last(text: str) -> str: return text.strip().splitlines()[-1]
+
+
+# --- without training
+
+
+def test_version_and_help(fer_nb, run):
+    import fer_nb as package
+
+    assert fer_nb('version').stdout.split()[:2] == ['fer_nb', package.__version__]
+    helped = fer_nb('--help')
+    assert helped.returncode == 0 and helped.stdout.startswith('usage: fer_nb ')
+    assert run('python', '-m', 'fer_nb', '--help').stdout == helped.stdout
+    for command in ('predict', 'video', 'webcam', 'fetch', 'describe', 'train', 'teach', 'study', 'export', 'adjust',
+                    'fine-tune', 'evaluate', 'card', 'version'):
+        assert f'    {command} ' in helped.stdout or f'    {command}\n' in helped.stdout, command
+
+
+def test_every_command_shows_examples(capsys):
+    from fer_nb.cli import COMMANDS, main
+
+    assert len(COMMANDS) == 14
+    for add in COMMANDS:
+        name = add.removeprefix('add_').replace('_', '-')
+        with pytest.raises(SystemExit, match='0'): main([name, '--help'])
+        assert f'examples:\n  fer_nb {name}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('words', [[], ['nonsense'], ['predict'], ['predict', 'a.jpg', '--min-confidence', '2']])
+def test_wrong_options(fer_nb, words):
+    "argparse ends with 2 and says why in its last line."
+    done = fer_nb(*words)
+    assert (done.returncode, done.stdout) == (2, '')
+    assert last(done.stderr).startswith('fer_nb') and ' error: ' in last(done.stderr)
+
+
+@pytest.mark.parametrize('words, said', [
+    (['predict', 'portrait.jpg', '--model', 'nothing'], 'fer_nb predict: nothing: neither a model file'),
+    (['describe', 'nowhere'], 'fer_nb describe: '),
+    (['train', '--data', 'few.csv', '--set', 'epochs=many'], "'many' is not a int"),
+    (['fetch', 'yunet', '--url', 'http://127.0.0.1:9/none.onnx'], 'fer_nb fetch: '),
+])
+def test_what_cannot_start(fer_nb, words, said):
+    "Exit code 2 and one line, not a traceback."
+    done = fer_nb(*words)
+    assert (done.returncode, done.stdout) == (2, '')
+    assert said in done.stderr and 'Traceback' not in done.stderr
+    assert sum(line.startswith('fer_nb ') for line in done.stderr.splitlines()) == 1
+
+
+def test_predict(fer_nb, folder):
+    "One JSON object for each input, a table, a marked picture; a missing file makes the exit code 1."
+    done = fer_nb('predict', 'portrait.jpg', 'missing.jpg', '--json', '--csv', 'out/faces.csv', '--annotate', 'out')
+    found, missing = map(json.loads, done.stdout.splitlines())
+    face, = found['faces']
+    assert (done.returncode, found['status'], missing['status']) == (1, 'ok', 'unreadable')
+    assert face['label'] == max(face['probabilities'], key=face['probabilities'].get)
+    assert abs(sum(face['probabilities'].values()) - 1) < 1e-6
+    assert sorted(p.name for p in (folder / 'out').iterdir()) == ['faces.csv', 'portrait.png']
+    assert 'inputs: 2, faces: 1, not readable: 1' in done.stderr
+
+
+def test_describe(fer_nb):
+    done = fer_nb('describe', 'few.csv', '--json')
+    assert (done.returncode, json.loads(done.stdout)['faces']) == (0, 105)
+
+
+def test_predict_imports_nothing_heavy(run, folder):
+    heavy = "print([m for m in ('tensorflow', 'keras', 'pandas', 'matplotlib', 'PIL', 'yaml') if m in sys.modules])"
+    code = f"import sys; from fer_nb.cli import main; main(['predict', 'portrait.jpg']); {heavy}"
+    done = run('python', '-c', code, cwd=folder)
+    assert (done.returncode, last(done.stdout)) == (0, '[]'), done.stderr
+
+
+@pytest.mark.parametrize('what, expected', [
+    (lambda p: p.stdout.close(), (141, '')),
+    pytest.param(
+        lambda p: (p.send_signal(signal.SIGINT), p.stdout.read()), (130, 'fer_nb predict: stopped\n'),
+        marks=pytest.mark.skipif(sys.platform == 'win32', reason='no such signal'),
+    ),
+], ids=['reader gone', 'Ctrl-C'])
+def test_stopped(what, expected):
+    "With more to say than a pipe holds: silent when its reader goes away, one line after Ctrl-C."
+    p = subprocess.Popen(
+        [Path(sys.executable).with_name('fer_nb'), 'predict', *['missing.jpg'] * 5000],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    p.stdout.readline()
+    what(p)
+    assert (p.wait(60), p.stderr.read()) == expected
+
+
+# --- with a network that was trained for a moment
+
+
+@pytest.fixture(scope='module')
+def trained(fer_nb, folder):
+    "The folder after `fer_nb train`."
+    done = fer_nb('train', *FEW, '--out', 'run', '--quiet', '--set', 'epochs=2', *TINY)
+    assert done.returncode == 0, done.stderr
+    assert '2 epochs' in done.stdout
+    assert len((folder / 'run' / 'history.csv').read_text().splitlines()) == 1 + 2
+    return folder
+
+
+@pytest.fixture(scope='module')
+def exported(fer_nb, trained):
+    "The folder after `fer_nb export` with vector scaling."
+    done = fer_nb(
+        'export', 'run/model.keras', *FEW, '--out', 'exported', '--name', 'tiny', '--kinds', 'fp32',
+        '--about', 'about.yaml', '--vector',
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('tiny.fp32.tflite ')
+    assert sorted(p.name for p in (trained / 'exported').iterdir()) == ['tiny.fp32.tflite', 'tiny.keras']
+    return trained
+
+
+def test_exported_model_predicts(fer_nb, exported):
+    done = fer_nb('predict', 'portrait.jpg', '--model', 'exported/tiny.fp32.tflite', '--json')
+    assert (done.returncode, json.loads(done.stdout)['status']) == (0, 'ok')
+
+
+def test_export_writes_the_scaling_into_the_network(exported):
+    from fer_nb.export import open_network
+
+    before, after = [
+        open_network(exported / o).get_layer('expression').get_weights()[1]
+        for o in ('run/model.keras', 'exported/tiny.keras')
+    ]
+    assert not np.allclose(before, after)  # the offsets are in the last layer
+
+
+@pytest.fixture(scope='module')
+def studied(exported):
+    "The folder after `fer_nb teach` and a study of two variants, one of which learns from what was taught."
+    from fer_nb.cli import main
+
+    (exported / 'study.yaml').write_text(
+        'recipe: {network: student_xs, epochs: 1, crop: 32, batch_size: 32}\n'
+        'variants: {as it is: {}, taught: {teachers: lessons.npz}}\n'
+    )
+    with contextlib.chdir(exported):
+        assert main(['teach', 'run/model.keras', *FEW, '--views', '2', '--out', 'lessons.npz', '--quiet']) == 0
+        assert main(['study', 'study.yaml', *FEW, '--out', 'studied', '--report', 'study.json', '--modes', 'single',
+                     '--quiet']) == 0
+    return exported
+
+
+def test_teach_and_study(studied):
+    with np.load(studied / 'lessons.npz') as lessons: assert lessons.files
+    report = json.loads((studied / 'study.json').read_text())
+    assert len(report['runs']) == 2 and {run['variant'] for run in report['runs']} == {'as it is', 'taught'}
+
+
+@pytest.fixture(scope='module')
+def evaluated(fer_nb, studied):
+    "The folder after `fer_nb evaluate` of two files in two modes, with a card; and what it printed."
+    done = fer_nb(
+        'evaluate', 'exported/tiny.keras', 'exported/tiny.fp32.tflite', *FEW, '--modes', 'single', 'flip', '--robust',
+        '--out', 'exported/report', '--card', '--seeds', 'study.json', '--why', 'trying out',
+    )
+    assert done.returncode == 0, done.stderr
+    return studied, done.stdout
+
+
+def test_evaluate(evaluated):
+    "A heading, a line for each of models x modes x (official, clean), and one for each change of the faces."
+    folder, printed = evaluated
+    assert len(printed.splitlines()) == 1 + 2*2*2 + 10
+    card = (folder / 'exported/report/MODEL_CARD.md').read_text()
+    for part in ('to be tried out only', '### Spoilt faces', '### Other seeds', '| half as bright | keras |',
+                 '| PrivateTest | trying out |'):
+        assert part in card, part
+
+
+def test_check_reproduces_and_is_no_look(evaluated, call):
+    folder, _ = evaluated
+    code, out, _ = call('evaluate', '--check', 'exported/report/evaluation.json', *FEW, '--modes', 'flip')
+    assert (code, out) == (0, 'exported/report/evaluation.json: every figure is reproduced\n')
+    assert [o['look'] for o in json.loads((folder / 'exported/report/looks.json').read_text())] == [1]
+
+
+def test_check_catches_a_boast(evaluated, call):
+    "Two figures claim a little more than was measured, one of them of changed faces; all others are reproduced."
+    folder, _ = evaluated
+    report = json.loads((folder / 'exported/report/evaluation.json').read_text())
+    report['results'][0]['accuracy'] += .002
+    report['robustness'][3]['loss'] -= .002
+    (folder / 'exported/boast.json').write_text(json.dumps(report))
+    code, out, _ = call('evaluate', '--check', 'exported/boast.json', *FEW, '--split', 'PrivateTest')
+    assert (code, len(out.splitlines())) == (1, 2), out
+
+
+def test_card(evaluated, call):
+    "Written anew it is the same, with the seeds only if they are given again."
+    folder, _ = evaluated
+    path = folder / 'exported/report/MODEL_CARD.md'
+    text, words = path.read_text(), ['card', 'exported/tiny.keras', *FEW, '--out', 'exported/report']
+    assert call(*words)[0] == 0 and '### Other seeds' not in path.read_text()
+    assert call(*words, '--seeds', 'study.json')[0] == 0 and path.read_text() == text
+    code, _, err = call(*words, '--seeds', 'about.yaml')
+    assert (code, last(err)) == (2, 'fer_nb card: about.yaml: not the report of a study')
+
+
+def test_adjust_needs_a_litert_file(exported, call):
+    code, _, err = call('adjust', 'exported/tiny.keras', *FEW)
+    assert code == 2 and last(err).startswith('fer_nb adjust: ')
+
+
+def test_fine_tune(exported, call):
+    "Three class folders, one renamed, one dropped; the new model is used like the shipped one."
+    code, out, err = call(
+        'fine-tune', 'own', '--out', 'tuned', '--map', 'happy=grin', '--map', 'fear=',
+        '--backbone', 'exported/tiny.keras', '--mode', 'head', '--set', 'epochs=1', '--quiet',
+    )
+    assert (code, 'Tuned(grin, surprise' in out) == (0, True), err
+    code, out, err = call('predict', 'own/happy', '--no-detect', '--json', '--model', 'tuned/own.int8.tflite')
+    assert (code, list(json.loads(out.splitlines()[0])['faces'][0]['probabilities'])) == (0, ['grin', 'surprise'])
+
+
+@pytest.mark.parametrize('words, said', [
+    (['nowhere'], 'nowhere'),
+    (['own', '--map', 'happy'], '--map happy: OLD=NEW is needed'),
+    (['own', '--map', 'glad=grin'], 'no class glad'),
+    (['own', '--backbone', 'nothing'], "backbone 'nothing' is neither"),
+    (['own', '--set', 'epoch=3'], 'no option epoch'),
+    (['own', '--set', 'epochs'], '--set epochs: NAME=VALUE is needed'),
+    (['own/happy'], ''),
+])
+def test_fine_tune_refuses(call, words, said):
+    "Before anything is trained."
+    code, out, err = call('fine-tune', *words, '--quiet')
+    assert (code, out) == (2, '')
+    assert last(err).startswith('fer_nb fine-tune: ') and said in last(err)
