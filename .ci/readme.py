@@ -1,1 +1,0 @@
-../tools/build_readme.py
