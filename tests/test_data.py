@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fer_nb import data
-from fer_nb.data import ROLES, load_fer2013, sample_scene
+from fer_nb.data import ROLES, load_fer2013, load_jaffe, sample_scene
 from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap
 
 PACKERS = {'.xz': lzma.compress, '.gz': gzip.compress, '.bz2': bz2.compress}
@@ -91,6 +91,15 @@ def test_editions(edition, few, content, kaggle, tmp_path):
     loaded = load_fer2013(path)
     assert loaded.edition == name
     assert as_set(loaded) == as_set(data.replace(few, split=np.array([ROLES[o] for o in few.split])))
+
+
+def test_jaffe_has_several_pictures_of_an_expression(few, tmp_path):
+    names = [f'KA.{code}{k}.{40 + k}.tiff' for code in ('AN', 'SU') for k in (1, 2, 3)]
+    for name, image in zip(names, few.images): (tmp_path / name).write_bytes(cv2.imencode('.tiff', image)[1].tobytes())
+    loaded = load_jaffe(tmp_path, share=1, middle=0.5)
+    assert list(loaded.names) == names and not loaded.skipped
+    assert [EXPRESSIONS[k] for k in loaded.labels] == ['angry'] * 3 + ['surprise'] * 3
+    np.testing.assert_array_equal(loaded.images, few.images[:6])
 
 
 def damaged(case, content, kaggle, folder) -> bytes:

@@ -83,15 +83,16 @@ def test_complete_runs_are_not_trained_again(runs):
 
 def test_more_modes_and_rows_are_judged_without_a_training(runs):
     _, folder = runs
-    one = SMALL | {'seeds': [0], 'variants': {'a lower rate': {'learning_rate': 0.0001}}}
-    history = (folder / 'a-lower-rate-0' / 'history.csv').read_text()  # with the seconds of each epoch
-    more = study(one, FEW, folder, folder / 'more.json', modes=tuple(MODES), progress=False)
+    first = SMALL | {'seeds': [0]}
+    histories = {p: p.read_text() for p in folder.glob('*-0/history.csv')}  # with the seconds of each epoch
+    assert len(histories) == 2
+    more = study(first, FEW, folder, folder / 'more.json', modes=tuple(MODES), progress=False)
     assert {o['mode'] for o in more['summary']} == set(MODES) and more['looks'] == []
-    tested = study(one, FEW, folder, folder / 'more.json', splits=['val', 'test'], modes=['single'], progress=False)
+    tested = study(first, FEW, folder, folder / 'more.json', splits=['val', 'test'], modes=['single'], progress=False)
     assert {o['split'] for o in tested['summary']} == {'val', 'test'}
     looks = [(o['rows'], o['why']) for o in tested['looks']]
-    assert looks == [('test', f'run a-lower-rate-0 of the study {folder.name}')]
-    assert (folder / 'a-lower-rate-0' / 'history.csv').read_text() == history
+    assert looks == [('test', f'run {o}-0 of the study {folder.name}') for o in ('as-it-is', 'a-lower-rate')]
+    assert {p: p.read_text() for p in histories} == histories
 
 
 def test_a_run_goes_on_from_the_network_with_its_seed(runs, second):

@@ -57,9 +57,16 @@ def test_students_are_small():
     assert build('student_m').count_params() < 2e6
 
 
+def kernels(network) -> list: return [w.numpy() for w in network.weights if w.path.endswith('kernel')]
+
+
 @pytest.mark.parametrize('name', ['mobilenet_0.75', 'mobilenetv2', 'efficientnetb0', 'vgg16'])
-def test_backbone_of_each_family(name):
-    network = pretrained(name, EXPRESSIONS, weights=None, size=32)
+def test_backbone_of_each_family(name, tmp_path):
+    "It is built, and takes over all weights of its own architecture."
+    bare = load_backbone(name, None, 32)
+    bare.save_weights(path := tmp_path / 'own.weights.h5')
+    network = pretrained(name, EXPRESSIONS, path, 32)
+    for a, b in zip(kernels(network)[:-1], kernels(bare), strict=True): np.testing.assert_array_equal(a, b)
     assert network.input_shape == (None, 48, 48, 1) and network.output_shape == (None, len(EXPRESSIONS))
     assert network.name == name.replace('.', '_')
     assert macs(network) > 0
@@ -103,7 +110,6 @@ def test_weights_come_from_a_file(weights_file):
 
 def test_pretrained_puts_weights_behind_the_scaling(weights_file):
     network, path = weights_file
-    kernels = lambda net: [w.numpy() for w in net.weights if w.path.endswith('kernel')]
     whole = kernels(pretrained('mobilenet_0.25', ['a', 'b'], path, 64))
     assert len(whole) == len(kernels(network)) + 1  # the new head
     for a, b in zip(whole, kernels(network)): np.testing.assert_array_equal(a, b)

@@ -15,6 +15,7 @@ from fer_nb.training import (
     consensus,
     contents,
     fit,
+    learning_rate,
     learnt_from,
     load_checkpoint,
     load_taught,
@@ -58,6 +59,12 @@ def undisturbed(rows, tmp_path_factory):
     "A run from begin to end: its folder, network and history."
     folder = tmp_path_factory.mktemp('undisturbed')
     return folder, *learn(LONG, rows, folder)
+
+
+def test_the_learning_rate_is_highest_after_the_warm_up():
+    schedule = learning_rate(Recipe(), 1000)
+    rates = [float(schedule(i)) for i in (0, 25, *range(40, 61), 500, 1000)]
+    assert np.argmax(rates) == 12 and rates[12] == max(rates) > rates[1] > rates[0] and abs(rates[-1]) < 1e-6
 
 
 # The same recipe, the same weights
@@ -190,10 +197,10 @@ def lessons(teacher, rows, tmp_path_factory):
 
 
 def pupil(who) -> Recipe:
-    "A recipe that listens to teachers alone."
+    "A recipe that listens to teachers alone, through small views at first."
     return Recipe(
         network='student_tiny', epochs=4, crop=32, batch_size=50, teachers=str(who), distil=1.0, temperature=2.0,
-        erase=0.0, noise=0.0, optimizer='adam', learning_rate=0.02, seed=3,
+        small=24, erase=0.0, noise=0.0, optimizer='adam', learning_rate=0.02, seed=3,
     )
 
 
