@@ -1,5 +1,6 @@
 """The command `fer_nb` as it is installed, and the whole chain from data to a checked model card."""
 import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -95,6 +96,7 @@ def test_wrong_options(fer_nb, words):
 @pytest.mark.parametrize('words, said', [
     (['predict', 'portrait.jpg', '--model', 'nothing'], 'fer_nb predict: nothing: neither a model file'),
     (['describe', 'nowhere'], 'fer_nb describe: '),
+    (['evaluate', 'about.yaml'], 'about.yaml: not a model file of fer_nb'),
     (['train', '--data', 'few.csv', '--set', 'epochs=many'], "'many' is not a int"),
     (['fetch', 'yunet', '--url', 'http://127.0.0.1:9/none.onnx'], 'fer_nb fetch: '),
 ])
@@ -121,6 +123,12 @@ def test_predict(fer_nb, folder):
 def test_describe(fer_nb):
     done = fer_nb('describe', 'few.csv', '--json')
     assert (done.returncode, json.loads(done.stdout)['faces']) == (0, 105)
+
+
+def test_describe_sample(call):
+    "The word for synthetic faces, where a data set is asked for."
+    code, out, _ = call('describe', 'sample')
+    assert code == 0 and '700 faces' in out
 
 
 def test_predict_imports_nothing_heavy(run, folder):
@@ -191,23 +199,25 @@ def test_export_writes_the_scaling_into_the_network(exported):
 
 @pytest.fixture(scope='module')
 def studied(exported):
-    "The folder after `fer_nb teach` and a study of two variants, one of which learns from what was taught."
+    "The folder after `fer_nb teach` and a study of two variants, one of which is taught; and what both print."
     from fer_nb.cli import main
 
     (exported / 'study.yaml').write_text(
         'recipe: {network: student_xs, epochs: 1, crop: 32, batch_size: 32}\n'
         'variants: {as it is: {}, taught: {teachers: lessons.npz}}\n'
     )
-    with contextlib.chdir(exported):
+    with contextlib.chdir(exported), contextlib.redirect_stdout(io.StringIO()) as out:
         assert main(['teach', 'run/model.keras', *FEW, '--views', '2', '--out', 'lessons.npz', '--quiet']) == 0
         assert main(['study', 'study.yaml', *FEW, '--out', 'studied', '--report', 'study.json', '--modes', 'single',
                      '--quiet']) == 0
-    return exported
+    return exported, out.getvalue()
 
 
 def test_teach_and_study(studied):
-    with np.load(studied / 'lessons.npz') as lessons: assert lessons.files
-    report = json.loads((studied / 'study.json').read_text())
+    folder, printed = studied
+    assert '1 teachers' in printed and '| taught |' in printed
+    with np.load(folder / 'lessons.npz') as lessons: assert lessons.files
+    report = json.loads((folder / 'study.json').read_text())
     assert len(report['runs']) == 2 and {run['variant'] for run in report['runs']} == {'as it is', 'taught'}
 
 
@@ -219,7 +229,7 @@ def evaluated(fer_nb, studied):
         '--out', 'exported/report', '--card', '--seeds', 'study.json', '--why', 'trying out',
     )
     assert done.returncode == 0, done.stderr
-    return studied, done.stdout
+    return studied[0], done.stdout
 
 
 def test_evaluate(evaluated):
@@ -272,7 +282,7 @@ def test_fine_tune(exported, call):
         'fine-tune', 'own', '--out', 'tuned', '--map', 'happy=grin', '--map', 'fear=',
         '--backbone', 'exported/tiny.keras', '--mode', 'head', '--set', 'epochs=1', '--quiet',
     )
-    assert (code, 'Tuned(grin, surprise' in out) == (0, True), err
+    assert (code, err, 'Tuned(grin, surprise' in out) == (0, '', True), err
     code, out, err = call('predict', 'own/happy', '--no-detect', '--json', '--model', 'tuned/own.int8.tflite')
     assert (code, list(json.loads(out.splitlines()[0])['faces'][0]['probabilities'])) == (0, ['grin', 'surprise'])
 

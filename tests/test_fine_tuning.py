@@ -208,6 +208,16 @@ def test_train_on_one_set_test_on_another(winks, tiny, tmp_path):
     with pytest.raises(ValueError, match='no class tired in either set'): cross(winks, others, {'tired': None})
 
 
+def test_fine_tuning_beats_no_training(tmp_path):
+    "The whole shipped student, judged on people whom it has not seen."
+    from fer_nb.transfer import zero_shot
+
+    ours, others = (sample_faces(105, people=10, studio=True, seed=seed) for seed in (8, 9))
+    ours = replace(ours, split=np.full(len(ours), 'all'))
+    report = cross(ours, others, out=tmp_path, epochs=6, progress=False)
+    assert report['accuracy'] > zero_shot(others, 's')['accuracy'] + .1
+
+
 def test_networks_are_compared_once(tiny, tmp_path, monkeypatch):
     "Results under the same protocol are read, not trained again; another protocol is another comparison."
     from fer_nb import transfer

@@ -54,7 +54,8 @@ def run_inline(notebook: Path) -> str:
 
     config = get_config()
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        passed, _ = test_nb(notebook.absolute(), config.tst_flags.split(), basepath=config.config_path)
+        passed, seconds = test_nb(notebook.absolute(), config.tst_flags.split(), basepath=config.config_path)
+    if passed and not seconds: return 'it was skipped'
     return '' if passed else ANSI.sub('', said.getvalue()).strip()[-3000:] or 'failed without a traceback'
 
 

@@ -130,7 +130,7 @@ def test_memory_does_not_grow_with_the_frames(endless, recognizer):
 
     tracemalloc.start()
     try:
-        with Live(endless(), recognizer, realtime=False, detect_every=0.5) as view:
+        with LiveView(endless(), recognizer, realtime=False, detect_every=0.5) as view:
             before, after = held(view, 100), held(view, 400)
     finally: tracemalloc.stop()
     # 300 frames of this size would be 23 MB

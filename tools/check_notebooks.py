@@ -49,8 +49,13 @@ def assigned(node) -> set:
     return set().union(*(assigned(n) for n in ast.iter_child_nodes(node) if not isinstance(n, inner)))
 
 
+def read(cell: str) -> set:
+    "Names that a cell reads."
+    return {n.id for n in ast.walk(ast.parse(cell)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
 def of_parameters(cells: list):
-    "A parameter keeps the value that papermill, or a person, gave it."
+    "A parameter keeps the value that papermill, or a person, gave it, and is read."
     code = [(i, c) for i, c in enumerate(cells) if c['cell_type'] == 'code']
     try: code = [(i, assigned(ast.parse(source(c))), 'parameters' in c['metadata'].get('tags', [])) for i, c in code]
     except SyntaxError as e:
@@ -59,6 +64,8 @@ def of_parameters(cells: list):
     given = set().union(*(names for _, names, tagged in code if tagged))
     for i, names, tagged in code:
         if not tagged: yield from (f'cell {i}: it assigns the parameter {name}' for name in sorted(names & given))
+    unread = given.difference(*(read(source(cells[i])) for i, _, tagged in code if not tagged))
+    yield from (f'no cell reads the parameter {name}' for name in sorted(unread))
 
 
 def of_titles(name: str, cells: list):
