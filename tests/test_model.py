@@ -81,13 +81,17 @@ def test_new_head_refuses_another_number_of_classes():
         new_head(student('xs'), ['a', 'b', 'c'], ['a', 'b'])
 
 
-def test_efficientnet_sees_colors_as_after_the_download(crops):
-    "With ImageNet's mean and variance in its Normalization, the layer hands on (x - mean) / deviation."
+def normalization(network): return next(o for o in network.layers if type(o).__name__ == 'Normalization')
+
+
+def test_efficientnet_sees_colors_as_after_the_download(crops, tmp_path):
+    "With ImageNet's mean and variance in a file of weights, its Normalization hands on (x - mean) / deviation."
     mean, deviation = np.array([.485, .456, .406]), np.array([.229, .224, .225])
-    network = pretrained('efficientnetb0', ['a', 'b'], weights=None, size=32)
-    scaling = next(layer for layer in network.layers if type(layer).__name__ == 'Normalization')
-    scaling.set_weights([mean, deviation, np.array(0)])
-    scaling.finalize_state()
+    bare = load_backbone('efficientnetb0', None, 32)
+    normalization(bare).set_weights([mean, deviation, np.array(0)])
+    bare.save_weights(path := tmp_path / 'own.weights.h5')
+    network = pretrained('efficientnetb0', ['a', 'b'], path, 32)
+    scaling = normalization(network)
     seen = np.array(keras.Model(network.input, scaling.output)(crops))
     plain = np.repeat(np.array(keras.layers.Resizing(32, 32)(crops.astype('float32'))), 3, -1) / 255
     np.testing.assert_allclose(seen, (plain - mean) / deviation, atol=1e-3)
