@@ -3,7 +3,6 @@ import ast
 import contextlib
 import io
 import multiprocessing
-import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +12,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from run_notebooks import ANSI, NBS, execute, hear_ctrl_c, numbered
+from run_notebooks import ANSI, NBS, execute, numbered, prepare
 
 OUT = Path('_runs/test')
 PARAMETERS = yaml.safe_load(Path(__file__).with_name('parameters.yaml').read_text(encoding='utf-8'))
@@ -22,29 +21,29 @@ EXECUTED = [*numbered(), NBS / 'index.ipynb']
 
 
 class Runner:
-    "A process that runs notebooks with nbdev, one after the other; a new one where it crashed."
+    "A process that runs notebooks, one after the other; a new one where it crashed."
 
     def __init__(self): self.pool = None
 
-    def __call__(self, notebook: Path) -> str:
+    def __call__(self, function, *args):
         if self.pool is None:
             context = multiprocessing.get_context('spawn')
-            self.pool = ProcessPoolExecutor(1, context, initializer=prepare, initargs=(OUT / 'nbdev.log',))
-        try: return self.pool.submit(run_inline, notebook).result()
+            self.pool = ProcessPoolExecutor(1, context, initializer=prepare, initargs=(OUT / 'kernels.log',))
+        try: return self.pool.submit(function, *args).result()
         except BrokenProcessPool:
             self.close()
-            return 'the process that ran it crashed'
+            pytest.fail(f'{args[0].name}: the process that ran it crashed', pytrace=False)
 
     def close(self):
         if self.pool is not None: self.pool.shutdown()
         self.pool = None
 
 
-def prepare(log: Path):
-    "What compiled code prints goes to a file, so that a failure shows the traceback alone."
-    hear_ctrl_c()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, 'a') as file: os.dup2(file.fileno(), 2)
+@pytest.fixture(scope='session')
+def runner():
+    runner = Runner()
+    yield runner
+    runner.close()
 
 
 def run_inline(notebook: Path) -> str:
@@ -59,17 +58,10 @@ def run_inline(notebook: Path) -> str:
     return '' if passed else ANSI.sub('', said.getvalue()).strip()[-3000:] or 'failed without a traceback'
 
 
-@pytest.fixture(scope='session')
-def inline():
-    runner = Runner()
-    yield runner
-    runner.close()
-
-
 @pytest.mark.parametrize('notebook', INLINE, ids=lambda nb: nb.stem)
-def test_inline(notebook, inline):
+def test_inline(notebook, runner):
     "nbdev runs every cell with its assertions."
-    if reason := inline(notebook): pytest.fail(f'{notebook.name}: {reason}', pytrace=False)
+    if reason := runner(run_inline, notebook): pytest.fail(f'{notebook.name}: {reason}', pytrace=False)
 
 
 @pytest.fixture(scope='session')
@@ -106,7 +98,7 @@ def injected(notebook: Path) -> dict:
 
 
 @pytest.mark.parametrize('notebook', EXECUTED, ids=lambda nb: nb.stem)
-def test_parameters(notebook, materials):
+def test_parameters(notebook, materials, runner):
     "papermill runs it with other values; each is known to the notebook, differs from its default, and arrived."
     given = {k: materials.get(v, v) if isinstance(v, str) else v for k, v in PARAMETERS.get(notebook.stem, {}).items()}
     known = defaults(notebook)
@@ -114,7 +106,7 @@ def test_parameters(notebook, materials):
     for key, value in given.items():
         assert key in known, f'{notebook.name}: {key!r} is not a parameter; there are {list(known)}'
         assert value != known[key], f'{notebook.name}: {key} = {value!r} is the default'
-    _, reason = execute(notebook, OUT / 'notebooks', given)
+    _, reason = runner(execute, notebook, OUT / 'notebooks', given)
     if reason: pytest.fail(reason, pytrace=False)
     assert injected(OUT / 'notebooks' / notebook.name) == given
 

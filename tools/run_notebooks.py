@@ -1,5 +1,6 @@
 """Execute notebooks headless with papermill, each in a kernel of its own, a few at a time."""
 import multiprocessing
+import os
 import re
 import signal
 import time
@@ -39,13 +40,21 @@ def execute(notebook: Path, out: Path, parameters: dict | None = None) -> tuple[
 
 def execute_all(notebooks: list[Path], out: Path, jobs: int = 2) -> Iterator[tuple[Path, float, str]]:
     "Run notebooks, `jobs` at a time; yields (path, seconds, reason), each as soon as it is done."
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context('spawn'), initializer=hear_ctrl_c) as pool:
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(jobs, context, initializer=prepare, initargs=(out / 'kernels.log',)) as pool:
         running = {pool.submit(execute, nb, out): nb for nb in notebooks}
         try:
             for job in as_completed(running): yield running[job], *job.result()
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def prepare(log: Path):
+    "For a process that runs notebooks: what kernels and compiled code print beside the cells goes to a file."
+    hear_ctrl_c()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, 'a') as file: os.dup2(file.fileno(), 2)
 
 
 def hear_ctrl_c():
