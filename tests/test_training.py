@@ -67,6 +67,13 @@ def test_the_learning_rate_is_highest_after_the_warm_up():
     assert np.argmax(rates) == 12 and rates[12] == max(rates) > rates[1] > rates[0] and abs(rates[-1]) < 1e-6
 
 
+def test_the_default_optimiser_learns(faces, tmp_path):
+    recipe = Recipe(network='student_xs', epochs=8, crop=32, batch_size=16, rotation=8.0, noise=0.0, erase=0.0)
+    assert (recipe.optimizer, recipe.schedule) == ('sgd', 'cosine')
+    _, history = learn(recipe, partition(faces), tmp_path)
+    assert history[-1]['loss'] < np.log(7) < history[0]['loss']  # what a guess costs
+
+
 # The same recipe, the same weights
 
 def test_the_same_recipe_gives_the_same_weights(undisturbed, rows, tmp_path):
