@@ -44,15 +44,16 @@ def fer_nb(run, folder):
     return lambda *words: run('fer_nb', *words, cwd=folder)
 
 
-@pytest.fixture
-def call(folder, capsys):
+@pytest.fixture(scope='module')
+def call(folder):
     "The same without a process of its own, where TensorFlow would be loaded again: exit code, stdout, stderr."
     from fer_nb.cli import main
 
     def called(*words):
-        capsys.readouterr()
-        with contextlib.chdir(folder): code = main(words)
-        return code, *capsys.readouterr()
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(words)
+        return code, out.getvalue(), err.getvalue()
 
     return called
 
@@ -170,14 +171,14 @@ def trained(fer_nb, folder):
 
 
 @pytest.fixture(scope='module')
-def exported(fer_nb, trained):
+def exported(call, trained):
     "The folder after `fer_nb export` with vector scaling."
-    done = fer_nb(
+    code, out, err = call(
         'export', 'run/model.keras', *FEW, '--out', 'exported', '--name', 'tiny', '--kinds', 'fp32',
         '--about', 'about.yaml', '--vector',
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith('tiny.fp32.tflite ')
+    assert code == 0, err
+    assert out.startswith('tiny.fp32.tflite ')
     assert sorted(p.name for p in (trained / 'exported').iterdir()) == ['tiny.fp32.tflite', 'tiny.keras']
     return trained
 
@@ -198,19 +199,18 @@ def test_export_writes_the_scaling_into_the_network(exported):
 
 
 @pytest.fixture(scope='module')
-def studied(exported):
+def studied(call, exported):
     "The folder after `fer_nb teach` and a study of two variants, one of which is taught; and what both print."
-    from fer_nb.cli import main
-
     (exported / 'study.yaml').write_text(
         'recipe: {network: student_xs, epochs: 1, crop: 32, batch_size: 32}\n'
         'variants: {as it is: {}, taught: {teachers: lessons.npz}}\n'
     )
-    with contextlib.chdir(exported), contextlib.redirect_stdout(io.StringIO()) as out:
-        assert main(['teach', 'run/model.keras', *FEW, '--views', '2', '--out', 'lessons.npz', '--quiet']) == 0
-        assert main(['study', 'study.yaml', *FEW, '--out', 'studied', '--report', 'study.json', '--modes', 'single',
-                     '--quiet']) == 0
-    return exported, out.getvalue()
+    taught = call('teach', 'run/model.keras', *FEW, '--views', '2', '--out', 'lessons.npz', '--quiet')
+    done = call(
+        'study', 'study.yaml', *FEW, '--out', 'studied', '--report', 'study.json', '--modes', 'single', '--quiet'
+    )
+    assert (taught[0], done[0]) == (0, 0), taught[2] + done[2]
+    return exported, taught[1] + done[1]
 
 
 def test_teach_and_study(studied):
@@ -222,14 +222,14 @@ def test_teach_and_study(studied):
 
 
 @pytest.fixture(scope='module')
-def evaluated(fer_nb, studied):
+def evaluated(call, studied):
     "The folder after `fer_nb evaluate` of two files in two modes, with a card; and what it printed."
-    done = fer_nb(
+    code, out, err = call(
         'evaluate', 'exported/tiny.keras', 'exported/tiny.fp32.tflite', *FEW, '--modes', 'single', 'flip', '--robust',
         '--out', 'exported/report', '--card', '--seeds', 'study.json', '--why', 'trying out',
     )
-    assert done.returncode == 0, done.stderr
-    return studied[0], done.stdout
+    assert code == 0, err
+    return studied[0], out
 
 
 def test_evaluate(evaluated):
