@@ -52,11 +52,11 @@ def run():
     return call
 
 
-FIRST = ['test_repository', 'test_notebooks']  # what is started first: the quick answers, then what takes longest
+FIRST = ['test_repository', 'test_figures', 'test_notebooks']  # what is started first: the quick answers, then what takes longest
 
 
 def pytest_collection_modifyitems(items):
-    "Side by side: each notebook and each check of the repository is a job; any other file is one, for its fixtures."
+    "Side by side: each notebook, each model and each check of the repository is a job; any other file is one, for its fixtures."
     place = {name: i for i, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
     for item in items:
