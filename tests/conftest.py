@@ -52,11 +52,12 @@ def run():
     return call
 
 
-FIRST = ['test_repository', 'test_figures', 'test_notebooks']  # what is started first: the quick answers, then what takes longest
+# What is started first: the quick answers, then what takes longest.
+FIRST = ['test_repository', 'test_figures', 'test_notebooks']
 
 
 def pytest_collection_modifyitems(items):
-    "Side by side: each notebook, each model and each check of the repository is a job; any other file is one, for its fixtures."
+    "Side by side: a notebook, a model or a check of the repository is one job; so is any other file, for its fixtures."
     place = {name: i for i, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
     for item in items:
