@@ -57,7 +57,7 @@ class Stage:
 
     def write_video(self) -> list:
         "Write the video; returns ten of its frames."
-        from fer_nb.frames import FilmWriter
+        from fer_nb.video_input import FilmWriter
 
         with FilmWriter(self.video, 1280, 720) as video:
             frames = []

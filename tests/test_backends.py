@@ -9,7 +9,7 @@ UNDER_JAX = """
 import keras
 import numpy as np
 from fer_nb.data import FaceSet
-from fer_nb.model import STUDENTS, slim_body
+from fer_nb.models import STUDENTS, slim_body
 from fer_nb.training import Recipe, fit
 
 STUDENTS['tiny'] = slim_body((4, 8))

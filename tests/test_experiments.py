@@ -6,7 +6,7 @@ import pytest
 
 from fer_nb.data import sample_faces
 from fer_nb.evaluation import MODES
-from fer_nb.studies import read_study, study
+from fer_nb.experiments import read_study, study
 from fer_nb.training import contents
 
 RECIPE = {

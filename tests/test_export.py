@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 
 from fer_nb.evaluation import evaluate, softmax
-from fer_nb.export import (
-    ExportError,
-    ModelError,
-    export,
-    litert_runner,
-    main_head,
-    open_network,
-    read_metadata,
-    rescaled,
-    scaling_inside,
-    to_litert,
-)
+from fer_nb.export import ExportError, export, main_head, open_network, rescaled, scaling_inside, to_litert
+from fer_nb.model_files import ModelError, litert_runner, read_metadata
 from fer_nb.training import partition
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fer_nb.data import sample_faces
+from fer_nb.fine_tuning import beginning, cross, divided, fine_tune, loso, opened, own_faces, random_split, tune, tuner
 from fer_nb.labels import EXPRESSIONS
-from fer_nb.transfer import beginning, cross, divided, fine_tune, loso, opened, own_faces, random_split, tune, tuner
 
 QUICK = {'epochs': 2, 'thaw': .5, 'progress': False}
 
@@ -51,7 +51,7 @@ def mine(winks, tiny, out):
 def test_new_head_keeps_what_was_known():
     "With an eighth class the logits of the seven are those of the shipped student."
     from fer_nb.evaluation import predict_logits
-    from fer_nb.transfer import shipped_network
+    from fer_nb.fine_tuning import shipped_network
 
     images = sample_faces(14).images
     network, origin = beginning('s', 'pretrained', (*EXPRESSIONS, 'wink'))
@@ -210,7 +210,7 @@ def test_train_on_one_set_test_on_another(winks, tiny, tmp_path):
 
 def test_fine_tuning_beats_no_training(tmp_path):
     "The whole shipped student, judged on people whom it has not seen."
-    from fer_nb.transfer import zero_shot
+    from fer_nb.fine_tuning import zero_shot
 
     ours, others = (sample_faces(105, people=10, studio=True, seed=seed) for seed in (8, 9))
     ours = replace(ours, split=np.full(len(ours), 'all'))

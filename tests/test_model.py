@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_nb.labels import EXPRESSIONS
-from fer_nb.model import (
+from fer_nb.models import (
     BACKBONES,
     STUDENTS,
     TEACHERS,

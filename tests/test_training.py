@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_nb.fused import has_bfloat16
-from fer_nb.model import STUDENTS, slim_body
+from fer_nb.models import STUDENTS, slim_body
 from fer_nb.training import (
     Recipe,
     consensus,
@@ -97,7 +97,7 @@ import os, signal
 import numpy as np
 from fer_nb import training
 from fer_nb.data import FaceSet
-from fer_nb.model import STUDENTS, slim_body
+from fer_nb.models import STUDENTS, slim_body
 from fer_nb.training import Recipe
 
 STUDENTS['tiny'] = slim_body((4, 8))

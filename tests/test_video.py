@@ -10,7 +10,7 @@ from collections import namedtuple
 import pandas
 import pytest
 
-from fer_nb.frames import frames
+from fer_nb.video_input import frames
 
 pytest.importorskip('resource')  # limits on the size of files
 
@@ -20,7 +20,7 @@ import resource, sys
 import cv2, numpy as np
 from fer_nb.detection import read_image
 from fer_nb.recognition import Recognizer
-from fer_nb.video import analyse
+from fer_nb.video_analysis import analyse
 
 photo, folder, n, limit, *files = sys.argv[1:]
 face = cv2.resize(read_image(photo)[40:440, 60:460], (160, 160), interpolation=cv2.INTER_AREA)
@@ -92,7 +92,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from fer_nb.recognition import TrackedFace
-from fer_nb.video import CsvTable
+from fer_nb.video_analysis import CsvTable
 
 face = TrackedFace((1, 2, 3, 4), .9, 'happy', .75, dict(happy=.75, sad=.25), None, 0, 12, .5)
 for limit in range(500, 26_000, 500):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fer_nb.detection import read_image
-from fer_nb.frames import FrameError, frames, pan
+from fer_nb.video_input import FrameError, frames, pan
 
 FACE = {'view': 0.6, 'centre': (0.44, 0.28)}  # where the face is in the portrait
 SIZE = 160, 120
@@ -116,7 +116,7 @@ def test_index_missing(images, tmp_path):
 
 WRITER = """
 import os, signal, sys
-from fer_nb.frames import FilmWriter, FrameError
+from fer_nb.video_input import FilmWriter, FrameError
 import numpy as np
 
 path, how = sys.argv[1:]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from fer_nb.detection import read_image
-from fer_nb.frames import frames
 from fer_nb.recognition import Recognizer
+from fer_nb.video_input import frames
 from fer_nb.webcam import Live, LiveView, _after_cell, paced, stop_all
 
 

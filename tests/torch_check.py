@@ -7,7 +7,7 @@ import torch
 
 from fer_nb import fused
 from fer_nb.fused import forward, has_bfloat16, on_torch, warp
-from fer_nb.model import STUDENTS, build
+from fer_nb.models import STUDENTS, build
 
 
 def noise(n, side): return torch.randint(0, 256, (n, side, side, 1)).float()

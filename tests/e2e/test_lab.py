@@ -89,7 +89,7 @@ def memory(kernel: psutil.Process, tools) -> tuple[float, float]:
 
 
 def test_upload(page, lab, visitors, look):
-    open_notebook(page, lab, '08_upload.ipynb')
+    open_notebook(page, lab, '61_upload.ipynb')
     run_all(page)
     scope = page.locator('.jp-OutputArea-output', has=page.locator('.fer-upload .fer-zone')).last
     appears(page, 'the upload panel', scope)
@@ -99,11 +99,11 @@ def test_upload(page, lab, visitors, look):
     download_table(page, scope)
     theme(page, 'Dark')
     look('lab-dark', scope.locator('.fer-card').last)
-    shows_no_picture(*save_notebook(page, lab.notes / '08_upload.ipynb'), visitors)
+    shows_no_picture(*save_notebook(page, lab.notes / '61_upload.ipynb'), visitors)
 
 
 def test_camera(page, lab, detector, look, figures):
-    open_notebook(page, lab, '09_webcam.ipynb')
+    open_notebook(page, lab, '62_webcam.ipynb')
     run_all(page)
     camera = page.locator('.jp-OutputArea-output .fer-camera').last
     appears(page, 'the camera', camera)
