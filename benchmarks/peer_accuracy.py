@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_nb.data import load
-from fer_nb.evaluation import evaluate
+from fer_nb.evaluation import compute_metrics
 
 OUT, PEER = Path('models/peer.json'), Path('.venv-fer')
 ASK = """
@@ -42,7 +42,7 @@ def measure(faces) -> dict:
     shares, names, version = ask(faces.images)
     if sorted(names) != sorted(faces.classes): sys.exit(f'its classes {names} are not {list(faces.classes)}')
     shares = shares[:, [names.index(name) for name in faces.classes]].astype(float)
-    report = evaluate(faces.labels, shares / shares.sum(1, keepdims=True), faces.classes)
+    report = compute_metrics(faces.labels, shares / shares.sum(1, keepdims=True), faces.classes)
     kept = 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece'
     return dict(package=f'fer {version}') | {key: report[key] for key in kept}
 

@@ -496,10 +496,10 @@ def study(args: argparse.Namespace) -> int:
     "Train variants of a recipe with several seeds, and judge them all on the same rows."
     import fer_nb.experiments
     faces = faces_of(args.data)
-    found = fer_nb.experiments.study(
+    found = fer_nb.experiments.run_experiment(
         args.file, faces, args.out, args.report, args.split, args.modes, progress=not args.quiet
     )
-    print(fer_nb.experiments.study_table(found, rows='clean'))
+    print(fer_nb.experiments.experiment_table(found, rows='clean'))
     return 0
 
 @options
@@ -648,13 +648,13 @@ def judge(
     split: str, # rows to judge, by name or role
     modes: list[str], # keys of `MODES`
     out: Path|None = None, # folder for figures
-) -> dict[str, Any]: # a report of `evaluate_model`
+) -> dict[str, Any]: # a report of `evaluate`
     "Evaluate one model file on one split. Raises `ValueError` where model and data have different classes."
-    from fer_nb.evaluation import evaluate_model
+    from fer_nb.evaluation import evaluate
     predict, engine, meta = classifier(path)
     if tuple(meta['classes']) != tuple(faces.classes):
         raise ValueError(f'{path} knows {meta["classes"]}, the data {list(faces.classes)}')
-    return evaluate_model(
+    return evaluate(
         predict, faces, split, out, meta['temperature'], modes, meta['name'], engine, scaling=meta.get('scaling')
     )
 
@@ -662,11 +662,11 @@ def spoilt(
     path: Path, # a model file
     faces: 'FaceSet',
     split: str, # rows to spoil, by name or role
-) -> list[dict[str, Any]]: # of `robustness`
+) -> list[dict[str, Any]]: # of `evaluate_robustness`
     "Measure a model on faces that are spoilt as everyday pictures are."
-    from fer_nb.robustness import robustness
+    from fer_nb.robustness import evaluate_robustness
     predict, engine, _ = classifier(path)
-    return robustness(predict, faces, split, engine)
+    return evaluate_robustness(predict, faces, split, engine)
 
 # %% ../nbs/80_cli.ipynb #11-041
 def model_file(
@@ -688,7 +688,7 @@ def remeasure(
     modes: list[str]|None = None, # likewise; spoilt faces are single crops
 ) -> list[str]: # one line for each figure that is not reproduced
     "Measure again what a report says."
-    from fer_nb.evaluation import differences, join_reports
+    from fer_nb.evaluation import compare_reports, join_reports
     def wanted(r): return (not splits or r['split'] in splits) and (not modes or r.get('mode', 'single') in modes)
     records, robust = ([r for r in written.get(kind, []) if wanted(r)] for kind in ('results', 'robustness'))
     if not records: raise ValueError(f"the report has no results for {splits or 'any split'}, {modes or 'any mode'}")
@@ -698,11 +698,11 @@ def remeasure(
     reports = [judge(file(engine), faces, split, list(chosen)) for (engine, split), chosen in jobs.items()]
     spoilings = {(r['engine'], r['split']): 0 for r in robust}
     again = dict(robustness=[r for engine, split in spoilings for r in spoilt(file(engine), faces, split)])
-    return differences(written | dict(results=records, robustness=robust), join_reports(*reports) | again)
+    return compare_reports(written | dict(results=records, robustness=robust), join_reports(*reports) | again)
 
 # %% ../nbs/80_cli.ipynb #11-041b
 def print_report(
-    report: dict[str, Any], # of `evaluate_model`
+    report: dict[str, Any], # of `evaluate`
 ) -> None:
     "One line for each record, then one for each way of spoiling the faces."
     print(
@@ -730,14 +730,14 @@ def check(args: argparse.Namespace, faces: 'FaceSet') -> int: # 1 if a figure wa
 
 def evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduced
     "Measure models on a dataset, or measure again what a report says."
-    from fer_nb.evaluation import join_reports, log_looks, save_report
+    from fer_nb.evaluation import append_test_log, join_reports, save_report
     from fer_nb.model_files import find_model
     faces = faces_of(args.data)
     if args.check: return check(args, faces)
     if args.card and not args.out: raise ValueError('--card needs --out, the folder of the report')
     files, splits = [find_model(o) for o in args.model], args.split or ['test']
     reports: list[dict[str, Any]] = []
-    if args.out: log_looks(args.out, faces, splits, args.why)
+    if args.out: append_test_log(args.out, faces, splits, args.why)
     for file, split in itertools.product(files, splits):
         reports.append(judge(file, faces, split, args.modes or ['single'], None if reports else args.out))
     if args.robust: reports[0]['robustness'] = spoilt(files[0], faces, splits[0])
@@ -754,17 +754,17 @@ def card_of(
 ) -> Path: # the card
     "Write the model card beside its report: metadata, figures, and what is to be said of the data."
     from fer_nb.data import describe
-    from fer_nb.evaluation import read_looks, write_card
+    from fer_nb.evaluation import read_test_log, write_model_card
     from fer_nb.model_files import read_metadata
     report = json.loads((args.out / 'evaluation.json').read_text(encoding='utf-8'))
     metadata = read_metadata(path) | fields_of(args.about)
     if args.seeds:
         if not (study := fields_of(args.seeds)).get('summary'):
             raise ValueError(f'{args.seeds}: not the report of a study')
-        looks = [*(read_looks(args.out / 'looks.json') or metadata.get('looks') or []), *study.get('looks', [])]
+        looks = [*(read_test_log(args.out / 'test_log.json') or metadata.get('looks') or []), *study.get('looks', [])]
         report['seeds'] = study['summary']
         if looks: report['looks'] = [o | {'look': i} for i, o in enumerate(looks, 1)]
-    return write_card(args.out, metadata, report | {'data': describe(faces)})
+    return write_model_card(args.out, metadata, report | {'data': describe(faces)})
 
 def card(args: argparse.Namespace) -> int:
     "Write a model's card anew from the report and the log of looks that lie in its folder; nothing is measured."
@@ -790,8 +790,8 @@ def add_evaluate(commands) -> None:
     add('--modes', nargs='+', metavar='MODE',
         help='some of single, flip, ten-crop (default: single; with --check: all of the report)')
     add('--out', type=Path, metavar='DIR',
-        help='write evaluation.json and the figures into this folder, and each look at test rows into looks.json there')
-    add('--why', default='', metavar='TEXT', help='the reason of this look at test rows, for looks.json')
+        help='write evaluation.json and the figures into this folder, and each look at test rows into test_log.json there')
+    add('--why', default='', metavar='TEXT', help='the reason of this look at test rows, for test_log.json')
     add('--robust', action='store_true',
         help='also measure the first model on faces that are blurred, dark, badly cropped, ...')
     add('--card', action='store_true', help='also write MODEL_CARD.md there, about the first model')

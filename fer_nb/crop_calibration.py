@@ -328,10 +328,10 @@ def save_framing(
     report: dict, # from `adjust`
     out: Path,    # folder
 ):
-    "framing.json, framing.png, coverage.png."
+    "crop_calibration.json, crop_calibration.png, coverage.png."
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out/'framing.json', (json.dumps(report, indent=1) + '\n').encode())
-    for name, plot in (('framing', plot_framing), ('coverage', plot_coverage)):
+    replace_file(out/'crop_calibration.json', (json.dumps(report, indent=1) + '\n').encode())
+    for name, plot in (('crop_calibration', plot_framing), ('coverage', plot_coverage)):
         plot(report).savefig(part := out/f'.{name}.part.png', metadata=dict(Software=None))
         part.replace(out/f'{name}.png')
 

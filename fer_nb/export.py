@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from fer_nb.model_files import (
     MEMBER,
     ModelError,

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from .model_files import ModelError, find_model, read_metadata
 
 from fer_nb.detection import (
     MAX_PIXELS,
@@ -35,6 +34,7 @@ from fer_nb.detection import (
     to_rgb,
 )
 from .labels import COLOURS
+from .model_files import ModelError, find_model, read_metadata
 from .tracking import Smoother, Tracker
 from .video_input import frames
 

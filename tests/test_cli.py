@@ -246,7 +246,7 @@ def test_check_reproduces_and_is_no_look(evaluated, call):
     folder, _ = evaluated
     code, out, _ = call('evaluate', '--check', 'exported/report/evaluation.json', *FEW, '--modes', 'flip')
     assert (code, out) == (0, 'exported/report/evaluation.json: every figure is reproduced\n')
-    assert [o['look'] for o in json.loads((folder / 'exported/report/looks.json').read_text())] == [1]
+    assert [o['look'] for o in json.loads((folder / 'exported/report/test_log.json').read_text())] == [1]
 
 
 def test_check_catches_a_boast(evaluated, call):

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from fer_nb.evaluation import (
-    MODES,
-    _checked_probabilities,
+    TTA,
     _views,
-    evaluate_model,
-    log_looks,
+    append_test_log,
+    check_probabilities,
+    evaluate,
     model_card,
     predict_logits,
-    read_looks,
+    read_test_log,
     save_report,
 )
 
@@ -73,7 +73,7 @@ def test_a_fixed_input_gets_enlarged_crops(fixed, faces):
     ],
 )
 def test_predictions_that_are_refused(labels, predictions, reason):
-    with pytest.raises(ValueError, match=reason): _checked_probabilities(labels, predictions)
+    with pytest.raises(ValueError, match=reason): check_probabilities(labels, predictions)
 
 
 @pytest.mark.parametrize(
@@ -103,28 +103,28 @@ def blind(images):
 
 
 def test_every_mode_and_every_kind_of_rows_has_a_record(faces):
-    results = evaluate_model(blind, faces, 'val', modes=tuple(MODES))['results']
+    results = evaluate(blind, faces, 'val', modes=tuple(TTA))['results']
     found = {(o['mode'], o['rows']) for o in results}
-    assert found == {(mode, rows) for mode in MODES for rows in ('official', 'clean')} and len(results) == len(found)
+    assert found == {(mode, rows) for mode in TTA for rows in ('official', 'clean')} and len(results) == len(found)
 
 
 @pytest.mark.parametrize(
     ('options', 'reason'), [({'modes': ['eleven']}, 'eleven'), ({'split': 'nowhere'}, 'nowhere')]
 )
 def test_unknown_modes_and_splits_are_refused(faces, options, reason):
-    with pytest.raises(ValueError, match=reason): evaluate_model(blind, faces, **options)
+    with pytest.raises(ValueError, match=reason): evaluate(blind, faces, **options)
 
 
 def test_a_model_without_the_expression_head_is_refused(faces):
     with pytest.raises(ValueError, match="no output 'expression'"):
-        evaluate_model(lambda x: {'face': np.ones((len(x), 7))}, faces, 'val')
+        evaluate(lambda x: {'face': np.ones((len(x), 7))}, faces, 'val')
 
 
 @pytest.mark.parametrize(
     'scaling', [['factors'], {'factors': [1, 2]}, {'factors': [0] * 7, 'offsets': [0] * 7}], ids=['list', 'short', '0']
 )
 def test_a_scaling_that_does_not_fit_is_refused(faces, scaling):
-    with pytest.raises(ValueError, match='one factor above 0'): evaluate_model(blind, faces, 'val', scaling=scaling)
+    with pytest.raises(ValueError, match='one factor above 0'): evaluate(blind, faces, 'val', scaling=scaling)
 
 
 def test_a_report_is_whole_or_not_there(tmp_path):
@@ -137,14 +137,14 @@ def test_a_report_is_whole_or_not_there(tmp_path):
 
 
 def test_looks_at_test_rows_are_logged(faces, tmp_path):
-    assert log_looks(tmp_path, faces, ['val', 'train']) == [] and read_looks(tmp_path / 'looks.json') is None
-    for why in ('the finished model', ''): looks = log_looks(tmp_path, faces, ['val', 'test'], why)
-    assert looks == read_looks(tmp_path / 'looks.json') == json.loads((tmp_path / 'looks.json').read_text())
+    assert append_test_log(tmp_path, faces, ['val', 'train']) == [] and read_test_log(tmp_path / 'test_log.json') is None
+    for why in ('the finished model', ''): looks = append_test_log(tmp_path, faces, ['val', 'test'], why)
+    assert looks == read_test_log(tmp_path / 'test_log.json') == json.loads((tmp_path / 'test_log.json').read_text())
     seen = [(o['look'], o['rows'], o['why']) for o in looks]
     assert seen == [(1, 'test', 'the finished model'), (2, 'test', 'not said')]
-    with pytest.raises(ValueError, match='tset'): log_looks(tmp_path, faces, ['tset'])
-    (tmp_path / 'looks.json').write_text('{}')
-    with pytest.raises(ValueError, match=r'looks\.json: not a list of looks'): log_looks(tmp_path, faces, ['test'])
+    with pytest.raises(ValueError, match='tset'): append_test_log(tmp_path, faces, ['tset'])
+    (tmp_path / 'test_log.json').write_text('{}')
+    with pytest.raises(ValueError, match=r'test_log\.json: not a list of looks'): append_test_log(tmp_path, faces, ['test'])
 
 
 def test_a_card_needs_results(faces):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fer_nb.data import sample_faces
-from fer_nb.evaluation import MODES
-from fer_nb.experiments import read_study, study
+from fer_nb.evaluation import TTA
+from fer_nb.experiments import read_experiment, run_experiment
 from fer_nb.training import contents
 
 RECIPE = {
@@ -21,7 +21,7 @@ FEW = sample_faces(n=140, seed=5)
 def runs(tmp_path_factory):
     "Two variants with two seeds, trained for one epoch: (the report, the folder of the runs)."
     folder = tmp_path_factory.mktemp('study')
-    return study(SMALL, FEW, folder, progress=False), folder
+    return run_experiment(SMALL, FEW, folder, progress=False), folder
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +29,7 @@ def second(runs):
     "A run that goes on from the one of the first variant with its seed: (the study, its report, its folder)."
     _, folder = runs
     parts = {'recipe': RECIPE | {'start': f'{folder}/as-it-is-{{seed}}/model.keras'}, 'seeds': [1]}
-    return parts, study(parts, FEW, folder / 'second', progress=False), folder / 'second'
+    return parts, run_experiment(parts, FEW, folder / 'second', progress=False), folder / 'second'
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def second(runs):
 )
 def test_studies_that_are_refused(tmp_path, fields, reason):
     (file := tmp_path / 'study.yaml').write_text(json.dumps(fields))
-    with pytest.raises(ValueError, match=f'study.yaml: .*{reason}'): read_study(file)
+    with pytest.raises(ValueError, match=f'study.yaml: .*{reason}'): read_experiment(file)
 
 
 @pytest.mark.parametrize('options', [{'modes': ['tencrop']}, {'splits': ['tset']}], ids=['mode', 'split'])
 def test_a_wrong_mode_or_split_is_found_before_the_training(tmp_path, options):
-    with pytest.raises(ValueError, match='tencrop|tset'): study(SMALL, FEW, tmp_path / 'none', **options)
+    with pytest.raises(ValueError, match='tencrop|tset'): run_experiment(SMALL, FEW, tmp_path / 'none', **options)
     assert not (tmp_path / 'none').exists()
 
 
@@ -75,7 +75,7 @@ def test_complete_runs_are_not_trained_again(runs):
     found, folder = runs
     before = {p: p.stat().st_mtime_ns for p in folder.rglob('as-it-is-*/model.keras')}
     assert len(before) == 2
-    again = study(SMALL | {'variants': {'as it is': {}}}, FEW, folder, folder / 'again.json', progress=False)
+    again = run_experiment(SMALL | {'variants': {'as it is': {}}}, FEW, folder, folder / 'again.json', progress=False)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob('as-it-is-*/model.keras')}
     assert again['runs'] == [o for o in found['runs'] if o['variant'] == 'as it is']
     assert found == json.loads((folder / 'study.json').read_text())
@@ -86,9 +86,9 @@ def test_more_modes_and_rows_are_judged_without_a_training(runs):
     first = SMALL | {'seeds': [0]}
     histories = {p: p.read_text() for p in folder.glob('*-0/history.csv')}  # with the seconds of each epoch
     assert len(histories) == 2
-    more = study(first, FEW, folder, folder / 'more.json', modes=tuple(MODES), progress=False)
-    assert {o['mode'] for o in more['summary']} == set(MODES) and more['looks'] == []
-    tested = study(first, FEW, folder, folder / 'more.json', splits=['val', 'test'], modes=['single'], progress=False)
+    more = run_experiment(first, FEW, folder, folder / 'more.json', modes=tuple(TTA), progress=False)
+    assert {o['mode'] for o in more['summary']} == set(TTA) and more['looks'] == []
+    tested = run_experiment(first, FEW, folder, folder / 'more.json', splits=['val', 'test'], modes=['single'], progress=False)
     assert {o['split'] for o in tested['summary']} == {'val', 'test'}
     looks = [(o['rows'], o['why']) for o in tested['looks']]
     assert looks == [('test', f'run {o}-0 of the study {folder.name}') for o in ('as-it-is', 'a-lower-rate')]
@@ -110,5 +110,5 @@ def test_a_network_that_was_exchanged_is_noticed(runs, second):
     was = start.read_bytes()
     start.write_bytes(other.read_bytes())
     try:
-        with pytest.raises(ValueError, match='held something else'): study(parts, FEW, out, progress=False)
+        with pytest.raises(ValueError, match='held something else'): run_experiment(parts, FEW, out, progress=False)
     finally: start.write_bytes(was)

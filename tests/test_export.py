@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_nb.evaluation import evaluate, softmax
+from fer_nb.evaluation import compute_metrics, softmax
 from fer_nb.export import ExportError, export, main_head, open_network, rescaled, scaling_inside, to_litert
 from fer_nb.model_files import ModelError, litert_runner, read_metadata
 from fer_nb.training import partition
@@ -72,7 +72,7 @@ def test_factors_and_offsets_calibrate_better_than_a_temperature(source, exporte
     nll = {}
     for path in (tmp_path / 'demo.keras', exported[0] / 'demo.keras'):
         shares = softmax(keras_logits(path, val.images), read_metadata(path)['temperature'])
-        nll[path.parent] = evaluate(val.labels, shares, val.classes)['nll']
+        nll[path.parent] = compute_metrics(val.labels, shares, val.classes)['nll']
     assert nll[exported[0]] < nll[tmp_path]
 
 

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_nb.cross_validation import cross_dataset, fine_tuner, leave_one_subject_out, random_folds
 from fer_nb.data import sample_faces
-from fer_nb.fine_tuning import beginning, cross, divided, fine_tune, loso, opened, own_faces, random_split, tune, tuner
+from fer_nb.fine_tuning import _load_for_transfer, fine_tune, initial_network, load_faces, split_dataset, train_network
 from fer_nb.labels import EXPRESSIONS
 
 QUICK = {'epochs': 2, 'thaw': .5, 'progress': False}
@@ -51,11 +52,11 @@ def mine(winks, tiny, out):
 def test_new_head_keeps_what_was_known():
     "With an eighth class the logits of the seven are those of the shipped student."
     from fer_nb.evaluation import predict_logits
-    from fer_nb.fine_tuning import shipped_network
+    from fer_nb.fine_tuning import shipped_keras_file
 
     images = sample_faces(14).images
-    network, origin = beginning('s', 'pretrained', (*EXPRESSIONS, 'wink'))
-    before, *_ = opened(shipped_network('s'))
+    network, origin = initial_network('s', 'pretrained', (*EXPRESSIONS, 'wink'))
+    before, *_ = _load_for_transfer(shipped_keras_file('s'))
     logits = predict_logits(before, images)
     np.testing.assert_allclose(
         predict_logits(network, images)[:, :7], logits['expression'] if isinstance(logits, dict) else logits, atol=1e-3
@@ -84,7 +85,7 @@ def test_unusable_beginnings(backbone, weights, said, tmp_path, monkeypatch):
         if backbone == f'{name}.keras':
             layers = [keras.layers.Flatten(), keras.layers.Dense(7, name=head)]
             keras.Sequential([keras.Input((48, 48, channels)), *layers]).save(backbone)
-    with pytest.raises((ValueError, FileNotFoundError), match=said): beginning(backbone, weights, ['a', 'b'])
+    with pytest.raises((ValueError, FileNotFoundError), match=said): initial_network(backbone, weights, ['a', 'b'])
 
 
 # --- fine_tune
@@ -99,7 +100,7 @@ def test_files_and_classes(mine):
 
 
 def test_nobody_is_on_both_sides(winks):
-    sides = divided(winks)
+    sides = split_dataset(winks)
     train, val = (set(sides.part(o).subjects) for o in ('train', 'val'))
     assert train and val and not train & val
 
@@ -114,7 +115,7 @@ def test_recognizer_gives_the_same_probabilities(mine):
 
 def test_batch_norm_is_left_alone_and_layers_join_from_the_top(mine, tiny):
     "After two epochs the upper convolution has learnt, the lower one has not begun."
-    before, *_ = opened(tiny)
+    before, *_ = _load_for_transfer(tiny)
     pairs = zip(before.layers, mine.model.layers[-len(before.layers):])
     layers = [(type(a).__name__, a.get_weights(), b.get_weights()) for a, b in pairs]
     for kind, old, new in layers:
@@ -126,14 +127,14 @@ def test_batch_norm_is_left_alone_and_layers_join_from_the_top(mine, tiny):
 
 
 def test_only_the_head_learns(winks, tiny, tmp_path):
-    before, *_ = opened(tiny)
-    network, *_ = tune(divided(winks), tmp_path, tiny, mode='head', epochs=1, progress=False)
+    before, *_ = _load_for_transfer(tiny)
+    network, *_ = train_network(split_dataset(winks), tmp_path, tiny, mode='head', epochs=1, progress=False)
     for a, b in zip(before.get_weights()[:-2], network.get_weights()[:-2]): np.testing.assert_array_equal(a, b)
 
 
 def test_the_same_recipe_gives_the_same_network(mine, winks, tiny, tmp_path):
     "The new head's first weights included."
-    network, history, *_ = tune(divided(winks), tmp_path, tiny, **QUICK)
+    network, history, *_ = train_network(split_dataset(winks), tmp_path, tiny, **QUICK)
     same = ('loss', 'val_loss', 'accuracy', 'val_accuracy')
     assert [[o[k] for k in same] for o in history] == [[o[k] for k in same] for o in mine.history]
     for a, b in zip(network.get_weights(), mine.model.get_weights()): np.testing.assert_array_equal(a, b)
@@ -163,17 +164,17 @@ def test_another_experiment_in_the_same_folder_is_refused(mine, winks, tiny, out
 
 def test_people_left_out(winks, tiny, tmp_path):
     "Each person is judged once, by a network that learnt from the others; what is finished is not trained again."
-    learn, seen = tuner(tiny, mode='head', epochs=1), []
+    learn, seen = fine_tuner(tiny, mode='head', epochs=1), []
 
     def watched(faces, folder):
         seen.append(set(faces.subjects))
         return learn(faces, folder)
 
     watched.key = learn.key
-    study = loso(winks, tmp_path, folds=2, learn=watched, progress=False)
+    study = leave_one_subject_out(winks, tmp_path, folds=2, learn=watched, progress=False)
     assert (study.report['n'], len(study.folds), len(seen)) == (len(winks), 2, 2)
     assert not seen[0] & seen[1] and seen[0] | seen[1] == set(winks.subjects)
-    again = loso(winks, tmp_path, folds=2, learn=watched, progress=False)
+    again = leave_one_subject_out(winks, tmp_path, folds=2, learn=watched, progress=False)
     assert len(seen) == 2
     np.testing.assert_array_equal(again.probabilities, study.probabilities)
 
@@ -185,14 +186,14 @@ def test_random_split_has_everybody_on_both_sides(winks, tiny):
         seen.append(faces)
         return lambda images: np.full((len(images), 8), 1 / 8)
 
-    study = random_split(winks, folds=2, learn=learn, progress=False)
+    study = random_folds(winks, folds=2, learn=learn, progress=False)
     assert (study.report['n'], len(seen)) == (len(winks), 2)
     assert all(o.subjects is None for o in seen)
 
 
 def test_from_scratch(winks, tmp_path):
     "Random weights: everything learns at once, batch norm too."
-    network, history, _, origin, recipe = tune(divided(winks), tmp_path, 'xs', None, epochs=1, progress=False)
+    network, history, _, origin, recipe = train_network(split_dataset(winks), tmp_path, 'xs', None, epochs=1, progress=False)
     assert (origin, recipe.freeze_bn, recipe.thaw, len(history)) == ('none, random initialisation', False, 0., 1)
     means = [o.get_weights()[2] for o in network.layers if type(o).__name__ == 'BatchNormalization']
     assert means and all(np.abs(o).max() > 0 for o in means)
@@ -202,20 +203,20 @@ def test_train_on_one_set_test_on_another(winks, tiny, tmp_path):
     "Classes are merged, renamed and dropped on either side; every face of the other set is judged."
     others = sample_faces(35, seed=8)
     mood = dict.fromkeys(('angry', 'disgust', 'fear', 'sad'), 'bad') | dict(happy='good', surprise='good', wink=None)
-    report = cross(winks, others, mood, tmp_path, backbone=tiny, mode='head', epochs=1, progress=False)
+    report = cross_dataset(winks, others, mood, tmp_path, backbone=tiny, mode='head', epochs=1, progress=False)
     assert (report['classes'], report['n'], report['left_out']) == (['bad', 'good', 'neutral'], 35, {})
     assert report['tested_on'] == others.edition
-    with pytest.raises(ValueError, match='no class tired in either set'): cross(winks, others, {'tired': None})
+    with pytest.raises(ValueError, match='no class tired in either set'): cross_dataset(winks, others, {'tired': None})
 
 
 def test_fine_tuning_beats_no_training(tmp_path):
     "The whole shipped student, judged on people whom it has not seen."
-    from fer_nb.fine_tuning import zero_shot
+    from fer_nb.cross_validation import evaluate_dataset
 
     ours, others = (sample_faces(105, people=10, studio=True, seed=seed) for seed in (8, 9))
     ours = replace(ours, split=np.full(len(ours), 'all'))
-    report = cross(ours, others, out=tmp_path, epochs=6, progress=False)
-    assert report['accuracy'] > zero_shot(others, 's')['accuracy'] + .1
+    report = cross_dataset(ours, others, out=tmp_path, epochs=6, progress=False)
+    assert report['accuracy'] > evaluate_dataset(others, 's')['accuracy'] + .1
 
 
 def test_networks_are_compared_once(tiny, tmp_path, monkeypatch):
@@ -248,7 +249,7 @@ def test_a_folder_is_read_one_file_at_a_time(tmp_path):
         cv2.imwrite(str(path), cv2.resize(images[i % 10], (480, 480)))
     tracemalloc.start()
     try:
-        loaded = own_faces(tmp_path)
+        loaded = load_faces(tmp_path)
         _, peak = tracemalloc.get_traced_memory()
     finally: tracemalloc.stop()
     assert len(loaded) == 200
