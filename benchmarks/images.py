@@ -32,13 +32,13 @@ def two_faces():
     import numpy as np
 
     from fer_nb.detection import read_image
-    from fer_nb.video_input import pan
+    from fer_nb.video_input import panning_video
 
     hopper, astronaut = map(read_image, photos())
     halves = [
         cv2.resize(image[:512], (760, 760), interpolation=cv2.INTER_CUBIC)[:, 20:740] for image in (astronaut, hopper)
     ]
-    return pan(np.hstack(halves), FRAMES, (1280, 720), 30, view=.95, travel=.02, zoom=.03)
+    return panning_video(np.hstack(halves), FRAMES, size=(1280, 720), fps=30, view=.95, travel=.02, zoom=.03)
 
 
 def framed(width: int, height: int, faces: int = 1):

@@ -50,6 +50,6 @@ def measure(faces) -> dict:
 if __name__ == '__main__':
     if not (data := os.environ.get('FER_NB_DATA')): sys.exit('FER_NB_DATA has to name the folder with FER2013')
     faces = load(data)
-    report = dict(edition=faces.edition, rows='PrivateTest, official') | measure(faces[faces.split == 'PrivateTest'])
+    report = dict(edition=faces.edition, samples='PrivateTest, full') | measure(faces[faces.split == 'PrivateTest'])
     OUT.write_text(json.dumps(report, indent=1) + '\n')
     print(OUT.read_text() + f'wrote {OUT}')

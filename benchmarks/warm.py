@@ -57,9 +57,9 @@ class Stage:
 
     def write_video(self) -> list:
         "Write the video; returns ten of its frames."
-        from fer_nb.video_input import FilmWriter
+        from fer_nb.video_input import VideoWriter
 
-        with FilmWriter(self.video, 1280, 720) as video:
+        with VideoWriter(self.video, (1280, 720)) as video:
             frames = []
             for i, (seconds, frame) in enumerate(two_faces()):
                 video.add(seconds, frame)
@@ -91,11 +91,12 @@ def photo(stage: Stage) -> dict[str, float]:
 
 def video(stage: Stage) -> dict[str, float]:
     "From a file to the answers for every frame, tracked. The peer gets ten frames as arrays: no decoding, no tracking."
+    from fer_nb.face_stream import StreamOptions, track_video
     faces = {}
 
     def watch(name, **options):
         start = time.perf_counter()
-        found = sum(1 for _ in stage.recognizers[name].video(stage.video, **options))
+        found = sum(1 for _ in track_video(stage.recognizers[name], stage.video, options=StreamOptions(**options)))
         faces[f'{VIDEO}, {name}, faces a frame'] = found / FRAMES
         return 1000 * (time.perf_counter() - start) / FRAMES
 

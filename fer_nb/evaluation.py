@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # %% ../nbs/33_evaluation.ipynb #04-013
 #: The crop modes, as options of `predict_logits`.
-TTA = {'single': {}, 'flip': dict(flip=True), 'ten-crop': dict(ten_crop=True)}
+TTA = {'none': {}, 'flip': dict(flip=True), 'ten-crop': dict(ten_crop=True)}
 
 def _views(
     images: np.ndarray, # (N, H, W, 1)
@@ -295,9 +295,9 @@ def caption(
     record: dict, # what is known: name, split, rows, protocol, mode, engine, n; each may be missing
 ) -> str: # one line
     "What a figure was measured on."
-    rows = f"{record['rows']} rows" if record.get('rows') else None
-    mode = record.get('mode') and record['mode'].removesuffix('-crop') + ' crop'
-    known = [record.get('name'), record.get('split'), rows, record.get('protocol'), mode, record.get('engine')]
+    rows = f"{record['samples']} samples" if record.get('samples') else None
+    mode = {None: None, 'none': 'no TTA'}.get(record.get('tta'), f"TTA {record.get('tta')}")
+    known = [record.get('name'), record.get('split'), rows, record.get('protocol'), mode, record.get('format')]
     return ', '.join([str(o) for o in known if o] + [f"n = {record['n']:,}"])
 
 def _canvas(
@@ -472,7 +472,7 @@ def subset_indices(
 ) -> dict: # name of the set -> positions in `faces` (n,)
     "The rows to judge: official and clean, or all."
     if split is None: return {'all': np.arange(len(faces))}
-    parts = dict(official=faces.part(split), clean=faces.clean(split))
+    parts = dict(full=faces.part(split), deduplicated=faces.clean(split))
     return {k: np.flatnonzero(np.isin(faces.rows, o.rows)) for k, o in parts.items()}
 
 # %% ../nbs/33_evaluation.ipynb #04-091
@@ -506,7 +506,7 @@ def _records(
     before = {k: raw[k] for k in ('accuracy', 'ece', 'nll', 'brier')}
     yield dict(
         about, protocol='labels', temperature=temperature, **compute_metrics(faces.labels, p, faces.classes, bins),
-        before=before,
+        uncalibrated=before,
     )
     if 'ferplus' not in heads or faces.votes is None: return
     for protocol in ('majority', 'argmax'):
@@ -580,7 +580,7 @@ def _of_mode(
     records: list = []
     for rows, at in which.items():
         chosen = {k: v[at] for k, v in logits.items()} if isinstance(logits, dict) else logits[at]
-        records += _records(part[at], chosen, temperature, bins, scaling, **about, rows=rows, mode=mode)
+        records += _records(part[at], chosen, temperature, bins, scaling, **about, samples=rows, tta=mode)
     return records
 
 # %% ../nbs/33_evaluation.ipynb #04-102
@@ -590,9 +590,9 @@ def evaluate(
     split: str|None = 'val', # rows to judge, by name or role; None: all rows
     out=None, # folder for evaluation.json and the figures; None: write nothing
     temperature: float = 1.0, # of the expression head (`fit_temperature`)
-    modes=('single',), # keys of `TTA`; the first one is drawn
+    tta=('none',), # keys of `TTA`; the first one is drawn
     name: str = 'model', # for captions and the model card
-    engine: str = 'keras', # what computed the logits: keras, fp32, fp16, int8, ...
+    format: str = 'keras', # what computed the logits: keras, fp32, fp16, int8, ...
     bins: int = 15, # bins of the calibration error
     show_faces: bool = False, # draw the mistakes? Not where the data may not be shown
     history=None, # CSV file or table of the training
@@ -600,15 +600,15 @@ def evaluate(
     scaling: dict|None = None, # what the network holds of each class: {"factors": (C,), "offsets": (C,)}
 ) -> dict: # name, edition, split, figures, and results: a record for each of rows x protocol x mode
     "Judge a model on the official and the clean rows of a split, under every label protocol the data offers."
-    if unknown := set(modes) - set(TTA): raise ValueError(f'crop mode {sorted(unknown)} is none of {list(TTA)}')
+    if unknown := set(tta) - set(TTA): raise ValueError(f'test-time augmentation {sorted(unknown)} is none of {list(TTA)}')
     sets, results = subset_indices(faces, split), []
     figures: dict = {}
     every = next(iter(sets.values()))
     part, which = faces[every], {rows: np.isin(every, i) for rows, i in sets.items()}
     split = str(part.split[0]) if split else 'all'
-    for mode in modes:
+    for mode in tta:
         logits = predict_logits(predict, part.images, batch_size, **TTA[mode])
-        about = dict(name=name, engine=engine, split=split)
+        about = dict(name=name, format=format, split=split)
         results += _of_mode(mode, part, which, logits, temperature, bins, scaling, **about)
         if out is not None and not figures:
             p = softmax(logits['expression'] if isinstance(logits, dict) else logits, temperature)
@@ -625,7 +625,7 @@ def evaluate(
 # %% ../nbs/33_evaluation.ipynb #04-112
 def read_test_log(
     file, # test_log.json
-) -> list|None: # dicts with look, when, rows, why; None where there is no such file
+) -> list|None: # dicts with look, when, rows, reason; None where there is no such file
     "The looks at test rows so far. Raises `ValueError` that names a file which is no such log."
     if not (file := Path(file)).is_file(): return None
     try: looks = json.loads(file.read_text(encoding='utf-8'))
@@ -638,7 +638,7 @@ def append_test_log(
     folder, # of test_log.json, created where it is missing
     faces: FaceSet, # all rows
     splits, # what will be judged, by name or role; only test rows count
-    why: str = '', # the reason
+    reason: str = '', # the reason
 ) -> list: # all looks so far
     "Write down a look at the test rows, in one step. Raises `ValueError` as `read_test_log`, or for an unknown split."
     names = [o for o in dict.fromkeys(faces.part(s).split[0].item() for s in splits) if o in ('test', ROLES['test'])]
@@ -646,7 +646,7 @@ def append_test_log(
     if not names: return looks
     looks.append(
         dict(
-            look=len(looks) + 1, when=datetime.now(UTC).date().isoformat(), rows=', '.join(names), why=why or 'not said'
+            evaluation=len(looks) + 1, date=datetime.now(UTC).date().isoformat(), split=', '.join(names), reason=reason or 'not said'
         )
     )
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -654,11 +654,11 @@ def append_test_log(
     return looks
 
 # %% ../nbs/33_evaluation.ipynb #04-115
-_KEY = ('split', 'rows', 'protocol', 'mode', 'engine')
+_KEY = ('split', 'samples', 'protocol', 'tta', 'format')
 # what a record is about, and its figures
 _COMPARED = dict(
     results=(_KEY, ('accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')),
-    robustness=(('split', 'rows', 'change', 'engine'), ('accuracy', 'loss')),
+    robustness=(('split', 'samples', 'corruption', 'format'), ('accuracy', 'accuracy_drop')),
 )
 
 def join_reports(
@@ -743,8 +743,8 @@ def results_table(
     return markdown_table(
         [
             {
-                'split': o['split'], 'rows': o['rows'], 'judged by': o['protocol'], 'crop': o['mode'],
-                'engine': o['engine'], 'n': f'{o["n"]:,}',
+                'split': o['split'], 'samples': o['samples'], 'judged by': o['protocol'], 'crop': o['tta'],
+                'format': o['format'], 'n': f'{o["n"]:,}',
                 'accuracy, % (95 % interval)': f'**{format_percent(o["accuracy"], 2)}** ({format_interval(o)})',
                 'macro-F1, %': format_percent(o['macro_f1']), 'balanced accuracy, %': format_percent(o['balanced_accuracy']),
                 'ROC-AUC, %': format_percent(o['roc_auc']), 'ECE': f'{o["ece"]:.3f}', 'NLL': f'{o["nll"]:.3f}',
@@ -777,11 +777,11 @@ def robustness_table(
     return markdown_table(
         [
             {
-                'change': o['change'], 'engine': o['engine'], 'rows': f'{o["split"]}, {o["rows"]}', 'n': f'{o["n"]:,}',
+                'corruption': o['corruption'], 'format': o['format'], 'samples': f'{o["split"]}, {o["samples"]}', 'n': f'{o["n"]:,}',
                 'accuracy, % (95 % interval)': f'{format_percent(o["accuracy"], 2)} ({format_interval(o)})',
                 'loss, points (95 % interval)': ''
-                if o['change'] == 'none'
-                else f'{100 * o["loss"]:.1f} ({" to ".join(format_percent(e) for e in o["loss_95"])})',
+                if o['corruption'] == 'none'
+                else f'{100 * o["accuracy_drop"]:.1f} ({" to ".join(format_percent(e) for e in o["accuracy_drop_95"])})',
             }
             for o in records
         ]
@@ -801,7 +801,7 @@ def seeds_table(
         [
             name(o)
             | {
-                'rows': f'{o["split"]}, {o["rows"]}', 'protocol': o['protocol'], 'crop': o['mode'], 'n': f'{o["n"]:,}',
+                'samples': f'{o["split"]}, {o["samples"]}', 'protocol': o['protocol'], 'crop': o['tta'], 'n': f'{o["n"]:,}',
                 'seeds': o['seeds'], 'accuracy, %': format_percent(o['accuracy'], 2),
             }
             | versus(o)
@@ -820,17 +820,17 @@ def calibration_table(
 ) -> str: # Markdown; "" where the records do not say
     "Before and after calibration."
     same = [
-        o for o in records if 'before' in o and all(o[k] == record[k] for k in ('split', 'protocol', 'mode', 'engine'))
+        o for o in records if 'uncalibrated' in o and all(o[k] == record[k] for k in ('split', 'protocol', 'tta', 'format'))
     ]
     return (
         markdown_table(
             [
                 {
-                    'rows': o['rows'], 'logits': name, 'accuracy, %': format_percent(v['accuracy'], 2),
+                    'samples': o['samples'], 'logits': name, 'accuracy, %': format_percent(v['accuracy'], 2),
                     'ECE': f'{v["ece"]:.3f}', 'NLL': f'{v["nll"]:.3f}', 'Brier': f'{v["brier"]:.3f}',
                 }
                 for o in same
-                for name, v in (('as trained', o['before']), ('calibrated', o))
+                for name, v in (('as trained', o['uncalibrated']), ('calibrated', o))
             ]
         )
         if same
@@ -844,23 +844,23 @@ def format_table(
 ) -> str: # Markdown; "" where there is only one engine
     "The same rows through every engine; the first one (Keras where it was measured) is the reference."
     same = [o for o in records if all(o[k] == record[k] for k in _KEY[:-1])]
-    same.sort(key=lambda o: o['engine'] != 'keras')
-    rows = [{'engine': o['engine'], 'accuracy, %': format_percent(o['accuracy'], 2),
-             f"difference to {same[0]['engine']}, points": f"{100*(o['accuracy'] - same[0]['accuracy']):+.2f}",
+    same.sort(key=lambda o: o['format'] != 'keras')
+    rows = [{'format': o['format'], 'accuracy, %': format_percent(o['accuracy'], 2),
+             f"difference to {same[0]['format']}, points": f"{100*(o['accuracy'] - same[0]['accuracy']):+.2f}",
              'macro-F1, %': format_percent(o['macro_f1']), 'ECE': f"{o['ece']:.3f}", 'n': f"{o['n']:,}"} for o in same]
     return markdown_table(rows) if len(rows) > 1 else ''
 
 # %% ../nbs/33_evaluation.ipynb #04-124
 # told elsewhere than in the table of facts
-_PROSE = ('name', 'classes', 'data', 'licence', 'looks', 'command', 'selection', 'pretraining', 'scaling')
+_PROSE = ('name', 'classes', 'data', 'licence', 'test_log', 'command', 'selection', 'pretraining', 'scaling')
 
 def _headline(
     records: list, # from `evaluate`
 ) -> dict: # the record that stands for the model
     "Expression labels on all official rows, single crop where there is one; test rows before any others."
     order = lambda o: (
-        o['protocol'] != 'labels', o['split'] not in ('PrivateTest', 'test'), o['rows'] == 'clean',
-        o['mode'] != 'single',
+        o['protocol'] != 'labels', o['split'] not in ('PrivateTest', 'test'), o['samples'] == 'deduplicated',
+        o['tta'] != 'none',
     )
     return min(records, key=order)
 
@@ -872,7 +872,7 @@ def _what(
 ) -> list: # paragraphs
     "Name, headline and the facts of the model file."
     clean = [
-        o for o in figures['results'] if o['rows'] == 'clean' and all(o[k] == record[k] for k in _KEY if k != 'rows')
+        o for o in figures['results'] if o['samples'] == 'deduplicated' and all(o[k] == record[k] for k in _KEY if k != 'samples')
     ]
     text = f"It names the expression shown on a cropped face, one of: {', '.join(metadata['classes'])}.\n\n"
     text += f"Accuracy **{format_percent(record['accuracy'], 2)} %** (95 % interval {format_interval(record)}; {caption(record)})"
@@ -900,9 +900,9 @@ def _protocol(
     figures: dict, # as for `model_card`
 ) -> list: # paragraphs
     "Data, selection, and the log of looks at the test rows."
-    looks = figures.get('looks', metadata.get('looks'))
+    looks = figures.get('test_log', metadata.get('test_log'))
     log = (
-        'Every look at the test rows:\n\n' + markdown_table([o if isinstance(o, dict) else {'look': o} for o in looks])
+        'Every look at the test rows:\n\n' + markdown_table([o if isinstance(o, dict) else {'evaluation': o} for o in looks])
         if looks
         else 'No log of the looks at the test rows was given.'
         if looks is None
@@ -954,10 +954,10 @@ def _results(
     ]
     engines, exports = format_table(records, record), markdown_table(figures.get('exports', []))
     if engines or exports:
-        parts += ['### The exported files', f'{caption(record | dict(engine=None))}.', engines, exports]
+        parts += ['### The exported files', f'{caption(record | dict(format=None))}.', engines, exports]
     if spoilt := figures.get('robustness'):
         parts += [
-            '### Spoilt faces',
+            '### Robustness',
             'One change at a time, the same rows; the intervals of the losses are those of paired shares.',
             robustness_table(spoilt),
         ]
@@ -980,7 +980,7 @@ def _noise(
     clean = [
         o
         for o in figures['results']
-        if o['rows'] == 'clean' and o['protocol'] == 'labels' and o['split'] == record['split']
+        if o['samples'] == 'deduplicated' and o['protocol'] == 'labels' and o['split'] == record['split']
     ]
     parts = [
         f'{record["n"] - o["n"]:,} of the {record["n"]:,} {o["split"]} rows ({format_percent(1 - o["n"] / record["n"])} %) '
@@ -1079,7 +1079,7 @@ def write_model_card(
     "Write the card beside its figures. Raises `FileNotFoundError` without evaluation.json, or as `model_card` does."
     folder = Path(folder)
     if figures is None: figures = json.loads((folder/'evaluation.json').read_text())
-    if looks := read_test_log(folder/'test_log.json'): figures = dict(looks=looks) | figures
+    if looks := read_test_log(folder/'test_log.json'): figures = dict(test_log=looks) | figures
     there = {k: v for k, v in figures.get('figures', {}).items() if (folder/k).is_file()}
     card = model_card(metadata, figures | dict(figures=there))
     write_atomically(folder/filename, lambda p: Path(p).write_text(card, encoding='utf-8'))

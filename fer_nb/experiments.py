@@ -32,8 +32,8 @@ def _fields(source:str|Path|dict, # a YAML or JSON file, or its fields
             fields = yaml.safe_load(Path(source).read_text(encoding='utf-8'))
         except (yaml.YAMLError, UnicodeDecodeError) as e:
             raise ValueError(f'{where}: not a YAML or JSON file ({e})') from None
-    unknown = sorted(set(fields) - {'recipe', 'variants', 'seeds'}) if isinstance(fields, dict) else ['no fields']
-    if unknown: raise ValueError(f'{where}: holds {", ".join(unknown)}; recipe, variants and seeds are known')
+    unknown = sorted(set(fields) - {'config', 'variants', 'seeds'}) if isinstance(fields, dict) else ['no fields']
+    if unknown: raise ValueError(f'{where}: holds {", ".join(unknown)}; config, variants and seeds are known')
     return fields
 
 def read_experiment(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML or JSON file or its fields
@@ -46,7 +46,7 @@ def read_experiment(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML
     if not isinstance(seeds, list) or not all(type(s) is int for s in seeds):
         raise ValueError(f'{where}: seeds {seeds!r} are not a list of whole numbers')
     try:
-        recipe = read_recipe(fields.get('recipe') or {})
+        recipe = read_recipe(fields.get('config') or {})
         for change in variants.values(): read_recipe({**asdict(recipe), **(change or {})})
     except ValueError as e: raise ValueError(f'{where}: {e}') from None
     return recipe, {str(k): v or {} for k, v in variants.items()}, seeds
@@ -56,13 +56,13 @@ def _run_once(recipe:Recipe, # what to do
              faces:FaceSet, # all rows
              out:Path, # folder of the run
              splits=('val',), # rows to judge, by name or role
-             modes=('single', 'flip')) -> dict: # keys of `fer_nb.evaluation.MODES`
+             tta=('none', 'flip')) -> dict: # keys of `fer_nb.evaluation.TTA`
     "Train (or go on, or nothing where the run is complete) and judge; returns the figures, which also lie in `out`."
-    done, asked = out / 'figures.json', [f'{s}, {m}' for s in splits for m in modes]
+    done, asked = out / 'figures.json', [f'{s}, {m}' for s in splits for m in tta]
     check_resume(out / 'checkpoint.npz', recipe)   # also a complete run must have learnt from what the files hold now
     if (
         done.exists()
-        and (known := json.loads(done.read_text()))['recipe'] == asdict(recipe)
+        and (known := json.loads(done.read_text()))['config'] == asdict(recipe)
         and set(asked) <= set(known['asked'])
     ):
         return known
@@ -75,11 +75,11 @@ def _run_once(recipe:Recipe, # what to do
     records = [
         r
         for s in splits
-        for r in evaluate(network if call is network else heads, faces, s, modes=modes)['results']
+        for r in evaluate(network if call is network else heads, faces, s, tta=tta)['results']
     ]
-    kept = ('split', 'rows', 'mode', 'protocol', 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')
+    kept = ('split', 'samples', 'tta', 'protocol', 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')
     result = {
-        'recipe': asdict(recipe), 'asked': asked, 'files': load_checkpoint(out / 'checkpoint.npz').get('files', {}),
+        'config': asdict(recipe), 'asked': asked, 'files': load_checkpoint(out / 'checkpoint.npz').get('files', {}),
         'seconds': round(sum(h['seconds'] for h in history)), 'results': [{k: r[k] for k in kept} for r in records],
     }
     write_atomically(done, lambda p: p.write_text(json.dumps(result, indent=1)))
@@ -91,13 +91,13 @@ def _summarize(runs:list) -> list: # dicts with variant, seed and what `_run_onc
     found: dict = {}
     for run in runs:
         for r in run['results']:
-            found.setdefault((run['variant'], *(r[k] for k in ('split', 'rows', 'mode', 'protocol'))), []).append(r)
+            found.setdefault((run['variant'], *(r[k] for k in ('split', 'samples', 'tta', 'protocol'))), []).append(r)
     lines, first = [], runs[0]['variant']
     for (variant, *which), records in found.items():
         values, base = [r['accuracy'] for r in records], [r['accuracy'] for r in found.get((first, *which), [])]
         lines.append(
             {
-                'variant': variant, **dict(zip(('split', 'rows', 'mode', 'protocol'), which)), 'n': records[0]['n'],
+                'variant': variant, **dict(zip(('split', 'samples', 'tta', 'protocol'), which)), 'n': records[0]['n'],
                 'seeds': len(values), 'accuracy': float(np.mean(values)),
                 'sd': float(np.std(values, ddof=1)) if len(values) > 1 else None,
                 'difference': float(np.mean(values) - np.mean(base)) if base else None,
@@ -126,21 +126,21 @@ def run_experiment(source:str|Path|dict, # what `read_experiment` takes
           out:str|Path, # folder of the runs
           report:str|Path|None=None, # JSON file for the result; None: `run_experiment.json` in `out`
           splits=('val',), # rows to judge; the test rows only once a design is finished
-          modes=('single', 'flip'), # crops, keys of `fer_nb.evaluation.MODES`
+          tta=('none', 'flip'), # crops, keys of `fer_nb.evaluation.TTA`
           progress:bool=True) -> dict: # say which run is on?
     "Train and judge every variant with every seed; the report is written anew after each run."
     recipe, variants, seeds = read_experiment(source)
     faces, runs, looks, out = data if isinstance(data, FaceSet) else load(data), [], [], Path(out)
     found: dict = {}
-    if unknown := set(modes) - set(TTA): raise ValueError(f'crop mode {sorted(unknown)} is none of {list(TTA)}')
+    if unknown := set(tta) - set(TTA): raise ValueError(f'test-time augmentation {sorted(unknown)} is none of {list(TTA)}')
     for s in splits: faces.part(s)   # one that is not there is found before the training
     for name, seed, this, folder in _planned(recipe, variants, seeds, out):
         if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
-        runs.append({'variant': name, 'seed': seed, **_run_once(this, faces, folder, splits, modes)})
+        runs.append({'variant': name, 'seed': seed, **_run_once(this, faces, folder, splits, tta)})
         looks += read_test_log(folder / 'test_log.json') or []
         found = {
-            'edition': faces.edition, 'variants': variants, 'recipe': asdict(recipe), 'summary': _summarize(runs),
-            'looks': looks, 'runs': [{k: v for k, v in r.items() if k not in ('recipe', 'asked')} for r in runs],
+            'edition': faces.edition, 'variants': variants, 'config': asdict(recipe), 'summary': _summarize(runs),
+            'test_log': looks, 'runs': [{k: v for k, v in r.items() if k not in ('config', 'asked')} for r in runs],
         }
         text = json.dumps(found, indent=1) + '\n'
         write_atomically(Path(report or out / 'study.json'), lambda p: p.write_text(text))
@@ -148,7 +148,7 @@ def run_experiment(source:str|Path|dict, # what `read_experiment` takes
 
 # %% ../nbs/36_experiments.ipynb #04-012
 def experiment_table(found:dict, # from `run_experiment`, or read from its report
-                rows:str='clean', # or official, all
+                samples:str='deduplicated', # or official, all
                 protocol:str='labels', # or FER+ majority, FER+ argmax
                 split:str|None=None, # a split by name; None: all of them
                 mode:str|None=None) -> str: # single, flip or ten-crop; None: all of them
@@ -157,23 +157,23 @@ def experiment_table(found:dict, # from `run_experiment`, or read from its repor
         [
             o
             for o in found['summary']
-            if o['rows'] in (rows, 'all')
+            if o['samples'] in (samples, 'all')
             and o['protocol'] == protocol
             and split in (None, o['split'])
-            and mode in (None, o['mode'])
+            and tta in (None, o['tta'])
         ]
     )
 
 # %% ../nbs/36_experiments.ipynb #04-019
 def plot_experiment(found:dict, # from `run_experiment`, or read from its report
-               rows:str='clean', # or official, all
-               mode:str='single', # or flip, ten-crop
+               samples:str='deduplicated', # or official, all
+               tta:str='none', # or flip, ten-crop
                ax=None) -> 'Axes': # matplotlib axes; None: new ones
     "Differences of the accuracy to the first variant with the same seed, in points of a per cent; a bar is the mean."
     import matplotlib.pyplot as plt
     names = list(dict.fromkeys(o['variant'] for o in found['runs']))
     accuracy = {(o['variant'], o['seed']): r['accuracy'] for o in found['runs'] for r in o['results']
-                if r['rows'] in (rows, 'all') and r['mode'] == mode and r['protocol'] == 'labels'}
+                if r['samples'] in (samples, 'all') and r['tta'] == tta and r['protocol'] == 'labels'}
     points = {
         n: [100 * (a - accuracy[names[0], s]) for (m, s), a in accuracy.items() if m == n and (names[0], s) in accuracy]
         for n in names[1:]

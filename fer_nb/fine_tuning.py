@@ -408,7 +408,7 @@ def _evaluate(network, out: Path, faces: FaceSet, name: str, temperature: float,
     split = 'test' if 'test' in faces.split else 'val'
     report = evaluate(network, faces, split, out, temperature, name=name, history=history)
     flattering = 'early stopping and this card: there are no test rows, so these figures flatter'
-    looks = [dict(rows=split, why='the finished model' if split == 'test' else flattering)]
-    write_model_card(out, meta, report | dict(data=describe(faces), looks=looks))
+    looks = [dict(split=split, reason='the finished model' if split == 'test' else flattering)]
+    write_model_card(out, meta, report | dict(data=describe(faces), test_log=looks))
     known = faces.subjects is not None and len(set(faces.subjects)) > 1
-    return report['results'][0] | dict(rows='test' if split == 'test' else 'validation', people=known)
+    return report['results'][0] | dict(samples='test' if split == 'test' else 'validation', people=known)

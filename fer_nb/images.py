@@ -127,7 +127,7 @@ def _open(data: bytes) -> 'PillowImage': # its pixels are not decoded yet
 def _detail(error: Exception) -> str:
     "The first words of another library's message, in brackets."
     words = ' '.join(str(error).split())
-    return f' ({words[:100]})' if words and 'BytesIO' not in words else ''
+    return f' ({words[:100]})' if words and 'BytesIO' not in words and 'identified' not in words else ''
 
 # %% ../nbs/10_images.ipynb #cfb0c172
 def _turn(image: 'PillowImage') -> int: # EXIF orientation, 1..8; 1 = upright, also where there is none that can be understood

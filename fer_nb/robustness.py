@@ -43,15 +43,15 @@ def noisy(face, rng, sigma):
 # %% ../nbs/34_robustness.ipynb #04-007
 #: name -> function of a face (H, W) uint8 and a `numpy.random.Generator`; the mild changes of everyday pictures
 CORRUPTIONS = {
-    'blur, sigma 1 pixel': lambda x, rng: blurred(x, 1.),
-    'JPEG, quality 30': lambda x, rng: compressed(x, 30),
-    'half as bright': lambda x, rng: (x * .5).astype('uint8'),
-    'noise, sigma 10 of 255': lambda x, rng: noisy(x, rng, 10.),
-    'turned by 15 degrees': lambda x, rng: warped(x, angle=15 * rng.choice([-1, 1])),
-    'cropped 15 % too wide': lambda x, rng: warped(x, zoom=1 / 1.15),
-    'cropped 15 % too tight': lambda x, rng: warped(x, zoom=1.15),
-    'shifted by 15 % of the side': lambda x, rng: warped(x, **{rng.choice(['dx', 'dy']): .15 * rng.choice([-1, 1])}),
-    'reduced to 24 pixels': lambda x, rng: shrunk(x, 24),
+    'gaussian_blur': lambda x, rng: blurred(x, 1.),
+    'jpeg_compression': lambda x, rng: compressed(x, 30),
+    'low_brightness': lambda x, rng: (x * .5).astype('uint8'),
+    'gaussian_noise': lambda x, rng: noisy(x, rng, 10.),
+    'rotate': lambda x, rng: warped(x, angle=15 * rng.choice([-1, 1])),
+    'zoom_out': lambda x, rng: warped(x, zoom=1 / 1.15),
+    'zoom_in': lambda x, rng: warped(x, zoom=1.15),
+    'translate': lambda x, rng: warped(x, **{rng.choice(['dx', 'dy']): .15 * rng.choice([-1, 1])}),
+    'low_resolution': lambda x, rng: shrunk(x, 24),
 }
 
 def corrupt(images:np.ndarray, # (N, H, W) uint8
@@ -68,7 +68,7 @@ def _paired_drop(before:np.ndarray, # (N,) bool, right on the untouched faces
     "Loss of accuracy with its 95 % interval (normal approximation for paired shares), 0..1."
     n, worse, better = len(before), int((before & ~after).sum()), int((~before & after).sum())
     loss, error = (worse - better) / n, np.sqrt(max(worse + better - (worse - better)**2 / n, 0)) / n
-    return dict(loss=loss, loss_95=[loss - 1.96 * error, loss + 1.96 * error])
+    return dict(accuracy_drop=loss, accuracy_drop_95=[loss - 1.96 * error, loss + 1.96 * error])
 
 def evaluate_robustness(model, # a Keras model, or a function from faces to logits, see `fer_nb.evaluation.predict_logits`
                faces, # a `FaceSet` with all rows
@@ -78,15 +78,15 @@ def evaluate_robustness(model, # a Keras model, or a function from faces to logi
                batch_size:int=256) -> list: # of dicts
     "One record for each change, on the clean rows of a split: accuracy, its interval, loss against untouched faces."
     rows = subset_indices(faces, split)
-    kind = 'clean' if 'clean' in rows else 'all'
+    kind = 'deduplicated' if 'deduplicated' in rows else 'all'
     part = faces[rows[kind]]
     def right(images):
         z = predict_logits(model, images, batch_size)
         return (z['expression'] if isinstance(z, dict) else z).argmax(axis=1) == part.labels
     before, n = right(part.images), len(part)
-    about = dict(split=str(part.split[0]), rows=kind, engine=engine, n=n)
+    about = dict(split=str(part.split[0]), samples=kind, format=engine, n=n)
     record = lambda name, after: dict(
-        change=name, **about, accuracy=float(after.mean()), accuracy_95=list(accuracy_interval(int(after.sum()), n)),
+        corruption=name, **about, accuracy=float(after.mean()), accuracy_95=list(accuracy_interval(int(after.sum()), n)),
         **_paired_drop(before, after),
     )
     return [record('none', before), *(record(c, right(corrupt(part.images, c))) for c in changes or CORRUPTIONS)]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GROUP', 'KINDS', 'NEEDS', 'OutputError', 'columns', 'row', 'part_of', 'CsvTable', 'ParquetTable', 'AnnotatedFilm',
-           'weigh', 'thumbnail', 'Presence', 'Tally', 'widen', 'longest', 'Summary', 'spread', 'about', 'clock',
+           'weigh', 'thumbnail', 'Presence', 'Tally', 'widen', 'longest', 'VideoSummary', 'spread', 'about', 'clock',
            'report', 'course', 'runs', 'paint', 'draw_course', 'plot_timeline', 'set_times', 'set_name', 'need',
-           'targets', 'Outputs', 'Interrupts', 'expected', 'progress_bar', 'look_through', 'analyse', 'finish']
+           'targets', 'Outputs', 'Interrupts', 'expected', 'progress_bar', 'look_through', 'analyze_video', 'finish']
 
 # %% ../nbs/53_video_analysis.ipynb #08-004
 import csv
@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from .face_stream import FaceStream, StreamOptions
 from .labels import COLOURS
-from .recognition import Follower, Recognizer, TrackedFace, draw
-from .video_input import FilmWriter, FrameError, Frames, StreamInfo, frames
+from .recognition import Recognizer, TrackedFace, draw
+from .video_input import StreamInfo, VideoError, VideoReader, VideoWriter, read_video
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,8 +134,8 @@ class AnnotatedFilm:
         self.first, self.skipped = 0., 0
 
     def add(self, time, rgb, faces):
-        "Write one frame. Raises `FrameError`."
-        if self.writer is None: self.writer, self.first = FilmWriter(self.path, rgb.shape[1], rgb.shape[0]), time
+        "Write one frame. Raises `VideoError`."
+        if self.writer is None: self.writer, self.first = VideoWriter(self.path, rgb.shape[1::-1]), time
         last = self.writer.last
         if last is not None and not time - self.first > last: self.skipped += 1
         else: self.writer.add(time - self.first, draw(rgb, faces, self.classes))
@@ -260,13 +261,13 @@ def longest(
 
 # %% ../nbs/53_video_analysis.ipynb #08-031
 @dataclass(repr=False)
-class Summary:
+class VideoSummary:
     "What came of a film."
     source: str            # its name
     tally: Tally           # all that was counted
     stopped: bool = False  # by Ctrl-C, before the end
     problems: list = field(default_factory=list) # texts: what was wrong with the film, or with writing
-    written: dict = field(default_factory=dict)  # {"table", "film", "timeline", "summary": path}
+    written: dict = field(default_factory=dict)  # {"table", "video", "timeline", "summary": path}
 
     @property
     def frames(self) -> int: return self.tally.frames # how many were looked at
@@ -329,7 +330,7 @@ def _shares(labels):
     return ', '.join(f'{k} {v/max(1e-9, whole):.0%}' for k, v in ordered if v > .005*whole)
 
 def report(
-    summary: Summary,
+    summary: VideoSummary,
     most: int=12, # faces to list
 ) -> Iterator[str]: # lines of text
     "A summary to be read."
@@ -461,10 +462,10 @@ def set_name(ax, face: Presence):
 # %% ../nbs/53_video_analysis.ipynb #08-045
 #: What may be written, and the endings that each may have.
 KINDS = dict(
-    table=('.csv', '.parquet'), film=('.mp4', '.m4v', '.mov'), timeline=('.png', '.svg', '.pdf'), summary=('.json',)
+    table=('.csv', '.parquet'), video=('.mp4', '.m4v', '.mov'), timeline=('.png', '.svg', '.pdf'), summary=('.json',)
 )
 #: What must be installed for that, by ending.
-NEEDS = {'.parquet': 'pyarrow'} | dict.fromkeys(KINDS['film'], 'av') | dict.fromkeys(KINDS['timeline'], 'matplotlib')
+NEEDS = {'.parquet': 'pyarrow'} | dict.fromkeys(KINDS['video'], 'av') | dict.fromkeys(KINDS['timeline'], 'matplotlib')
 
 def need(
     module: str|None, # name of a module that is wanted, if any
@@ -490,7 +491,7 @@ def _check_place(path, kind, taken, read):
 # %% ../nbs/53_video_analysis.ipynb #ed2964fb
 def targets(
     source,  # what will be read
-    **paths  # "table", "film", "timeline", "summary": path, or None
+    **paths  # "table", "video", "timeline", "summary": path, or None
 ) -> dict: # {kind: Path} of those that are wanted; their folders are there
     "Where results will go. Raises `OutputError` where they cannot."
     wanted = {kind: Path(path) for kind, path in paths.items() if path}
@@ -511,31 +512,31 @@ def targets(
 class Outputs:
     "The files that are written frame by frame."
     def __init__(self,
-        paths: dict,    # {"table", "film": Path}, see `targets`
+        paths: dict,    # {"table", "video": Path}, see `targets`
         classes: tuple, # names of the expressions
     ):
         self.open: dict[str, Any] = {}
         self.problems: list[str] = []
         self.written: dict[str, Path] = {}
-        table, film = paths.get('table'), paths.get('film')
+        table, film = paths.get('table'), paths.get('video')
         if table: self.open['table'] = (CsvTable if table.suffix.lower() == '.csv' else ParquetTable)(table, classes)
-        if film: self.open['film'] = AnnotatedFilm(film, classes)
+        if film: self.open['video'] = AnnotatedFilm(film, classes)
 
     def add(self, time, rgb, faces):
         "Write one frame."
         for kind, output in list(self.open.items()):
             try: output.add(*((faces,) if kind == 'table' else (time, rgb, faces)))
-            except (OSError, FrameError) as e: self._end(kind, e)
+            except (OSError, VideoError) as e: self._end(kind, e)
 
     def _end(self, kind, error=None):
         output = self.open.pop(kind)
         try: output.close()
-        except (OSError, FrameError) as e: error = error or e
+        except (OSError, VideoError) as e: error = error or e
         kept = output.path.exists()
         if kept: self.written[kind] = output.path
         reason = getattr(error, 'strerror', None) or error
         left = 'what was written before is kept' if kept else 'it was removed'
-        if isinstance(error, FrameError): self.problems.append(str(error))
+        if isinstance(error, VideoError): self.problems.append(str(error))
         elif error: self.problems.append(f'{output.path}: it cannot be written any further ({reason}); {left}')
 
     def close(self):
@@ -596,8 +597,8 @@ def progress_bar(
 
 # %% ../nbs/53_video_analysis.ipynb #08-054
 def look_through(
-    reel: Frames,
-    follower: Follower,
+    reel: VideoReader,
+    follower: FaceStream,
     tally: Tally,
     outputs: Outputs,
     interrupts: Interrupts,
@@ -614,18 +615,19 @@ def look_through(
                 if bar is not None: bar.update()
         interrupts.end()
     except KeyboardInterrupt: return True, None
-    except FrameError as e: return False, str(e)
+    except VideoError as e: return False, str(e)
     finally:
         interrupts.end()
         outputs.close()
     return False, None
 
 # %% ../nbs/53_video_analysis.ipynb #08-055
-def analyse(
+def analyze_video(
     source,                # a film, a camera's number, an address, or arrays: see `fer_nb.video_input.frames`
     recognizer: Recognizer|None=None, # None = the default one
+    *,
     table=None,            # path (.csv or .parquet): a row for each face of each frame
-    film=None,             # path (.mp4): the film with its faces drawn in
+    video_out=None,        # path (.mp4): the video with its faces drawn in
     timeline=None,         # path (.png, .svg or .pdf): the expressions over time
     summary=None,          # path (.json): the summary as plain data
     progress: bool=True,   # show a bar with the time left?
@@ -633,15 +635,15 @@ def analyse(
     stop: float|None=None, # seconds: this frame and later ones are left out
     timeout: float=10.,    # seconds to wait for a camera or a stream
     fps: float=25.,        # frames a second, of arrays that come without times
-    **how                  # of `Follower`: detect_every, classify_every, smooth, forget, min_confidence
-) -> Summary:
+    **how                  # of `StreamOptions`: detect_every, classify_every, smooth, forget, min_confidence
+) -> VideoSummary:
     """Recognise the faces of a film. Ctrl-C ends it with what was done so far.
 
-    Raises `FrameError` where it cannot be read, and `OutputError` for a bad path."""
-    paths = targets(source, table=table, film=film, timeline=timeline, summary=summary)
+    Raises `VideoError` where it cannot be read, and `OutputError` for a bad path."""
+    paths = targets(source, table=table, video=video_out, timeline=timeline, summary=summary)
     recognizer = recognizer or Recognizer()
-    follower, tally = recognizer.follow(**how), Tally(recognizer.classes)
-    with frames(source, timeout=timeout, start=start, stop=stop, fps=fps) as reel, Interrupts() as interrupts:
+    follower, tally = FaceStream(recognizer, StreamOptions(**how)), Tally(recognizer.classes)
+    with read_video(source, timeout=timeout, start=start, stop=stop, fps=fps) as reel, Interrupts() as interrupts:
         name = reel.info.name
         total = expected(reel.info, start, stop)
         shown: AbstractContextManager = progress_bar(total, Path(name).name) if progress else nullcontext()
@@ -650,13 +652,13 @@ def analyse(
             stopped, broken = look_through(reel, follower, tally, outputs, interrupts, bar)
         tally.finish(1/(reel.info.fps or 25))
         problems = [*reel.problems, *outputs.problems, *([broken] if broken and broken not in reel.problems else [])]
-        return finish(Summary(name, tally, stopped, problems, outputs.written), paths)
+        return finish(VideoSummary(name, tally, stopped, problems, outputs.written), paths)
 
 # %% ../nbs/53_video_analysis.ipynb #08-056
 def finish(
-    summary: Summary,
+    summary: VideoSummary,
     paths: dict, # see `targets`
-) -> Summary:
+) -> VideoSummary:
     "Write the timeline and the summary itself."
     def plot(part):
         figure = plot_timeline(summary.tally, 8, Path(summary.source).name)

@@ -29,9 +29,10 @@ import cv2
 import numpy as np
 
 from .detection import ImageError, open_image
+from .face_stream import FaceStream, StreamOptions
 from .labels import COLOURS
 from .recognition import Recognizer, draw
-from .video_input import FrameError, frames
+from .video_input import VideoError, read_video
 
 # %% ../nbs/62_webcam.ipynb #09-008
 def colours_of(
@@ -174,14 +175,14 @@ def advice(
 # %% ../nbs/62_webcam.ipynb #09-018
 def reason(
     error: Exception,
-    source, # of `frames`
+    source, # of `read_video`
 ) -> str:
     "What to tell a person who sees no picture."
     hint = (
         '. This is about the computer where the kernel runs; where that is not yours, BrowserCamera shows '
         'the camera of your browser.'
     )
-    told = isinstance(error, (FrameError, ImageError, OSError, ModuleNotFoundError))
+    told = isinstance(error, (VideoError, ImageError, OSError, ModuleNotFoundError))
     if not told: return f'{type(error).__name__}: {error}'
     return f'{error}{hint}' if isinstance(source, int) else f'{error}'
 
@@ -195,7 +196,7 @@ class _Watch(threading.Thread):
     def run(self):
         live, state, message = self.live, 'ended', 'The film is over.'
         try:
-            with frames(live.source, timeout=live.timeout) as self.film:
+            with read_video(live.source, timeout=live.timeout) as self.film:
                 for time, rgb in paced(self.film, self.end.wait) if live.realtime else self.film:
                     if self.end.is_set() or not _take(live, self, time, rgb): break
                 if self.film.problems: message = '; '.join(self.film.problems)
@@ -222,7 +223,7 @@ class Watched:
         realtime: bool=True,       # a film at its own speed; False = as fast as possible
         timeout: float=10.,        # seconds without a new frame after which a source is given up
         limit: float=1800.,        # seconds after which it stops by itself
-        **follow                   # of `Recognizer.follow`
+        **follow                   # of `StreamOptions`
     ):
         self.recognizer, self.source, self.mirror, self.realtime = recognizer or Recognizer(), source, mirror, realtime
         self.timeout, self.limit, self.follow = timeout, limit, follow
@@ -235,7 +236,7 @@ class Watched:
 
     def clear(self) -> None:
         "Forget what was seen."
-        self.follower = self.recognizer.follow(**self.follow)
+        self.follower = FaceStream(self.recognizer, StreamOptions(**self.follow))
         self.time, self.count = 0., 0
         self.frame: np.ndarray|None = None
         self.faces: list = []
@@ -587,7 +588,7 @@ class _Pages:
     "What came from the pages that show one widget: a follower for each, and what was seen last."
     def __init__(self, recognizer: Recognizer, options: dict):
         self.recognizer, self.options, self.least = recognizer, options, advice(recognizer)
-        recognizer.follow(**options)  # wrong options are an error now
+        FaceStream(recognizer, StreamOptions(**options))  # wrong options are an error now
         self.followers: dict[str, Any] = {}
         self.frame: np.ndarray|None = None
         self.faces: list = []
@@ -602,9 +603,10 @@ class _Pages:
         "The newest frame with what was found in it."
         return None if self.frame is None else picture(self.frame, self.faces)
 
-    def follower(self, view: str): # a `Follower`
+    def follower(self, view: str): # a `FaceStream`
         "The one of a view; only so many are kept."
-        self.followers[view] = found = self.followers.pop(view, None) or self.recognizer.follow(**self.options)
+        found = self.followers.pop(view, None) or FaceStream(self.recognizer, StreamOptions(**self.options))
+        self.followers[view] = found
         while len(self.followers) > MAX_VIEWS: self.followers.pop(next(iter(self.followers)))
         return found
 
@@ -621,7 +623,7 @@ class BrowserCamera(_Pages):
         rate: float=30.,     # frames a second that are sent, at most
         mirror: bool=True,   # show it as a mirror does
         away: float=30.,     # seconds after which the camera is closed when page or widget are out of sight
-        **follow             # of `Recognizer.follow`
+        **follow             # of `StreamOptions`
     ):
         super().__init__(recognizer or Recognizer(), follow)
         if uncertain is True and not self.least: raise ValueError(NO_ADVICE)
@@ -716,17 +718,17 @@ def show_window(
     mirror: bool|None=None,    # swap left and right; None = for cameras
     bars: bool=True,           # show all probabilities beside each face
     timeout: float=10.,        # seconds without a new frame after which the source is given up
-    **follow                   # of `Recognizer.follow`
+    **follow                   # of `StreamOptions`
 ) -> int: # how many frames were shown
     """Show the expressions in a window until q or Esc is pressed, the window is closed, or the film ends.
 
-    Raises `DisplayError` and `FrameError`."""
+    Raises `DisplayError` and `VideoError`."""
     check_display()
-    follower, shown = (recognizer or Recognizer()).follow(**follow), 0
+    follower, shown = FaceStream(recognizer or Recognizer(), StreamOptions(**follow)), 0
     stamps: deque[float] = deque(maxlen=30)
     if mirror is None: mirror = isinstance(source, int)
     key = lambda seconds=0.: cv2.waitKey(max(1, round(1000*seconds))) & 0xFF
-    with frames(source, timeout=timeout) as film:
+    with read_video(source, timeout=timeout) as film:
         # without Qt's row of buttons
         cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         try:

@@ -77,7 +77,8 @@ def test_version_and_help(fer_nb, run):
 
 
 def test_every_command_shows_examples(capsys):
-    from fer_nb.cli import COMMANDS, main
+    from fer_nb.cli import main
+    from fer_nb.commands import COMMANDS
 
     assert len(COMMANDS) == 14
     for add in COMMANDS:
@@ -202,12 +203,12 @@ def test_export_writes_the_scaling_into_the_network(exported):
 def studied(call, exported):
     "The folder after `fer_nb teach` and a study of two variants, one of which is taught; and what both print."
     (exported / 'study.yaml').write_text(
-        'recipe: {network: student_xs, epochs: 1, crop: 32, batch_size: 32}\n'
+        'config: {network: student_xs, epochs: 1, crop: 32, batch_size: 32}\n'
         'variants: {as it is: {}, taught: {teachers: lessons.npz}}\n'
     )
     taught = call('teach', 'run/model.keras', *FEW, '--views', '2', '--out', 'lessons.npz', '--quiet')
     done = call(
-        'study', 'study.yaml', *FEW, '--out', 'studied', '--report', 'study.json', '--modes', 'single', '--quiet'
+        'study', 'study.yaml', *FEW, '--out', 'studied', '--report', 'study.json', '--modes', 'none', '--quiet'
     )
     assert (taught[0], done[0]) == (0, 0), taught[2] + done[2]
     return exported, taught[1] + done[1]
@@ -225,7 +226,7 @@ def test_teach_and_study(studied):
 def evaluated(call, studied):
     "The folder after `fer_nb evaluate` of two files in two modes, with a card; and what it printed."
     code, out, err = call(
-        'evaluate', 'exported/tiny.keras', 'exported/tiny.fp32.tflite', *FEW, '--modes', 'single', 'flip', '--robust',
+        'evaluate', 'exported/tiny.keras', 'exported/tiny.fp32.tflite', *FEW, '--modes', 'none', 'flip', '--robust',
         '--out', 'exported/report', '--card', '--seeds', 'study.json', '--why', 'trying out',
     )
     assert code == 0, err
@@ -233,11 +234,11 @@ def evaluated(call, studied):
 
 
 def test_evaluate(evaluated):
-    "A heading, a line for each of models x modes x (official, clean), and one for each change of the faces."
+    "A heading, a line for each of models x modes x (full, deduplicated), and one for each corruption."
     folder, printed = evaluated
     assert len(printed.splitlines()) == 1 + 2*2*2 + 10
     card = (folder / 'exported/report/MODEL_CARD.md').read_text()
-    for part in ('to be tried out only', '### Spoilt faces', '### Other seeds', '| half as bright | keras |',
+    for part in ('to be tried out only', '### Robustness', '### Other seeds', '| low_brightness | keras |',
                  '| PrivateTest | trying out |'):
         assert part in card, part
 
@@ -246,7 +247,7 @@ def test_check_reproduces_and_is_no_look(evaluated, call):
     folder, _ = evaluated
     code, out, _ = call('evaluate', '--check', 'exported/report/evaluation.json', *FEW, '--modes', 'flip')
     assert (code, out) == (0, 'exported/report/evaluation.json: every figure is reproduced\n')
-    assert [o['look'] for o in json.loads((folder / 'exported/report/test_log.json').read_text())] == [1]
+    assert [o['evaluation'] for o in json.loads((folder / 'exported/report/test_log.json').read_text())] == [1]
 
 
 def test_check_catches_a_boast(evaluated, call):
@@ -254,7 +255,7 @@ def test_check_catches_a_boast(evaluated, call):
     folder, _ = evaluated
     report = json.loads((folder / 'exported/report/evaluation.json').read_text())
     report['results'][0]['accuracy'] += .002
-    report['robustness'][3]['loss'] -= .002
+    report['robustness'][3]['accuracy_drop'] -= .002
     (folder / 'exported/boast.json').write_text(json.dumps(report))
     code, out, _ = call('evaluate', '--check', 'exported/boast.json', *FEW, '--split', 'PrivateTest')
     assert (code, len(out.splitlines())) == (1, 2), out

@@ -103,13 +103,13 @@ def blind(images):
 
 
 def test_every_mode_and_every_kind_of_rows_has_a_record(faces):
-    results = evaluate(blind, faces, 'val', modes=tuple(TTA))['results']
-    found = {(o['mode'], o['rows']) for o in results}
-    assert found == {(mode, rows) for mode in TTA for rows in ('official', 'clean')} and len(results) == len(found)
+    results = evaluate(blind, faces, 'val', tta=tuple(TTA))['results']
+    found = {(o['tta'], o['samples']) for o in results}
+    assert found == {(mode, rows) for mode in TTA for rows in ('full', 'deduplicated')} and len(results) == len(found)
 
 
 @pytest.mark.parametrize(
-    ('options', 'reason'), [({'modes': ['eleven']}, 'eleven'), ({'split': 'nowhere'}, 'nowhere')]
+    ('options', 'reason'), [({'tta': ['eleven']}, 'eleven'), ({'split': 'nowhere'}, 'nowhere')]
 )
 def test_unknown_modes_and_splits_are_refused(faces, options, reason):
     with pytest.raises(ValueError, match=reason): evaluate(blind, faces, **options)
@@ -138,9 +138,9 @@ def test_a_report_is_whole_or_not_there(tmp_path):
 
 def test_looks_at_test_rows_are_logged(faces, tmp_path):
     assert append_test_log(tmp_path, faces, ['val', 'train']) == [] and read_test_log(tmp_path / 'test_log.json') is None
-    for why in ('the finished model', ''): looks = append_test_log(tmp_path, faces, ['val', 'test'], why)
+    for reason in ('the finished model', ''): looks = append_test_log(tmp_path, faces, ['val', 'test'], reason)
     assert looks == read_test_log(tmp_path / 'test_log.json') == json.loads((tmp_path / 'test_log.json').read_text())
-    seen = [(o['look'], o['rows'], o['why']) for o in looks]
+    seen = [(o['evaluation'], o['split'], o['reason']) for o in looks]
     assert seen == [(1, 'test', 'the finished model'), (2, 'test', 'not said')]
     with pytest.raises(ValueError, match='tset'): append_test_log(tmp_path, faces, ['tset'])
     (tmp_path / 'test_log.json').write_text('{}')

@@ -13,7 +13,7 @@ RECIPE = {
     'network': 'baseline', 'ferplus': False, 'epochs': 1, 'crop': 48, 'batch_size': 32, 'optimizer': 'adam',
     'learning_rate': 0.001,
 }
-SMALL = {'recipe': RECIPE, 'variants': {'as it is': {}, 'a lower rate': {'learning_rate': 0.0001}}, 'seeds': [0, 1]}
+SMALL = {'config': RECIPE, 'variants': {'as it is': {}, 'a lower rate': {'learning_rate': 0.0001}}, 'seeds': [0, 1]}
 FEW = sample_faces(n=140, seed=5)
 
 
@@ -28,15 +28,15 @@ def runs(tmp_path_factory):
 def second(runs):
     "A run that goes on from the one of the first variant with its seed: (the study, its report, its folder)."
     _, folder = runs
-    parts = {'recipe': RECIPE | {'start': f'{folder}/as-it-is-{{seed}}/model.keras'}, 'seeds': [1]}
+    parts = {'config': RECIPE | {'start': f'{folder}/as-it-is-{{seed}}/model.keras'}, 'seeds': [1]}
     return parts, run_experiment(parts, FEW, folder / 'second', progress=False), folder / 'second'
 
 
 @pytest.mark.parametrize(
     ('fields', 'reason'),
     [
-        ({'recipes': {}}, 'holds recipes; recipe, variants and seeds are known'),
-        ([], 'holds no fields; recipe, variants and seeds are known'),
+        ({'recipes': {}}, 'holds recipes; config, variants and seeds are known'),
+        ([], 'holds no fields; config, variants and seeds are known'),
         ({'variants': ['a']}, 'variants are names with changed fields'),
         ({'variants': {'a': {'epoch': 3}}}, 'unknown field epoch'),
         ({'seeds': ['one']}, r"seeds \['one'\] are not"),
@@ -47,7 +47,7 @@ def test_studies_that_are_refused(tmp_path, fields, reason):
     with pytest.raises(ValueError, match=f'study.yaml: .*{reason}'): read_experiment(file)
 
 
-@pytest.mark.parametrize('options', [{'modes': ['tencrop']}, {'splits': ['tset']}], ids=['mode', 'split'])
+@pytest.mark.parametrize('options', [{'tta': ['tencrop']}, {'splits': ['tset']}], ids=['tta', 'split'])
 def test_a_wrong_mode_or_split_is_found_before_the_training(tmp_path, options):
     with pytest.raises(ValueError, match='tencrop|tset'): run_experiment(SMALL, FEW, tmp_path / 'none', **options)
     assert not (tmp_path / 'none').exists()
@@ -56,7 +56,7 @@ def test_a_wrong_mode_or_split_is_found_before_the_training(tmp_path, options):
 def test_the_summary_is_the_mean_over_the_seeds(runs):
     found, _ = runs
     assert [(o['variant'], o['seed']) for o in found['runs']] == [(v, s) for s in (0, 1) for v in SMALL['variants']]
-    where = ('split', 'rows', 'mode', 'protocol')
+    where = ('split', 'samples', 'tta', 'protocol')
     accuracies = {}
     for run in found['runs']:
         for r in run['results']:
@@ -86,11 +86,11 @@ def test_more_modes_and_rows_are_judged_without_a_training(runs):
     first = SMALL | {'seeds': [0]}
     histories = {p: p.read_text() for p in folder.glob('*-0/history.csv')}  # with the seconds of each epoch
     assert len(histories) == 2
-    more = run_experiment(first, FEW, folder, folder / 'more.json', modes=tuple(TTA), progress=False)
-    assert {o['mode'] for o in more['summary']} == set(TTA) and more['looks'] == []
-    tested = run_experiment(first, FEW, folder, folder / 'more.json', splits=['val', 'test'], modes=['single'], progress=False)
+    more = run_experiment(first, FEW, folder, folder / 'more.json', tta=tuple(TTA), progress=False)
+    assert {o['tta'] for o in more['summary']} == set(TTA) and more['test_log'] == []
+    tested = run_experiment(first, FEW, folder, folder / 'more.json', splits=['val', 'test'], tta=['none'], progress=False)
     assert {o['split'] for o in tested['summary']} == {'val', 'test'}
-    looks = [(o['rows'], o['why']) for o in tested['looks']]
+    looks = [(o['split'], o['reason']) for o in tested['test_log']]
     assert looks == [('test', f'run {o}-0 of the study {folder.name}') for o in ('as-it-is', 'a-lower-rate')]
     assert {p: p.read_text() for p in histories} == histories
 
@@ -99,7 +99,7 @@ def test_a_run_goes_on_from_the_network_with_its_seed(runs, second):
     (_, folder), (_, found, out) = runs, second
     start = f'{folder}/as-it-is-1/model.keras'
     assert json.loads((out / 'as-it-is-1' / 'recipe.json').read_text())['start'] == start
-    assert '{seed}' in found['recipe']['start']
+    assert '{seed}' in found['config']['start']
     # what it began with, as the checkpoint knows it
     assert found['runs'][0]['files'] == {start: contents(start)} != {start: contents(folder / 'as-it-is-0/model.keras')}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_nb.cli import OPENCV
+from fer_nb.core import OPENCV
 from fer_nb.export import open_network
 from fer_nb.model_files import ModelError
 from fer_nb.training import _NEW_SETTINGS, _without_new, begin_with, load_teachers, make_portable, save_keras

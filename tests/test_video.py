@@ -10,7 +10,7 @@ from collections import namedtuple
 import pandas
 import pytest
 
-from fer_nb.video_input import frames
+from fer_nb.video_input import read_video
 
 pytest.importorskip('resource')  # limits on the size of files
 
@@ -20,7 +20,7 @@ import resource, sys
 import cv2, numpy as np
 from fer_nb.detection import read_image
 from fer_nb.recognition import Recognizer
-from fer_nb.video_analysis import analyse
+from fer_nb.video_analysis import analyze_video
 
 photo, folder, n, limit, *files = sys.argv[1:]
 face = cv2.resize(read_image(photo)[40:440, 60:460], (160, 160), interpolation=cv2.INTER_AREA)
@@ -34,13 +34,13 @@ def pan():
 
 if int(limit): resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 paths = {kind: f'{folder}/{name}' for kind, name in (o.split('=') for o in files)}
-analyse(pan(), Recognizer('s', detector='haar'), progress=False, **paths)
+analyze_video(pan(), Recognizer('s', detector='haar'), progress=False, **paths)
 """
 Run = namedtuple('Run', 'code told names table film')
 
 
 @pytest.fixture
-def analysed(tmp_path, photos):
+def analyzed(tmp_path, photos):
     "Analyse in another process, which may get SIGINT; its exit code, summary and files."
 
     def call(*files: str, signals: int = 0, n: int = 10**9, limit: int = 0) -> Run:
@@ -56,7 +56,7 @@ def analysed(tmp_path, photos):
         if (tmp_path / 'a.csv').exists(): table = pandas.read_csv(tmp_path / 'a.csv')
         if (tmp_path / 'a.parquet').exists(): table = pandas.read_parquet(tmp_path / 'a.parquet')
         if (tmp_path / 'a.mp4').exists():
-            with frames(tmp_path / 'a.mp4') as reel: film = len(list(reel))
+            with read_video(tmp_path / 'a.mp4') as reel: film = len(list(reel))
             # a file that the limit cut off may say so
             assert limit or not reel.problems
         told = json.loads((tmp_path / 'a.json').read_text())
@@ -65,21 +65,21 @@ def analysed(tmp_path, photos):
     return call
 
 
-def test_ctrl_c_twice_leaves_whole_files(analysed):
-    run = analysed('table=a.csv', 'film=a.mp4', 'timeline=a.png', signals=2)
+def test_ctrl_c_twice_leaves_whole_files(analyzed):
+    run = analyzed('table=a.csv', 'video_out=a.mp4', 'timeline=a.png', signals=2)
     assert (run.code, run.told['stopped'], run.told['problems']) == (0, True, [])
     assert run.names == ['a.csv', 'a.json', 'a.mp4', 'a.png']
     assert run.film == run.table.frame.max() + 1 == run.told['frames'] >= 30
 
 
-def test_ctrl_c_finishes_a_parquet_file(analysed):
-    run = analysed('table=a.parquet', signals=1)
+def test_ctrl_c_finishes_a_parquet_file(analyzed):
+    run = analyzed('table=a.parquet', signals=1)
     assert (run.code, run.told['stopped'], run.names) == (0, True, ['a.json', 'a.parquet'])
     assert run.table.frame.max() + 1 == run.told['frames']
 
 
-def test_a_full_disk_keeps_whole_lines_and_frames_and_says_so(analysed):
-    run = analysed('table=a.csv', 'film=a.mp4', n=450, limit=40_000)
+def test_a_full_disk_keeps_whole_lines_and_frames_and_says_so(analyzed):
+    run = analyzed('table=a.csv', 'video_out=a.mp4', n=450, limit=40_000)
     assert (run.code, run.told['stopped'], run.told['frames']) == (0, False, 450)
     assert 0 < run.table.frame.max() < 449 and not run.table.isna().any().any()
     assert 0 < run.film < 450
@@ -119,8 +119,8 @@ def test_a_table_has_no_half_line_wherever_the_disk_is_full(tmp_path, run):
         assert {line.count(',') for line in text.splitlines()} <= {11}
 
 
-def test_a_full_disk_leaves_no_half_parquet_file(analysed):
-    run = analysed('table=a.parquet', n=60, limit=4_000)
+def test_a_full_disk_leaves_no_half_parquet_file(analyzed):
+    run = analyzed('table=a.parquet', n=60, limit=4_000)
     assert (run.code, run.told['frames'], run.names) == (0, 60, ['a.json'])
     [problem] = run.told['problems']
     assert 'it was removed' in problem

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from fer_nb.detection import read_image
-from fer_nb.video_input import FrameError, frames, pan
+from fer_nb.video_input import VideoError, panning_video, read_video
 
-FACE = {'view': 0.6, 'centre': (0.44, 0.28)}  # where the face is in the portrait
+FACE = {'view': 0.6, 'center': (0.44, 0.28)}  # where the face is in the portrait
 SIZE = 160, 120
 KINDS = {
     'k.mkv': ('libx264',), 'k.webm': ('libvpx-vp9',), 'k.avi': ('mpeg4',), 'k.ts': ('libx264',),
@@ -29,7 +29,7 @@ def portrait(photos): return read_image(photos[1])
 
 
 @pytest.fixture(scope='module')
-def images(portrait) -> list: return [rgb for _, rgb in pan(portrait, 100, SIZE, **FACE)]
+def images(portrait) -> list: return [rgb for _, rgb in panning_video(portrait, 100, size=SIZE, **FACE)]
 
 
 def written(path, images, codec='libx264', pix='yuv420p', muxer=None, **options):
@@ -51,7 +51,7 @@ def written(path, images, codec='libx264', pix='yuv420p', muxer=None, **options)
 def test_kinds(name, images, tmp_path):
     "Containers, codecs and kinds of pixels: all frames, their times, their colors, and no complaint."
     codec, *pix = KINDS[name]
-    with frames(written(tmp_path / name, images[:20], codec, *pix)) as f: found = list(f)
+    with read_video(written(tmp_path / name, images[:20], codec, *pix)) as f: found = list(f)
     gray = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None] for rgb in images]
     errors = [
         np.abs(rgb.astype(int) - wanted).mean()
@@ -69,7 +69,7 @@ def huge(portrait, tmp_path_factory) -> bytes:
     return written(tmp_path_factory.mktemp('huge') / '8k.mov', [image], 'mjpeg', 'yuvj420p').read_bytes()
 
 
-def test_huge_frames(huge): assert next(frames(huge))[1].shape == (4320, 7680, 3)
+def test_huge_frames(huge): assert next(read_video(huge))[1].shape == (4320, 7680, 3)
 
 
 def test_frames_over_the_limit(huge):
@@ -79,7 +79,7 @@ def test_frames_over_the_limit(huge):
     sof, claim = huge.index(b'\xff\xc0') + 5, struct.pack('>HH', 16_000, 16_000)
     claims = huge[:at] + claim + huge[at + 4 :]
     claims = claims[:sof] + claim + claims[sof + 4 :]
-    with pytest.raises(FrameError, match='more than 50,000,000 pixels'): frames(claims)
+    with pytest.raises(VideoError, match='more than 50,000,000 pixels'): read_video(claims)
 
 
 @pytest.fixture(scope='module')
@@ -97,7 +97,7 @@ def test_hole(whole):
     "Frames that cannot be decoded are reported, and the others are given."
     at, size = len(whole) // 2, len(whole) // 50
     noise = np.random.default_rng(0).bytes(size)
-    with frames(whole[:at] + noise + whole[at + size :]) as f: n = sum(1 for _ in f)
+    with read_video(whole[:at] + noise + whole[at + size :]) as f: n = sum(1 for _ in f)
     assert 20 < n < 101 and f.problems
 
 
@@ -105,18 +105,18 @@ def test_cut_off(cut, images, tmp_path):
     "A video without its end gives what is there, and says that the rest is missing."
     mkv = written(tmp_path / 'c.mkv', images).read_bytes()
     for data in (cut, mkv[: len(mkv) * 3 // 4]):
-        with frames(data) as f: n = sum(1 for _ in f)
+        with read_video(data) as f: n = sum(1 for _ in f)
         assert 20 < n < 100 and 'the rest is missing' in f.problems[-1]
 
 
 def test_index_missing(images, tmp_path):
     data = written(tmp_path / 'late.mp4', images[:20]).read_bytes()
-    with pytest.raises(FrameError, match='its index is missing, so it was probably cut off'): frames(data[:-500])
+    with pytest.raises(VideoError, match='its index is missing, so it was probably cut off'): read_video(data[:-500])
 
 
 WRITER = """
 import os, signal, sys
-from fer_nb.video_input import FilmWriter, FrameError
+from fer_nb.video_input import VideoError, VideoWriter
 import numpy as np
 
 path, how = sys.argv[1:]
@@ -126,12 +126,12 @@ if how == 'full':
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 noise = np.random.default_rng(0).integers(0, 64, (60, 120, 160, 3), np.uint8)
 try:
-    with FilmWriter(path, 160, 120) as video:
+    with VideoWriter(path, (160, 120)) as video:
         for i in range(150):
             video.add(i/25, noise[i % 60])
             if i == 100 and how == 'killed': os.kill(os.getpid(), signal.SIGKILL)
             if i == 100 and how == 'interrupted': os.kill(os.getpid(), signal.SIGINT)
-except FrameError as e: print(e)
+except VideoError as e: print(e)
 except KeyboardInterrupt: print('stopped by hand')
 """
 
@@ -148,7 +148,7 @@ def test_interrupted_writing(how, said, run, tmp_path):
     done = run('python', '-c', WRITER, path, how)
     assert re.search(said, done.stdout), done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == [part if how == 'killed' else path]
-    with frames(part if how == 'killed' else path) as f: n = sum(1 for _ in f)
+    with read_video(part if how == 'killed' else path) as f: n = sum(1 for _ in f)
     if how in ('finished', 'interrupted'): assert n == {'finished': 150, 'interrupted': 101}[how]
     assert 20 < n and (how == 'finished' or n < 150) and (not f.problems or how == 'killed')
 
@@ -210,7 +210,7 @@ def site(whole, cut):
 
 
 def test_http_video(site):
-    with frames(f'{site}/video.mp4?token=secret', timeout=5.0) as f: n = sum(1 for _ in f)
+    with read_video(f'{site}/video.mp4?token=secret', timeout=5.0) as f: n = sum(1 for _ in f)
     assert (n, f.info.live, f.problems) == (100, False, [])
     assert 'secret' not in f.info.name
 
@@ -219,7 +219,7 @@ def test_http_video(site):
     'stalls.mp4': 'the stream stalled', 'breaks.mp4': 'the rest is missing',
 }.items())
 def test_http_video_that_ends_too_soon(path, said, site):
-    with frames(f'{site}/{path}', timeout=1.0) as f: n = sum(1 for _ in f)
+    with read_video(f'{site}/{path}', timeout=1.0) as f: n = sum(1 for _ in f)
     assert 50 < n < 100 and said in f.problems[-1]
 
 
@@ -228,7 +228,7 @@ def test_http_video_that_ends_too_soon(path, said, site):
 }.items())
 def test_http_without_video(path, said, site):
     "The message names the address, without the password."
-    with pytest.raises(FrameError, match=said) as error: frames(f'{site}/{path}', timeout=0.5)
+    with pytest.raises(VideoError, match=said) as error: read_video(f'{site}/{path}', timeout=0.5)
     assert path in str(error.value) and 'secret' not in str(error.value)
 
 
@@ -239,12 +239,12 @@ def test_nobody_answers(kind):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))  # bound, but nobody listens
         address = f'{kind}://127.0.0.1:{free.getsockname()[1]}/x'
-        with pytest.raises(FrameError, match=re.escape(address)): frames(address, timeout=1.0)
+        with pytest.raises(VideoError, match=re.escape(address)): read_video(address, timeout=1.0)
 
 
 def test_live_source_does_not_wait(site):
     "A slow reader gets the newest images only, at their times of arrival."
-    with frames(f'{site}/camera', timeout=5.0) as f:
+    with read_video(f'{site}/camera', timeout=5.0) as f:
         arrived = []
         for t, rgb in f:
             arrived.append((t, int(rgb[0, 0, 0]) // 2))
@@ -256,14 +256,14 @@ def test_live_source_does_not_wait(site):
 
 
 def test_live_source_that_stalls(site):
-    with frames(f'{site}/camera-stalls', timeout=0.5) as f: n = sum(1 for _ in f)
+    with read_video(f'{site}/camera-stalls', timeout=0.5) as f: n = sum(1 for _ in f)
     assert n and 'stalled' in f.problems[-1]
 
 
 @pytest.mark.parametrize('path', ['camera-without-end', 'camera-stalls'])
 def test_closed_by_another_thread(path, site):
     "At any time, and without waiting for a frame."
-    live = frames(f'{site}/{path}', timeout=5.0)
+    live = read_video(f'{site}/{path}', timeout=5.0)
     threading.Timer(0.5, live.close).start()
     started = time.monotonic()
     n = sum(1 for _ in live)

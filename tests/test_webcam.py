@@ -13,7 +13,7 @@ import pytest
 
 from fer_nb.detection import read_image
 from fer_nb.recognition import Recognizer
-from fer_nb.video_input import frames
+from fer_nb.video_input import read_video
 from fer_nb.webcam import Live, LiveView, _after_cell, paced, stop_all
 
 
@@ -139,7 +139,7 @@ def test_memory_does_not_grow_with_the_frames(endless, recognizer):
 
 def test_late_frames_are_left_out_but_not_all_of_them():
     shown = []
-    with frames([(i / 10, np.full((2, 2), i, np.uint8)) for i in range(12)]) as film:
+    with read_video([(i / 10, np.full((2, 2), i, np.uint8)) for i in range(12)]) as film:
         for _, rgb in paced(film, time.sleep):
             shown.append(int(rgb[0, 0, 0]))
             time.sleep(0.3)
