@@ -20,7 +20,7 @@ import numpy as np
 
 # %% ../nbs/73_crop_calibration.ipynb #07-005
 from .data import FaceSet, sample_scene
-from .detection import CROP, Detection, Detector, crop_face, crop_rule, frame_relation
+from .detection import CROP_RULES, Detection, Detector, crop_face, crop_rule, frame_relation
 from .model_files import read_metadata, replace_file, with_metadata
 from .recognition import Classifier, classify
 
@@ -80,13 +80,13 @@ def right_one(
     return max((d for d in found if near(d.box)), key=lambda d: d.score, default=None)
 
 def rule_grid(
-    margins,           # see `CROP`
+    margins,           # see `CROP_RULES`
     verticals=(0.,),
     square=(True,),
     align=(False,),
 ) -> list: # of rules
     "All combinations."
-    return [dict(zip(CROP['haar'], o)) for o in product(map(float, margins), map(float, verticals), square, align)]
+    return [dict(zip(CROP_RULES['haar'], o)) for o in product(map(float, margins), map(float, verticals), square, align)]
 
 # %% ../nbs/73_crop_calibration.ipynb #07-016
 @dataclass
@@ -283,7 +283,7 @@ def _metadata_of(models):
 
 def _by_detector(crop):
     "Crop rules as {detector: rule}; a single rule for all of them is split."
-    return {} if not crop else {name: crop for name in CROP} if 'margin' in crop else crop
+    return {} if not crop else {name: crop for name in CROP_RULES} if 'margin' in crop else crop
 
 def _write_choice(report, about):
     "The chosen rules and threshold into the metadata of all files, once all of them are made."

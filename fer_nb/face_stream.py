@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .detection import ImageError, crop_face, to_rgb
-from .recognition import Recognizer, Seen, TrackedFace, classify, make_face, threshold
+from .detection import crop_face, to_rgb
+from .recognition import FaceCrops, Recognizer, TrackedFace, classify, confidence_threshold, make_face
 from .tracking import Smoother, Track, Tracker
 from .video_input import read_video
 
@@ -40,7 +40,7 @@ class FaceStream:
     ):
         self.recognizer, self.options = recognizer, options or StreamOptions()
         least = self.options.min_confidence
-        self.min_confidence = recognizer.min_confidence if least is None else threshold(least, recognizer.classifier.about)
+        self.min_confidence = recognizer.min_confidence if least is None else confidence_threshold(least, recognizer.classifier.about)
         self.tracker, self.smoother = Tracker(forget=self.options.forget), Smoother(self.options.smooth)
         self.count, self.now, self.searched = 0, -np.inf, -np.inf
         self.classified: dict[int, float] = {}
@@ -95,7 +95,7 @@ def _tracked_face(
     "A followed face with its smoothed probabilities."
     p = stream.smoother.get(track.id)
     assert p is not None, f'face {track.id} was never classified'
-    face = make_face(Seen('', None, size), track, p, stream.recognizer.classes, stream.min_confidence)
+    face = make_face(FaceCrops('', None, size), track, p, stream.recognizer.classes, stream.min_confidence)
     return TrackedFace(**vars(face), id=track.id, frame=frame, time=time)
 
 # %% ../nbs/52a_face_stream.ipynb #d23a1c01

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .data import FaceSet, describe, image_groups, load, with_subjects
-from .detection import CROP, ImageError, crop_face, crop_rule, load_detector, open_image
+from .detection import CROP_RULES, ImageError, crop_face, crop_rule, load_detector, open_image
 from .evaluation import evaluate, fit_temperature, predict_logits, softmax, write_model_card
 from .export import ExportError, export, open_network
 from .labels import EXPRESSIONS, canonical
@@ -190,8 +190,8 @@ def _crop_rules_of(backbone, weights) -> dict[str, Any]:
     "The crop rule that goes with a network: that of its file, else the usual one."
     path = Path(str(weights if weights not in (None, 'pretrained') and str(backbone) not in BACKBONES else backbone))
     if path.name in STUDENTS and weights == 'pretrained': path = shipped_keras_file(path.name)
-    try: return read_metadata(path).get('crop') or CROP
-    except (ModelError, OSError): return CROP
+    try: return read_metadata(path).get('crop') or CROP_RULES
+    except (ModelError, OSError): return CROP_RULES
 
 # %% ../nbs/71_fine_tuning.ipynb #10-025
 @dataclass(frozen=True)

@@ -145,10 +145,10 @@ def _export_options(add: Callable) -> None:
 @command(_export_options, 'runs/s/model.keras --data fer2013/ --name s --out models')
 def _export(args: argparse.Namespace) -> int:
     "Convert a Keras network to LiteRT and ONNX, and check each file."
-    from fer_nb.detection import CROP
+    from fer_nb.detection import CROP_RULES
     from fer_nb.export import export
     faces, name = read_dataset(args.data), args.name or args.model.stem
-    about = {'data': faces.edition, 'crop': CROP} | read_fields(args.about)
+    about = {'data': faces.edition, 'crop': CROP_RULES} | read_fields(args.about)
     for r in export(args.model, args.out, faces, name, args.formats, about, vector=args.vector):
         size = f'{r["file"]:<20} {r["bytes"] / 1e6:6.2f} MB  {r["ms_per_face"]:6.2f} ms a face'
         accuracy = f'accuracy {r["accuracy"]:.2%} (Keras {r["accuracy_keras"]:.2%})'

@@ -28,19 +28,19 @@ import cv2
 import numpy as np
 
 import fer_nb
-from .detection import WHOLE, Detector, ImageError, crop_face, crop_rule, load_detector, open_image
+from .detection import WHOLE_IMAGE, Detector, ImageError, crop_face, crop_rule, load_detector, open_image
 from fer_nb.recognition import (
+    FaceCrops,
     Recognizer,
     Result,
-    Seen,
-    _colour,
     classify,
-    draw,
-    look,
+    confidence_threshold,
+    detect_and_crop,
+    draw_faces,
+    face_rows,
+    label_color,
     make_face,
-    rows,
-    threshold,
-    to_table,
+    results_to_df,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Picture:
     name: str
     data: bytes = b''     # as it came; nothing where it was refused
     error: str|None = None # why there is nothing to see
-    seen: Seen|None = None
+    seen: FaceCrops|None = None
     p: np.ndarray|None = None # (faces, C) probabilities
     images: dict = field(default_factory=dict) # encoded images for the page: "view", and "0", "1", ... for the faces
     id: str = ''          # in the panel; never used twice
@@ -98,13 +98,13 @@ def examine(
     data: bytes,           # of an image file
     recognizer: Recognizer,
     detector: Detector|None=None, # None = the picture is a face already cropped
-    rule: dict=WHOLE,      # the detector's crop rule
+    rule: dict=WHOLE_IMAGE,      # the detector's crop rule
 ) -> Picture:
     "Detect and classify the faces of one file. What cannot be read is an answer, not an error."
     try: photo = open_image(_named(data, name), recognizer.max_pixels)
     except ImageError as e: return Picture(name, error=str(e))
     except (cv2.error, MemoryError) as e: return Picture(name, error=f'{name}: it cannot be read ({type(e).__name__})')
-    seen = look(photo.rgb, detector, rule, recognizer.classifier.size, max_pixels=4*recognizer.max_pixels)
+    seen = detect_and_crop(photo.rgb, detector, rule, recognizer.classifier.size, max_pixels=4*recognizer.max_pixels)
     if seen.error: return Picture(name, error=seen.error.replace(seen.name, name))
     large = [crop_face(photo.rgb, o.box, rule, o.landmarks, 152) for o in seen.found]
     images = dict(view=encoded(shrunk(photo.rgb)), **{str(i): encoded(o) for i, o in enumerate(large)})
@@ -155,14 +155,14 @@ def _percent(p): return f'{p:.0%}'
 
 def _paint(label, classes):
     "Style of an expression: its colour, and the colour of text on it."
-    rgb = _colour(label, classes)
+    rgb = label_color(label, classes)
     return f"--fer-colour:#{bytes(rgb).hex()};--fer-on:{'#000' if np.dot(rgb, (.299, .587, .114)) > 110 else '#fff'}"
 
 def _best(probabilities: dict) -> str: return max(probabilities, key=lambda c: probabilities[c])
 
 def _bar(name, p, best, classes):
     "The bar of one expression."
-    mark, colour = ' fer-best'*(name == best), bytes(_colour(name, classes)).hex()
+    mark, colour = ' fer-best'*(name == best), bytes(label_color(name, classes)).hex()
     return (
         f'<span class="fer-class{mark}">{escape(name)}</span>'
         f'<span class="fer-track" style="--fer-bar:#{colour}"><i style="width:{100*p:.1f}%"></i></span>'
@@ -291,10 +291,10 @@ def to_csv(
     results: list, # of `Result`
 ) -> str:
     "One row for each face, or one that says why there is none; safe to open in a spreadsheet."
-    text, columns = io.StringIO(newline=''), rows(results or [Result('', [], None, None, '')])[0]
+    text, columns = io.StringIO(newline=''), face_rows(results or [Result('', [], None, None, '')])[0]
     table = csv.DictWriter(text, columns)
     table.writeheader()
-    table.writerows(map(_as_text, rows(results)))
+    table.writerows(map(_as_text, face_rows(results)))
     return text.getvalue()
 
 def to_json(
@@ -324,7 +324,7 @@ def detectors_of(
     for name in ('yunet', 'haar'):
         try: found.setdefault(name, (tool := load_detector(name), crop_rule(rules, tool.name)))
         except ValueError: pass  # there is no file of YuNet
-    return {**found, 'none': (None, WHOLE)}
+    return {**found, 'none': (None, WHOLE_IMAGE)}
 
 #: What the detectors are called on the screen.
 DETECTORS = dict(yunet='YuNet', haar='Haar cascade', none='no search, it is a face', own="the recogniser's own")
@@ -520,9 +520,9 @@ class _State:
     def __init__(self, own: Recognizer|None, min_confidence: float|str|None, max_pictures: int, max_bytes: int):
         recognizer = own or Recognizer()
         about = recognizer.classifier.about
-        self.advised = threshold('auto', about) if about.get('uncertain') else None
+        self.advised = confidence_threshold('auto', about) if about.get('uncertain') else None
         if min_confidence is None: min_confidence = own.min_confidence if own else self.advised or 0.
-        self.album = Album(recognizer, threshold(min_confidence, about), max_pictures, max_bytes)
+        self.album = Album(recognizer, confidence_threshold(min_confidence, about), max_pictures, max_bytes)
         self.inbox, self.said = Inbox(max_bytes), ''
         self.sent: dict[str, str] = {}   # cards that the browser has
         self.pushed: set[str] = set()    # keys of its images
@@ -537,12 +537,12 @@ class _State:
     @property
     def rows(self) -> list[dict]:
         "One dictionary for each face, or for each picture without any."
-        return rows(self.results)
+        return face_rows(self.results)
 
     @property
     def table(self) -> 'pandas.DataFrame':
         "One row for each face."
-        return to_table(self.results, self.album.recognizer.classes)
+        return results_to_df(self.results, self.album.recognizer.classes)
 
     def __repr__(self) -> str:
         held, o = plural(len(self.album.pictures), 'picture'), self.album
@@ -726,7 +726,7 @@ def annotated(
     "A picture with its faces drawn in, at full size. Raises `ImageError` where there is none."
     if picture.error: raise ImageError(picture.error)
     rgb = open_image(_named(picture.data, picture.name), album.recognizer.max_pixels).rgb
-    return draw(rgb, result_of(picture, album.recognizer.classes, album.min_confidence))
+    return draw_faces(rgb, result_of(picture, album.recognizer.classes, album.min_confidence))
 
 def file_name(picture: Picture, i: int|None=None) -> str:
     "A name for an annotated picture that is safe everywhere."

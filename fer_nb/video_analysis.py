@@ -27,7 +27,7 @@ import numpy as np
 
 from .face_stream import FaceStream, StreamOptions
 from .labels import COLOURS
-from .recognition import Recognizer, TrackedFace, draw
+from .recognition import Recognizer, TrackedFace, draw_faces
 from .video_input import StreamInfo, VideoError, VideoReader, VideoWriter, read_video
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class AnnotatedFilm:
         if self.writer is None: self.writer, self.first = VideoWriter(self.path, rgb.shape[1::-1]), time
         last = self.writer.last
         if last is not None and not time - self.first > last: self.skipped += 1
-        else: self.writer.add(time - self.first, draw(rgb, faces, self.classes))
+        else: self.writer.add(time - self.first, draw_faces(rgb, faces, self.classes))
 
     def close(self):
         "Finish the film and move it to its place; without frames there is none."

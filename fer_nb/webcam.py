@@ -31,7 +31,7 @@ import numpy as np
 from .detection import ImageError, open_image
 from .face_stream import FaceStream, StreamOptions
 from .labels import COLOURS
-from .recognition import Recognizer, draw
+from .recognition import Recognizer, draw_faces
 from .video_input import VideoError, read_video
 
 # %% ../nbs/62_webcam.ipynb #09-008
@@ -117,7 +117,7 @@ def picture(
     bars: bool=True, # also all probabilities
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
     "A frame with boxes, labels and bars."
-    image = draw(rgb, faces, tuple(faces[0].probabilities) if faces else ())
+    image = draw_faces(rgb, faces, tuple(faces[0].probabilities) if faces else ())
     return draw_bars(image, faces) if bars else image
 
 # %% ../nbs/62_webcam.ipynb #09-014
