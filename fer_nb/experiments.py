@@ -16,7 +16,7 @@ import numpy as np
 from .data import FaceSet, load
 from .evaluation import TTA, append_test_log, evaluate, read_test_log, seeds_table
 from .fused import forward
-from .training import Recipe, check_resume, fit, load_checkpoint, partition, read_recipe, write_atomically
+from .training import TrainConfig, check_resume, fit, load_checkpoint, partition, read_config, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def _fields(source:str|Path|dict, # a YAML or JSON file, or its fields
     if unknown: raise ValueError(f'{where}: holds {", ".join(unknown)}; config, variants and seeds are known')
     return fields
 
-def read_experiment(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML or JSON file or its fields
+def read_experiment(source:str|Path|dict) -> tuple[TrainConfig, dict, list]: # a YAML or JSON file or its fields
     "Recipe, variants {name: changed fields} and seeds, checked. Raises ValueError that names the file and the reason."
     where = 'study' if isinstance(source, dict) else f'{source}'
     fields = _fields(source, where)
@@ -46,13 +46,13 @@ def read_experiment(source:str|Path|dict) -> tuple[Recipe, dict, list]: # a YAML
     if not isinstance(seeds, list) or not all(type(s) is int for s in seeds):
         raise ValueError(f'{where}: seeds {seeds!r} are not a list of whole numbers')
     try:
-        recipe = read_recipe(fields.get('config') or {})
-        for change in variants.values(): read_recipe({**asdict(recipe), **(change or {})})
+        recipe = read_config(fields.get('config') or {})
+        for change in variants.values(): read_config({**asdict(recipe), **(change or {})})
     except ValueError as e: raise ValueError(f'{where}: {e}') from None
     return recipe, {str(k): v or {} for k, v in variants.items()}, seeds
 
 # %% ../nbs/36_experiments.ipynb #04-009
-def _run_once(recipe:Recipe, # what to do
+def _run_once(recipe:TrainConfig, # what to do
              faces:FaceSet, # all rows
              out:Path, # folder of the run
              splits=('val',), # rows to judge, by name or role
@@ -107,7 +107,7 @@ def _summarize(runs:list) -> list: # dicts with variant, seed and what `_run_onc
     return lines
 
 # %% ../nbs/36_experiments.ipynb #49acb140
-def _planned(recipe:Recipe, # what all runs share
+def _planned(recipe:TrainConfig, # what all runs share
              variants:dict, # name -> changed fields
              seeds:list, # whole numbers
              out:Path) -> list: # folder of all runs -> (variant, seed, recipe, folder) of each
@@ -117,7 +117,7 @@ def _planned(recipe:Recipe, # what all runs share
         for name, change in variants.items():
             fields = json.dumps({**asdict(recipe), **change, 'seed': seed}).replace('{seed}', str(seed))
             folder = out / f'{name.replace(" ", "-").replace("/", "-")}-{seed}'
-            plan.append((name, seed, read_recipe(json.loads(fields)), folder))
+            plan.append((name, seed, read_config(json.loads(fields)), folder))
     return plan
 
 # %% ../nbs/36_experiments.ipynb #954bc82a

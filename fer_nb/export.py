@@ -170,12 +170,12 @@ def describe_network(network, # a Keras model
                      about:dict|None=None) -> dict: # further fields: data, recipe, licence, crop, ...
     "The metadata of a network: all of `NEEDED` but the checksum."
     import fer_nb
-    from fer_nb.models import macs
+    from fer_nb.models import count_macs
     head = main_head(network)
     return {
         'name': name, 'version': fer_nb.__version__, 'network': network.name, 'classes': list(classes),
         'input_size': [48, 48], 'channels': 1, 'temperature': round(float(temperature), 4),
-        'parameters': int(head.count_params()), 'macs': macs(head), **(about or {}),
+        'parameters': int(head.count_params()), 'macs': count_macs(head), **(about or {}),
     }
 
 def convert(network, # a Keras model
@@ -226,11 +226,11 @@ def open_network(model) -> 'Model': # a Keras model, or the path of a .keras fil
     "The Keras network. Raises FileNotFoundError, or ModelError naming the file that is not one."
     import keras
 
-    from fer_nb.training import keras_reason
+    from fer_nb.training import explain_load_error
     if isinstance(model, keras.Model): return model
     if not Path(model).is_file(): raise FileNotFoundError(f'{model}: no such model file')
     try: return keras.saving.load_model(model, compile=False, safe_mode=True)
-    except Exception as e: raise ModelError(f'{model}: not a Keras model ({keras_reason(model, e)})') from None
+    except Exception as e: raise ModelError(f'{model}: not a Keras model ({explain_load_error(model, e)})') from None
 
 def save_network(network, path:Path, meta:dict) -> None:
     "Write a Keras file with its metadata, in one step; kernels are rounded to 16 bits, which halves the file."

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from .backbones import BACKBONES, build_pretrained
 
 from .data import FaceSet, describe, image_groups, load, with_subjects
 from .detection import CROP_RULES, ImageError, crop_face, crop_rule, load_detector, open_image
@@ -24,8 +25,8 @@ from .evaluation import evaluate, fit_temperature, predict_logits, softmax, writ
 from .export import ExportError, export, open_network
 from .labels import EXPRESSIONS, canonical
 from .model_files import ModelError, read_metadata
-from .models import BACKBONES, STUDENTS, build, new_head, pretrained
-from .training import Recipe, fit, partition
+from .models import MODELS, build_model, replace_head
+from .training import TrainConfig, fit, partition
 
 # %% ../nbs/71_fine_tuning.ipynb #10-010
 class FaceCropper:
@@ -150,19 +151,19 @@ def _weights_file(
 ) -> str|Path:
     "The .keras file to go on with. Raises `ValueError` for a name that means nothing."
     if weights != 'pretrained': return weights
-    if backbone in STUDENTS: return shipped_keras_file(backbone)
+    if backbone in MODELS: return shipped_keras_file(backbone)
     if Path(backbone).is_file() or Path(backbone).suffix == '.keras': return backbone
-    raise ValueError(f'backbone {backbone!r} is neither a .keras file nor one of {", ".join([*STUDENTS, *BACKBONES])}')
+    raise ValueError(f'backbone {backbone!r} is neither a .keras file nor one of {", ".join([*MODELS, *BACKBONES])}')
 
 def _random_network(
     backbone: str, # a student or "baseline"
     classes, # class names wanted
 ): # -> Keras model
     "A network that knows nothing yet. Raises `ValueError` for another backbone."
-    if backbone not in (*STUDENTS, 'baseline'):
-        raise ValueError(f'{backbone}: only {", ".join([*STUDENTS, "baseline", *BACKBONES])} can start at random')
-    network = build(backbone if backbone == 'baseline' else f'student_{backbone}')
-    return new_head(network, [''] * len(EXPRESSIONS), classes)
+    if backbone not in MODELS:
+        raise ValueError(f'{backbone}: only {", ".join([*MODELS, *BACKBONES])} can start at random')
+    network = build_model(backbone)
+    return replace_head(network, [''] * len(EXPRESSIONS), classes)
 
 # %% ../nbs/71_fine_tuning.ipynb #ef91c813
 def initial_network(
@@ -178,25 +179,26 @@ def initial_network(
         source = 'imagenet' if weights == 'pretrained' else weights
         known = {'imagenet': 'ImageNet (keras.applications)', None: nothing}
         origin = known.get(source, f'ImageNet ({Path(source or "").name})')
-        return pretrained(backbone, classes, source, resolution, dropout), origin
+        network = build_pretrained(backbone, classes, weights=source, size=resolution, dropout=dropout)
+        return network, origin
     if weights is None: return _random_network(backbone, classes), nothing
     path = _weights_file(backbone, weights)
     network, names, meta = _load_for_transfer(path)
     network.trainable = True
     origin = f'{meta.get("name", Path(path).stem)}: {meta.get("data", "its training data are not known")}'
-    return new_head(network, names, classes), origin
+    return replace_head(network, names, classes), origin
 
 def _crop_rules_of(backbone, weights) -> dict[str, Any]:
     "The crop rule that goes with a network: that of its file, else the usual one."
     path = Path(str(weights if weights not in (None, 'pretrained') and str(backbone) not in BACKBONES else backbone))
-    if path.name in STUDENTS and weights == 'pretrained': path = shipped_keras_file(path.name)
+    if path.name in MODELS and weights == 'pretrained': path = shipped_keras_file(path.name)
     try: return read_metadata(path).get('crop') or CROP_RULES
     except (ModelError, OSError): return CROP_RULES
 
 # %% ../nbs/71_fine_tuning.ipynb #10-025
 @dataclass(frozen=True)
-class FineTuneConfig(Recipe):
-    "A `Recipe` for little data and a network that knows something already."
+class FineTuneConfig(TrainConfig):
+    "A `TrainConfig` for little data and a network that knows something already."
     network: str = 's'             # the backbone, for the record
     ferplus: bool = False
     epochs: int = 40
@@ -205,10 +207,10 @@ class FineTuneConfig(Recipe):
     learning_rate: float = 1e-3    # of the head
     warmup: float = .1
     weight_decay: float = 1e-3
-    ema: float = .98
+    ema_decay: float = .98
     class_weights: bool = True
     noise: float = .05
-    erase: float = .2
+    random_erasing: float = .2
     patience: int = 8
     monitor: str = 'val_loss'
     mode: str = 'full'             # "full" or "head": all other layers stay as they are

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .commands import add_data, command, read_assignments, read_dataset, read_fields
 
 if TYPE_CHECKING:
-    from fer_nb.training import Recipe
+    from fer_nb.training import TrainConfig
 
 # %% ../nbs/82_training_commands.ipynb #c48e20ea
 def _describe_options(add: Callable) -> None:
@@ -38,12 +38,12 @@ def _describe(args: argparse.Namespace) -> int:
 def _config(
     file: Path|None = None, # YAML or JSON; None = all defaults
     changes: Iterable[str] = (), # "name=value" texts
-) -> 'Recipe':
+) -> 'TrainConfig':
     "The configuration of a training run. Raises `ValueError` for an unknown or wrong field."
     from dataclasses import asdict
 
-    from fer_nb.training import read_recipe
-    return read_recipe(asdict(read_recipe(file or {})) | read_assignments(changes))
+    from fer_nb.training import read_config
+    return read_config(asdict(read_config(file or {})) | read_assignments(changes))
 
 # %% ../nbs/82_training_commands.ipynb #4d7169c8
 def _add_run(
@@ -97,9 +97,9 @@ def _soft_labels_options(add: Callable) -> None:
 )
 def _soft_labels(args: argparse.Namespace) -> int:
     "Write the predictions of trained networks for the training faces, as targets for another network."
-    from fer_nb.training import partition, teach
+    from fer_nb.training import make_soft_labels, partition
     samples, _ = partition(read_dataset(args.data))
-    targets = teach(args.model, samples, args.out, _config(args.config), args.views, progress=not args.quiet)
+    targets = make_soft_labels(args.model, samples, args.out, _config(args.config), args.views, progress=not args.quiet)
     agreement = f'they agree with the label on {(targets.argmax(1) == samples.labels).mean():.2%}'
     print(f'{args.out}: {len(targets):,} faces, {len(args.model)} teachers; {agreement}')
     return 0

@@ -7,14 +7,16 @@ import pytest
 
 UNDER_JAX = """
 import keras
+from functools import partial
+
 import numpy as np
 from fer_nb.data import FaceSet
-from fer_nb.models import STUDENTS, slim_body
-from fer_nb.training import Recipe, fit
+from fer_nb.models import MODELS, build_around, residual_body
+from fer_nb.training import TrainConfig, fit
 
-STUDENTS['tiny'] = slim_body((4, 8))
+MODELS['tiny'] = partial(build_around, residual_body(4, 8))
 with np.load('rows.npz') as z: faces = FaceSet(z['images'], z['labels'], tuple(z['classes'].tolist()))
-recipe = Recipe(network='student_tiny', epochs=2, crop=32, batch_size=32, mixup=0.2, seed=3)
+recipe = TrainConfig(network='tiny', epochs=2, crop=32, batch_size=32, mixup=0.2, seed=3)
 network, history = fit(recipe, faces, faces[np.arange(16)], 'jax', progress=False)
 np.savez('said.npz', logits=network.predict(faces.images[..., None], verbose=0), loss=[h['loss'] for h in history])
 print(keras.backend.backend())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-TINY = [o for field in ('network=student_xs', 'crop=32', 'batch_size=32', 'ferplus=false') for o in ('--set', field)]
+TINY = [o for field in ('network=xs', 'crop=32', 'batch_size=32', 'ferplus=false') for o in ('--set', field)]
 FEW = ['--data', 'few.csv']
 
 
@@ -203,7 +203,7 @@ def test_export_writes_the_scaling_into_the_network(exported):
 def studied(call, exported):
     "The folder after `fer_nb teach` and a study of two variants, one of which is taught; and what both print."
     (exported / 'study.yaml').write_text(
-        'config: {network: student_xs, epochs: 1, crop: 32, batch_size: 32}\n'
+        'config: {network: xs, epochs: 1, crop: 32, batch_size: 32}\n'
         'variants: {as it is: {}, taught: {teachers: lessons.npz}}\n'
     )
     taught = call('teach', 'run/model.keras', *FEW, '--views', '2', '--out', 'lessons.npz', '--quiet')

@@ -7,7 +7,7 @@ import pytest
 from fer_nb.data import sample_faces
 from fer_nb.evaluation import TTA
 from fer_nb.experiments import read_experiment, run_experiment
-from fer_nb.training import contents
+from fer_nb.training import file_fingerprint
 
 RECIPE = {
     'network': 'baseline', 'ferplus': False, 'epochs': 1, 'crop': 48, 'batch_size': 32, 'optimizer': 'adam',
@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
 def second(runs):
     "A run that goes on from the one of the first variant with its seed: (the study, its report, its folder)."
     _, folder = runs
-    parts = {'config': RECIPE | {'start': f'{folder}/as-it-is-{{seed}}/model.keras'}, 'seeds': [1]}
+    parts = {'config': RECIPE | {'init_from': f'{folder}/as-it-is-{{seed}}/model.keras'}, 'seeds': [1]}
     return parts, run_experiment(parts, FEW, folder / 'second', progress=False), folder / 'second'
 
 
@@ -98,10 +98,10 @@ def test_more_modes_and_rows_are_judged_without_a_training(runs):
 def test_a_run_goes_on_from_the_network_with_its_seed(runs, second):
     (_, folder), (_, found, out) = runs, second
     start = f'{folder}/as-it-is-1/model.keras'
-    assert json.loads((out / 'as-it-is-1' / 'recipe.json').read_text())['start'] == start
-    assert '{seed}' in found['config']['start']
+    assert json.loads((out / 'as-it-is-1' / 'recipe.json').read_text())['init_from'] == start
+    assert '{seed}' in found['config']['init_from']
     # what it began with, as the checkpoint knows it
-    assert found['runs'][0]['files'] == {start: contents(start)} != {start: contents(folder / 'as-it-is-0/model.keras')}
+    assert found['runs'][0]['files'] == {start: file_fingerprint(start)} != {start: file_fingerprint(folder / 'as-it-is-0/model.keras')}
 
 
 def test_a_network_that_was_exchanged_is_noticed(runs, second):

@@ -3,40 +3,40 @@ import re
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 
 from fer_nb.fused import has_bfloat16
-from fer_nb.models import STUDENTS, slim_body
+from fer_nb.models import MODELS, build_around, main_logits, residual_body
 from fer_nb.training import (
-    Recipe,
-    consensus,
-    contents,
+    TrainConfig,
+    _losses,
+    _prepare,
+    file_fingerprint,
     fit,
-    learning_rate,
-    learnt_from,
+    input_fingerprints,
+    learning_rate_schedule,
     load_checkpoint,
-    load_taught,
+    load_soft_labels,
     load_teachers,
-    losses,
-    main_logits,
+    make_soft_labels,
+    mean_probabilities,
     partition,
-    prepare,
-    teach,
 )
 
-LONG = Recipe(network='student_tiny', epochs=3, crop=32, batch_size=64, mixup=0.2, seed=5)
+LONG = TrainConfig(network='tiny', epochs=3, crop=32, batch_size=64, mixup=0.2, seed=5)
 FILES = ['checkpoint.npz', 'curves.png', 'history.csv', 'model.keras', 'recipe.json']
 
 
 @pytest.fixture(scope='module', autouse=True)
 def tiny():
     "A student of 2,000 weights, under the name that recipes give to networks."
-    STUDENTS['tiny'] = slim_body((4, 8))
+    MODELS['tiny'] = partial(build_around, residual_body(4, 8))
     yield
-    del STUDENTS['tiny']
+    del MODELS['tiny']
 
 
 @pytest.fixture(scope='module')
@@ -62,13 +62,13 @@ def undisturbed(rows, tmp_path_factory):
 
 
 def test_the_learning_rate_is_highest_after_the_warm_up():
-    schedule = learning_rate(Recipe(), 1000)
+    schedule = learning_rate_schedule(TrainConfig(), 1000)
     rates = [float(schedule(i)) for i in (0, 25, *range(40, 61), 500, 1000)]
     assert np.argmax(rates) == 12 and rates[12] == max(rates) > rates[1] > rates[0] and abs(rates[-1]) < 1e-6
 
 
 def test_the_default_optimiser_learns(faces, tmp_path):
-    recipe = Recipe(network='student_xs', epochs=8, crop=32, batch_size=16, rotation=8.0, noise=0.0, erase=0.0)
+    recipe = TrainConfig(network='xs', epochs=8, crop=32, batch_size=16, rotation=8.0, noise=0.0, random_erasing=0.0)
     assert (recipe.optimizer, recipe.schedule) == ('sgd', 'cosine')
     _, history = learn(recipe, partition(faces), tmp_path)
     assert history[-1]['loss'] < np.log(7) < history[0]['loss']  # what a guess costs
@@ -94,13 +94,15 @@ def test_another_seed_gives_other_weights(undisturbed, rows, tmp_path):
 
 KILLED = """
 import os, signal
+from functools import partial
+
 import numpy as np
 from fer_nb import training
 from fer_nb.data import FaceSet
-from fer_nb.models import STUDENTS, slim_body
-from fer_nb.training import Recipe
+from fer_nb.models import MODELS, build_around, residual_body
+from fer_nb.training import TrainConfig
 
-STUDENTS['tiny'] = slim_body((4, 8))
+MODELS['tiny'] = partial(build_around, residual_body(4, 8))
 whole = training.write_atomically
 def dying(path, write):
     def half(part):
@@ -152,16 +154,16 @@ def test_a_damaged_checkpoint_is_named(undisturbed, rows, tmp_path):
 
 
 def test_a_checkpoint_of_another_network_is_refused(undisturbed, rows):
-    other = prepare(replace(LONG, network='student_xs'), rows[0])
+    other = _prepare(replace(LONG, network='xs'), rows[0])
     with pytest.raises(ValueError, match='belongs to another network or optimiser'):
         load_checkpoint(undisturbed[0] / 'checkpoint.npz', other)
 
 
 # Options
 
-STUCK = Recipe(
-    network='student_tiny', ferplus=False, crop=32, epochs=12, batch_size=64, optimizer='adam', learning_rate=1e-9,
-    schedule='plateau', patience=5, class_weights=True, small=24, growth=0.2,
+STUCK = TrainConfig(
+    network='tiny', ferplus=False, crop=32, epochs=12, batch_size=64, optimizer='adam', learning_rate=1e-9,
+    schedule='plateau', patience=5, class_weights=True, progressive_size=24, progressive_fraction=0.2,
 )
 
 
@@ -176,7 +178,7 @@ def test_small_views_adam_plateau_and_early_stopping(rows, tmp_path):
 
 def test_class_weights_weigh_rows():
     out = dict(target=np.eye(2, dtype='float32'), expression=np.zeros((2, 2), 'float32'))
-    loss = lambda *w: float(losses(out, Recipe(ferplus=False, smoothing=0.), np.array(w, 'float32'))[0])
+    loss = lambda *w: float(_losses(out, TrainConfig(ferplus=False, label_smoothing=0.), np.array(w, 'float32'))[0])
     np.testing.assert_allclose([loss(1, 1), loss(3, 0), loss(2, 4)], np.log(2) * np.array([1, 1.5, 3]), rtol=1e-6)
 
 
@@ -184,7 +186,7 @@ def test_class_weights_are_inverse_frequencies(rows, monkeypatch):
     seen = []
     monkeypatch.setattr('fer_nb.training.trainer', lambda net, recipe, w, live: seen.append(w) or 1 / 0)
     for recipe in (STUCK, replace(STUCK, class_weights=False)):
-        with pytest.raises(ZeroDivisionError): prepare(recipe, rows[0])
+        with pytest.raises(ZeroDivisionError): _prepare(recipe, rows[0])
     counts = np.bincount(rows[0].labels)
     np.testing.assert_allclose(seen[0], len(rows[0]) / counts / 7, rtol=1e-6)
     np.testing.assert_array_equal(seen[1], np.ones(7))
@@ -198,16 +200,16 @@ def teacher(undisturbed): return undisturbed[0] / 'model.keras'
 
 @pytest.fixture(scope='module')
 def lessons(teacher, rows, tmp_path_factory):
-    "A file of soft labels by a teacher, counted twice, and what `teach` returned."
+    "A file of soft labels by a teacher, counted twice, and what `make_soft_labels` returned."
     path = tmp_path_factory.mktemp('lessons') / 'lessons.npz'
-    return path, teach([teacher, teacher], rows[0], path, Recipe(crop=32), views=2, progress=False)
+    return path, make_soft_labels([teacher, teacher], rows[0], path, TrainConfig(crop=32), views=2, progress=False)
 
 
-def pupil(who) -> Recipe:
+def pupil(who) -> TrainConfig:
     "A recipe that listens to teachers alone, through small views at first."
-    return Recipe(
-        network='student_tiny', epochs=4, crop=32, batch_size=50, teachers=str(who), distil=1.0, temperature=2.0,
-        small=24, erase=0.0, noise=0.0, optimizer='adam', learning_rate=0.02, seed=3,
+    return TrainConfig(
+        network='tiny', epochs=4, crop=32, batch_size=50, teachers=str(who), distill_weight=1.0, distill_temperature=2.0,
+        progressive_size=24, random_erasing=0.0, noise=0.0, optimizer='adam', learning_rate=0.02, seed=3,
     )
 
 
@@ -223,7 +225,7 @@ def test_lessons_are_probabilities(lessons, rows):
     path, taught = lessons
     assert taught.shape == (200, 7)
     np.testing.assert_allclose(taught.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(load_taught(path, rows[0]), taught, atol=1e-3)
+    np.testing.assert_allclose(load_soft_labels(path, rows[0]), taught, atol=1e-3)
 
 
 @pytest.mark.parametrize('name', ['file', 'live'])
@@ -239,25 +241,25 @@ def test_a_live_view_is_not_the_mean_of_views(heard):
 def test_a_run_does_not_go_on_with_other_lessons(heard, lessons, teacher, rows):
     "Other lessons under the same name are refused; the same ones, written again, are welcome."
     path, folder = lessons[0], heard['file'][0]
-    known, said = path.read_bytes(), contents(path)
+    known, said = path.read_bytes(), file_fingerprint(path)
     try:
-        teach([teacher], rows[0], path, Recipe(crop=32), views=1, progress=False)
+        make_soft_labels([teacher], rows[0], path, TrainConfig(crop=32), views=1, progress=False)
         with pytest.raises(ValueError, match='lessons.npz held something else'): learn(pupil(path), rows, folder)
         path.write_bytes(known)
         with np.load(path) as z: arrays = dict(z)
         np.savez_compressed(path, **arrays)
-        assert path.read_bytes() != known and contents(path) == said
+        assert path.read_bytes() != known and file_fingerprint(path) == said
         assert len(learn(pupil(path), rows, folder)[1]) == 4
     finally: path.write_bytes(known)
 
 
 def test_files_that_are_gone_are_learnt_from_no_more(lessons):
-    found = learnt_from(replace(pupil(lessons[0]), start='gone.keras'))
-    assert found == {str(lessons[0]): contents(lessons[0]), 'gone.keras': ''} and contents(lessons[0])
+    found = input_fingerprints(replace(pupil(lessons[0]), init_from='gone.keras'))
+    assert found == {str(lessons[0]): file_fingerprint(lessons[0]), 'gone.keras': ''} and file_fingerprint(lessons[0])
 
 
 def test_a_student_starts_from_saved_weights(undisturbed, teacher, rows):
-    fresh, begun = (prepare(replace(LONG, start=start), rows[0]).network for start in ('', str(teacher)))
+    fresh, begun = (_prepare(replace(LONG, init_from=start), rows[0]).network for start in ('', str(teacher)))
     assert weights(begun) == weights(undisturbed[1]) != weights(fresh)
     z = main_logits(keras.saving.load_model(teacher), rows[1].images)
     np.testing.assert_array_equal(main_logits(begun, rows[1].images), z)
@@ -265,7 +267,7 @@ def test_a_student_starts_from_saved_weights(undisturbed, teacher, rows):
 
 def test_a_live_teacher_computes_in_the_precision_of_the_recipe(teacher, rows):
     "In 16 bits it gives nearly the same probabilities."
-    ask = lambda precision: consensus(load_teachers([teacher], 7, precision), rows[0].images[:64, ..., None])
+    ask = lambda precision: mean_probabilities(load_teachers([teacher], 7, precision), rows[0].images[:64, ..., None])
     whole, half = (keras.ops.convert_to_numpy(ask(p)) for p in ('float32', 'mixed_bfloat16'))
     gap = np.abs(whole - half).max()
     assert (gap > 0) == has_bfloat16() and gap < 0.05
@@ -276,17 +278,17 @@ def test_a_live_teacher_computes_in_the_precision_of_the_recipe(teacher, rows):
 
 def test_lessons_about_other_faces_are_named(lessons, rows):
     with pytest.raises(ValueError, match='lessons.npz: holds predictions for other faces'):
-        load_taught(lessons[0], rows[0][np.arange(100)])
+        load_soft_labels(lessons[0], rows[0][np.arange(100)])
 
 
 def test_a_file_that_holds_no_lessons_is_named(undisturbed, rows):
     with pytest.raises(ValueError, match='not a readable file of predictions'):
-        load_taught(undisturbed[0] / 'checkpoint.npz', rows[0])
+        load_soft_labels(undisturbed[0] / 'checkpoint.npz', rows[0])
 
 
 def test_a_teacher_that_is_no_network_is_named(lessons, rows, tmp_path):
     with pytest.raises(ValueError, match='lessons.npz: not a saved network'):
-        teach([lessons[0]], rows[0], tmp_path / 'x.npz')
+        make_soft_labels([lessons[0]], rows[0], tmp_path / 'x.npz')
 
 
 def test_a_teacher_of_other_classes_is_named(teacher):
@@ -295,5 +297,5 @@ def test_a_teacher_of_other_classes_is_named(teacher):
 
 
 def test_weights_of_another_network_do_not_start(teacher, rows, tmp_path):
-    recipe = replace(LONG, network='student_xs', start=str(teacher))
-    with pytest.raises(ValueError, match='model.keras: cannot start student_xs'): learn(recipe, rows, tmp_path)
+    recipe = replace(LONG, network='xs', init_from=str(teacher))
+    with pytest.raises(ValueError, match='model.keras: cannot start xs'): learn(recipe, rows, tmp_path)

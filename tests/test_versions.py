@@ -15,7 +15,7 @@ import pytest
 from fer_nb.core import OPENCV
 from fer_nb.export import open_network
 from fer_nb.model_files import ModelError
-from fer_nb.training import _NEW_SETTINGS, _without_new, begin_with, load_teachers, make_portable, save_keras
+from fer_nb.training import _NEW_SETTINGS, _make_portable, _without_new, load_initial_weights, load_teachers, save_keras
 
 OPENCVS = {
     'no libGL': "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')",
@@ -153,7 +153,7 @@ def test_save_keras(network, tmp_path):
     x = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
     np.testing.assert_array_equal(again(x), network(x))
     before = path.read_bytes()
-    make_portable(path)
+    _make_portable(path)
     assert path.read_bytes() == before
 
 
@@ -189,7 +189,7 @@ def test_reason(from_the_future, network):
     import keras
 
     ending = f"got an unexpected keyword argument 'novel'; written by Keras 99.1, this is {keras.__version__})"
-    for use in open_network, lambda path: load_teachers([path], 7), lambda path: begin_with(network, path):
+    for use in open_network, lambda path: load_teachers([path], 7), lambda path: load_initial_weights(network, path):
         with pytest.raises(ValueError) as caught: use(from_the_future)
         message = str(caught.value)
         assert message.startswith(f'{from_the_future}: ') and message.endswith(ending) and '\n' not in message

@@ -7,16 +7,16 @@ import torch
 
 from fer_nb import fused
 from fer_nb.fused import forward, has_bfloat16, on_torch, warp
-from fer_nb.models import STUDENTS, build
+from fer_nb.models import MODELS, build_model
 
 
 def noise(n, side): return torch.randint(0, 256, (n, side, side, 1)).float()
 
 
 def networks():
-    "Students and teachers give what Keras gives, at several sizes."
-    for name in [*(f'student_{size}' for size in STUDENTS), 'teacher_resnet18_se', 'teacher_vgg8']:
-        network = build(name, ferplus=True)
+    "The networks give what Keras gives, at several sizes."
+    for name in [n for n in MODELS if n != 'baseline']:
+        network = build_model(name, ferplus=True)
         for side in (40, 47, 48):
             x = noise(3, side)
             with torch.no_grad(): slow, quick = network(x), forward(network)(x)
@@ -25,7 +25,7 @@ def networks():
 
 def statistics():
     "Batch norm moves its statistics alike."
-    network, x = build('student_xs', ferplus=True), noise(64, 40)
+    network, x = build_model('xs', ferplus=True), noise(64, 40)
     before = network.get_weights()
     network(x, training=True)
     slow = network.get_weights()
@@ -45,9 +45,9 @@ def warps():
 
 def bfloat16():
     "Nearly what 32 bits give; exactly that, with a warning, where there are no kernels."
-    network = build('student_xs')
+    network = build_model('xs')
     keras.config.set_dtype_policy('mixed_bfloat16')
-    twin = build('student_xs')
+    twin = build_model('xs')
     twin.set_weights(network.get_weights())
     x = noise(4, 48)
     whole = forward(network)(x)
