@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_nb.data import load
+from fer_nb.data import load_dataset
 from fer_nb.evaluation import compute_metrics
 
 OUT, PEER = Path('models/peer.json'), Path('.venv-fer')
@@ -49,7 +49,7 @@ def measure(faces) -> dict:
 
 if __name__ == '__main__':
     if not (data := os.environ.get('FER_NB_DATA')): sys.exit('FER_NB_DATA has to name the folder with FER2013')
-    faces = load(data)
+    faces = load_dataset(data)
     report = dict(edition=faces.edition, samples='PrivateTest, full') | measure(faces[faces.split == 'PrivateTest'])
     OUT.write_text(json.dumps(report, indent=1) + '\n')
     print(OUT.read_text() + f'wrote {OUT}')

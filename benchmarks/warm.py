@@ -39,11 +39,11 @@ class Stage:
         import numpy as np
 
         from fer_nb import Recognizer
-        from fer_nb.data import sample_faces
+        from fer_nb.data import synthetic_faces
 
         self.photo = one_face()
         self.video = folder / 'video.mp4'
-        self.crops = sample_faces(64).images
+        self.crops = synthetic_faces(64).images
         self.recognizers = {}
         self.missing = []
         for name, array in dict(photo=self.photo, video=self.write_video(), crops=self.crops).items():

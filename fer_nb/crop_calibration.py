@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 # %% ../nbs/73_crop_calibration.ipynb #07-005
-from .data import FaceSet, sample_scene
+from .data import FaceSet, synthetic_scene
 from .detection import CROP_RULES, Detection, Detector, crop_face, crop_rule, frame_relation
 from .model_files import read_metadata, replace_file, with_metadata
 from .recognition import Classifier, classify
@@ -35,7 +35,7 @@ def backdrop(
 ) -> np.ndarray: # float32 (height, width), gray
     "A drawn background: soft patches, lines, ellipses, noise."
     image = cv2.cvtColor(
-        sample_scene(0, seed=int(rng.integers(1 << 30)), size=(height, width))[0], cv2.COLOR_RGB2GRAY
+        synthetic_scene(0, seed=int(rng.integers(1 << 30)), size=(height, width))[0], cv2.COLOR_RGB2GRAY
     ).astype(np.float32)
     for _ in range(6):
         a, b, c = (tuple(map(int, rng.uniform(0, (width, height)))) for _ in range(3))
@@ -304,9 +304,9 @@ def adjust(
     rules: list|None=None, # crop rules to choose from
 ) -> dict: # the report
     "Choose crop rules and threshold for the model's files. Raises `ValueError` or `ModelError` before any is written."
-    from fer_nb.training import partition
+    from fer_nb.data import train_val_split
     about, runs = _metadata_of([Path(o) for o in models])
-    classifier, (training, rows) = Classifier(runs[0], threads=2), partition(faces)
+    classifier, (training, rows) = Classifier(runs[0], threads=2), train_val_split(faces)
     if list(classifier.classes) != list(rows.classes):
         raise ValueError(f'{runs[0]}: its classes are not those of the faces')
     name, p = next(iter(about.values()))['name'], classify(classifier, rows.images)

@@ -21,7 +21,7 @@ import numpy as np
 from .data import FaceSet
 from .evaluation import compute_metrics, predict_logits, softmax
 from .fine_tuning import fingerprint, load_faces, map_classes, split_dataset, train_network, validate_dataset
-from .labels import canonical, remap
+from .labels import canonical_label, remap_labels
 from .training import write_atomically
 
 # %% ../nbs/72_cross_validation.ipynb #10-042
@@ -154,7 +154,7 @@ def evaluate_predictions(
     classes, # the C names
 ) -> dict[str, Any]: # what `compute_metrics` gives, and left_out: {class: faces}
     "Judge answers in one set of classes on faces in another, by name. Raises `ValueError` where none is shared."
-    labels = remap(faces.labels, faces.classes, classes)
+    labels = remap_labels(faces.labels, faces.classes, classes)
     strange = dict(Counter(np.array(faces.classes)[faces.labels[labels < 0]].tolist()))
     if not (labels >= 0).any():
         there = f'of its classes ({", ".join(faces.classes)})'
@@ -180,10 +180,10 @@ def match_classes(
 ) -> tuple[FaceSet, FaceSet]:
     "Two sets under the same names. Raises `ValueError` for a name in the mapping that neither has."
     both = train_on, test_on
-    known = [{canonical(c) for c in o.classes} for o in both]
-    if wrong := sorted({canonical(o) for o in mapping or {}} - known[0] - known[1]):
+    known = [{canonical_label(c) for c in o.classes} for o in both]
+    if wrong := sorted({canonical_label(o) for o in mapping or {}} - known[0] - known[1]):
         raise ValueError(f'no class {", ".join(wrong)} in either set')
-    of = [{k: v for k, v in (mapping or {}).items() if canonical(k) in there} for there in known]
+    of = [{k: v for k, v in (mapping or {}).items() if canonical_label(k) in there} for there in known]
     return map_classes(train_on, of[0]), map_classes(test_on, of[1])
 
 def cross_dataset(
@@ -197,7 +197,7 @@ def cross_dataset(
 ) -> dict[str, Any]: # as from `evaluate_predictions`, and trained_on, tested_on
     "Fine-tune on one dataset and judge on another. Raises `ValueError`."
     faces, others = match_classes(load_faces(train_on), load_faces(test_on), mapping)
-    faces, others = validate_dataset(faces), others.part(split) if split else others
+    faces, others = validate_dataset(faces), others.subset(split) if split else others
     network, _, temperature, *_ = train_network(split_dataset(faces), out, progress=progress, **options)
     report = evaluate_predictions(others, lambda images: softmax(predict_logits(network, images), temperature), faces.classes)
     return report | dict(trained_on=faces.edition, tested_on=others.edition)

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import ROLES, FaceSet, ferplus_labels
-from .labels import COLOURS, FERPLUS, canonical, remap
+from .data import SPLIT_ROLES, FaceSet, ferplus_labels
+from .labels import COLORS, FERPLUS, canonical_label, remap_labels
 from .training import plot_history, write_atomically
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _colour(
 ) -> list: # one colour for each
     "The library's colour of each class, or one from a palette."
     import seaborn as sns
-    return [COLOURS.get(canonical(c), spare) for c, spare in zip(classes, sns.color_palette('husl', len(classes)))]
+    return [COLORS.get(canonical_label(c), spare) for c, spare in zip(classes, sns.color_palette('husl', len(classes)))]
 
 # %% ../nbs/33_evaluation.ipynb #04-069
 def plot_confusion(
@@ -472,8 +472,8 @@ def subset_indices(
 ) -> dict: # name of the set -> positions in `faces` (n,)
     "The rows to judge: official and clean, or all."
     if split is None: return {'all': np.arange(len(faces))}
-    parts = dict(full=faces.part(split), deduplicated=faces.clean(split))
-    return {k: np.flatnonzero(np.isin(faces.rows, o.rows)) for k, o in parts.items()}
+    parts = dict(full=faces.subset(split), deduplicated=faces.deduplicated(split))
+    return {k: np.flatnonzero(np.isin(faces.sample_ids, o.sample_ids)) for k, o in parts.items()}
 
 # %% ../nbs/33_evaluation.ipynb #04-091
 def _remove_scaling(
@@ -524,7 +524,7 @@ def _vote_agreement(
     if faces.votes is None: raise ValueError('these faces have no FER+ votes')
     voted = ferplus_labels(faces.votes, protocol)
     known = voted >= 0
-    same, labels = (remap(voted, FERPLUS, faces.classes) == faces.labels)[known], faces.labels[known]
+    same, labels = (remap_labels(voted, FERPLUS, faces.classes) == faces.labels)[known], faces.labels[known]
     by_class = {
         c: _number(same[labels == i].mean()) if (labels == i).any() else None for i, c in enumerate(faces.classes)
     }
@@ -641,7 +641,7 @@ def append_test_log(
     reason: str = '', # the reason
 ) -> list: # all looks so far
     "Write down a look at the test rows, in one step. Raises `ValueError` as `read_test_log`, or for an unknown split."
-    names = [o for o in dict.fromkeys(faces.part(s).split[0].item() for s in splits) if o in ('test', ROLES['test'])]
+    names = [o for o in dict.fromkeys(faces.subset(s).split[0].item() for s in splits) if o in ('test', SPLIT_ROLES['test'])]
     looks = read_test_log(file := Path(folder)/'test_log.json') or []
     if not names: return looks
     looks.append(
@@ -890,7 +890,7 @@ def _what(
 def _counted(
     figures: dict, # as for `model_card`
 ) -> dict: # {} where nothing was counted
-    "What `describe` found, as a dictionary."
+    "What `describe_dataset` found, as a dictionary."
     data = figures.get('data') or {}
     return data if isinstance(data, dict) else asdict(data)
 
@@ -1043,7 +1043,7 @@ judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the M
 def model_card(
     metadata: dict, # of the model file: name, classes, data, licence; selection, pretraining, looks, command, ...
     # from `evaluate` or `join_reports`; where known also seeds (`summary` of a study's report), looks,
-    # exports [dict] and data (from `describe`)
+    # exports [dict] and data (from `describe_dataset`)
     figures: dict,
 ) -> str: # Markdown
     "The model card; every result comes from `figures`. Raises `ValueError` where something needed is missing."

@@ -182,7 +182,7 @@ def _write_card(
     args: argparse.Namespace, # with `out`, where the report lies, `about` and `seeds`
 ) -> Path: # the card
     "Write the model card beside its report: metadata, figures, and what is to be said of the data."
-    from fer_nb.data import describe
+    from fer_nb.data import describe_dataset
     from fer_nb.evaluation import read_test_log, write_model_card
     from fer_nb.model_files import read_metadata
     report = json.loads((args.out/'evaluation.json').read_text(encoding='utf-8'))
@@ -194,7 +194,7 @@ def _write_card(
         log = [*log, *experiment.get('test_log', [])]
         report['seeds'] = experiment['summary']
         if log: report['test_log'] = [o | {'evaluation': i} for i, o in enumerate(log, 1)]
-    return write_model_card(args.out, metadata, report | {'data': describe(faces)})
+    return write_model_card(args.out, metadata, report | {'data': describe_dataset(faces)})
 
 # %% ../nbs/83_evaluation_commands.ipynb #e28a6930
 def _model_card_options(add: Callable) -> None:

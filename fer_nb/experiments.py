@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import FaceSet, load
+from .data import FaceSet, load_dataset, train_val_split
 from .evaluation import TTA, append_test_log, evaluate, read_test_log, seeds_table
 from .fused import forward
-from .training import TrainConfig, check_resume, fit, load_checkpoint, partition, read_config, write_atomically
+from .training import TrainConfig, check_resume, fit, load_checkpoint, read_config, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def _run_once(recipe:TrainConfig, # what to do
         and set(asked) <= set(known['asked'])
     ):
         return known
-    network, history = fit(recipe, *partition(faces), out, progress=False)
+    network, history = fit(recipe, *train_val_split(faces), out, progress=False)
     append_test_log(out, faces, splits, f'run {out.name} of the study {out.parent.name}')
     call = forward(network)
     def heads(images):
@@ -130,10 +130,10 @@ def run_experiment(source:str|Path|dict, # what `read_experiment` takes
           progress:bool=True) -> dict: # say which run is on?
     "Train and judge every variant with every seed; the report is written anew after each run."
     recipe, variants, seeds = read_experiment(source)
-    faces, runs, looks, out = data if isinstance(data, FaceSet) else load(data), [], [], Path(out)
+    faces, runs, looks, out = data if isinstance(data, FaceSet) else load_dataset(data), [], [], Path(out)
     found: dict = {}
     if unknown := set(tta) - set(TTA): raise ValueError(f'test-time augmentation {sorted(unknown)} is none of {list(TTA)}')
-    for s in splits: faces.part(s)   # one that is not there is found before the training
+    for s in splits: faces.subset(s)   # one that is not there is found before the training
     for name, seed, this, folder in _planned(recipe, variants, seeds, out):
         if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
         runs.append({'variant': name, 'seed': seed, **_run_once(this, faces, folder, splits, tta)})

@@ -199,10 +199,10 @@ def export(model, # a Keras model, or the path of a .keras file
            temperature:float|None=None, # of the softmax; None: fitted to the validation rows
            vector:bool=False) -> list[dict]: # first fit a factor and an offset of each class, for the last layer?
     "Write and check all exports; a report for each. Raises ExportError where one is off, ModelError for a bad file."
+    from fer_nb.data import train_val_split
     from fer_nb.evaluation import fit_temperature, fit_vector_scaling
-    from fer_nb.training import partition
     network, out, reports = open_network(model), Path(out), []
-    train, val = partition(faces)
+    train, val = train_val_split(faces)
     val, calibration = val[:limit], train.images[::max(1, len(train) // 500)][:500]
     logits = lambda: main_head(network).predict(val.images[..., None], batch_size=256, verbose=0)
     found = fit_vector_scaling(val.labels, logits()) if vector else None

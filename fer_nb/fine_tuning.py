@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from .backbones import BACKBONES, build_pretrained
 
-from .data import FaceSet, describe, image_groups, load, with_subjects
+from .backbones import BACKBONES, build_pretrained
+from .data import FaceSet, describe_dataset, image_groups, load_dataset, train_val_split, with_subjects
 from .detection import CROP_RULES, ImageError, crop_face, crop_rule, load_detector, open_image
 from .evaluation import evaluate, fit_temperature, predict_logits, softmax, write_model_card
 from .export import ExportError, export, open_network
-from .labels import EXPRESSIONS, canonical
+from .labels import EXPRESSIONS, canonical_label
 from .model_files import ModelError, read_metadata
 from .models import MODELS, build_model, replace_head
-from .training import TrainConfig, fit, partition
+from .training import TrainConfig, fit
 
 # %% ../nbs/71_fine_tuning.ipynb #10-010
 class FaceCropper:
-    "Bytes of a photo -> its largest face, as `load_folder` wants it. Raises `ValueError` where no face is found."
+    "Bytes of a photo -> its largest face, as `load_class_folders` wants it. Raises `ValueError` where no face is found."
     def __init__(self,
         detector: str = 'auto', # as for `load_detector`
         rule: dict|None = None, # crop rule of the model, see `fer_nb.detection.CROP`
@@ -55,13 +55,13 @@ def map_classes(
     mapping: dict, # {class: new class, or None to leave its faces out}; classes that are not named stay
 ) -> FaceSet:
     "Merge, rename and drop classes. Raises `ValueError` for a class that is not there."
-    named = {canonical(k): v for k, v in mapping.items()}
+    named = {canonical_label(k): v for k, v in mapping.items()}
     # a new name is taken as it is, unless it means one of these
-    staying = {canonical(o) for o in faces.classes} - set(named)
-    wanted = {k: canonical(v) if v and canonical(v) in staying else v for k, v in named.items()}
-    if unknown := sorted(set(wanted) - {canonical(o) for o in faces.classes}):
+    staying = {canonical_label(o) for o in faces.classes} - set(named)
+    wanted = {k: canonical_label(v) if v and canonical_label(v) in staying else v for k, v in named.items()}
+    if unknown := sorted(set(wanted) - {canonical_label(o) for o in faces.classes}):
         raise ValueError(f"{faces.edition}: no class {', '.join(unknown)}; there are {', '.join(faces.classes)}")
-    new = [wanted.get(canonical(o), o) for o in faces.classes]
+    new = [wanted.get(canonical_label(o), o) for o in faces.classes]
     classes = tuple(dict.fromkeys(o for o in new if o is not None))
     labels = np.array([-1 if o is None else classes.index(o) for o in new])[faces.labels]
     kept = faces[labels >= 0]
@@ -103,7 +103,7 @@ def load_faces(
     options = {k: v for k, v in dict(people=around, cut=cut).items() if v}
     if isinstance(source, FaceSet) and options:
         raise ValueError('faces that are loaded already have neither folders nor photos to look at')
-    try: faces = source if isinstance(source, FaceSet) else load(source, **options)
+    try: faces = source if isinstance(source, FaceSet) else load_dataset(source, **options)
     except TypeError:
         if not options: raise
         raise ValueError(f"{source}: people's folders and photos to be cropped are for class folders only") from None
@@ -268,13 +268,13 @@ def split_dataset(
     faces: FaceSet,
 ) -> FaceSet: # `split` says train, val, test (where the source has one) or unused
     "What each face is for. People who are known are on one side only."
-    known = replace(faces, rows=np.arange(len(faces)))
-    train, val = partition(known)
+    known = replace(faces, sample_ids=np.arange(len(faces)))
+    train, val = train_val_split(known)
     split = np.where(
         np.isin(faces.split, ('test', 'PrivateTest')) if len(set(faces.split)) > 1 else np.zeros(len(faces), bool),
         'test', 'unused',
     )
-    split[train.rows], split[val.rows] = 'train', 'val'
+    split[train.sample_ids], split[val.sample_ids] = 'train', 'val'
     if lost := [faces.classes[i] for i in np.setdiff1d(faces.labels, train.labels)]:
         warnings.warn(f"{faces.edition}: nothing to learn from for {', '.join(sorted(lost))}", stacklevel=3)
     return replace(faces, split=split)
@@ -300,7 +300,7 @@ def train_network(
 ) -> tuple: # Keras model, history, temperature, origin of the weights, recipe
     "Train on the training rows, stop by the validation rows."
     import keras
-    train, val = faces.part('train'), faces.part('val')
+    train, val = faces.subset('train'), faces.subset('val')
     rows = fingerprint(train.images, train.labels, val.images, val.labels, faces.classes)
     recipe = replace(make_config(backbone, weights, mode, changes), faces=rows)
     keras.utils.set_random_seed(recipe.seed)   # of the new head
@@ -375,7 +375,7 @@ def fine_tune(
 def _metadata(faces: FaceSet, origin: str) -> dict[str, Any]:
     "What the metadata of a fine-tuned model say of its data."
     return dict(
-        data=f'{faces.edition}, {len(faces.part("train"))} faces', pretraining=origin,
+        data=f'{faces.edition}, {len(faces.subset("train"))} faces', pretraining=origin,
         licence='not stated; that of the data decides', selection='epochs and temperature by the validation rows',
     )
 
@@ -411,6 +411,6 @@ def _evaluate(network, out: Path, faces: FaceSet, name: str, temperature: float,
     report = evaluate(network, faces, split, out, temperature, name=name, history=history)
     flattering = 'early stopping and this card: there are no test rows, so these figures flatter'
     looks = [dict(split=split, reason='the finished model' if split == 'test' else flattering)]
-    write_model_card(out, meta, report | dict(data=describe(faces), test_log=looks))
+    write_model_card(out, meta, report | dict(data=describe_dataset(faces), test_log=looks))
     known = faces.subjects is not None and len(set(faces.subjects)) > 1
     return report['results'][0] | dict(samples='test' if split == 'test' else 'validation', people=known)

@@ -32,7 +32,7 @@ from fer_nb.detection import (
     load_detector,
     open_image,
 )
-from .labels import COLOURS
+from .labels import COLORS
 from .model_files import ModelError, find_model, read_metadata
 
 if TYPE_CHECKING:
@@ -232,8 +232,8 @@ def make_face(
 # %% ../nbs/44_recognition.ipynb #07-027
 def label_color(label, classes=()):
     "RGB of an expression; classes of one's own get the colours in turn."
-    palette = list(COLOURS.values())
-    code = COLOURS.get(label) or (palette[classes.index(label) % len(palette)] if label in classes else '#ffffff')
+    palette = list(COLORS.values())
+    code = COLORS.get(label) or (palette[classes.index(label) % len(palette)] if label in classes else '#ffffff')
     return tuple(bytes.fromhex(code[1:]))
 
 def _label(image, box, text, colour):

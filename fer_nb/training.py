@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['TrainConfig', 'read_config', 'warps', 'random_photometric', 'random_noise', 'random_erasing', 'augment', 'mixup',
-           'mean_probabilities', 'load_teachers', 'explain_load_error', 'digest', 'file_fingerprint',
-           'make_soft_labels', 'load_soft_labels', 'muon', 'learning_rate_schedule', 'make_optimizer', 'paced',
-           'hold_out', 'hold_out_groups', 'partition', 'write_atomically', 'save_checkpoint', 'load_checkpoint',
-           'save_keras', 'load_initial_weights', 'plot_history', 'input_fingerprints', 'check_resume', 'fit', 'train']
+           'mean_probabilities', 'load_teachers', 'explain_load_error', 'file_fingerprint', 'make_soft_labels',
+           'load_soft_labels', 'muon', 'learning_rate_schedule', 'make_optimizer', 'paced', 'write_atomically',
+           'save_checkpoint', 'load_checkpoint', 'save_keras', 'load_initial_weights', 'plot_history',
+           'input_fingerprints', 'check_resume', 'fit', 'train']
 
 # %% ../nbs/23_training.ipynb #03-004
 import hashlib
 import json
 import os
 import time
-import warnings
 import zipfile
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import FaceSet, image_groups, load
+from .data import FaceSet, load_dataset, pixels_sha256, train_val_split
 from .fused import forward, has_bfloat16, warp
 from .labels import FERPLUS
 from .models import build_model, main_logits
@@ -276,10 +275,6 @@ def explain_load_error(path, # a `.keras` file
     return reason if writer == here else f'{reason}; written by Keras {writer}, this is {here}'
 
 # %% ../nbs/23_training.ipynb #03-032
-def digest(images:np.ndarray) -> str: # uint8 (N, H, W)
-    "SHA-256 of the pixels of all faces in their order, in hex."
-    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
-
 def file_fingerprint(path) -> str: # a `.keras` or `.npz` file
     "Sixteen digits for the weights or arrays in a file, whenever it was written; '' if there is no such file."
     try:
@@ -311,7 +306,7 @@ def make_soft_labels(teachers, # `.keras` files
     about = json.dumps(
         {
             'teachers': [f'{Path(t).name} {file_fingerprint(t)}' for t in teachers], 'views': views,
-            'pixels': digest(faces.images),
+            'pixels': pixels_sha256(faces.images),
         }
     )
     write_atomically(Path(out), lambda p: np.savez(p, probabilities=(total / views).astype('float16'), about=about))
@@ -323,7 +318,7 @@ def load_soft_labels(path, faces:FaceSet) -> np.ndarray:
         with np.load(path, allow_pickle=False) as z:
             taught, about = z['probabilities'].astype('float32'), json.loads(str(z['about']))
     except Exception as e: raise ValueError(f'{path}: not a readable file of predictions ({e})') from None
-    if about['pixels'] != digest(faces.images):
+    if about['pixels'] != pixels_sha256(faces.images):
         raise ValueError(f'{path}: holds predictions for other faces than these {len(faces):,} training rows')
     return taught
 
@@ -454,53 +449,6 @@ def paced(kind, # a Keras optimiser class
                 gradient, variable, learning_rate * self.pace[self.group_of[self._get_variable_index(variable)]]
             )
     return partial(Paced, **getattr(kind, 'keywords', {}))
-
-# %% ../nbs/23_training.ipynb #03-050
-def hold_out(labels:np.ndarray, # (N,)
-             share:float=0.1, # of each class
-             seed:int=0, # of the draw
-             groups:np.ndarray|None=None) -> np.ndarray: # (N,) who is on each row, not to be on both sides; or None
-    "A mask (N,) that marks `share` of the rows of each class (one at least of two), or about so many in whole groups."
-    if groups is not None and len(set(groups)) > 1: return hold_out_groups(labels, share, seed, groups)
-    mask, rng = np.zeros(len(labels), bool), np.random.default_rng(seed)
-    for c in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == c))
-        mask[rows[:max(1, round(share * len(rows)))] if len(rows) > 1 else []] = True
-    return mask
-
-# %% ../nbs/23_training.ipynb #9f14f064
-def hold_out_groups(labels, share, seed, groups):
-    "The fold of scikit-learn's `StratifiedGroupKFold` nearest to `share` that leaves every class rows to learn from."
-    from sklearn.model_selection import StratifiedGroupKFold
-    n = int(np.clip(round(1 / share), 2, len(set(groups))))
-    folds = [
-        o
-        for _, o in StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(labels, labels, groups)
-        if 0 < len(o) < len(labels)
-    ]
-    lost = lambda o: len(set(labels.tolist()) - set(np.delete(labels, o).tolist()))
-    best = min(folds, key=lambda o: (lost(o), abs(len(o) - share * len(labels))))
-    if lost(best):
-        warnings.warn(
-            'a class is known from one person only: validation cannot be by person, and its figures flatter',
-            stacklevel=2,
-        )
-        return hold_out(labels, share, seed)
-    return np.isin(np.arange(len(labels)), best)
-
-# %% ../nbs/23_training.ipynb #4b36d966
-def partition(faces:FaceSet) -> tuple[FaceSet, FaceSet]: # any loaded set
-    "Training rows and validation rows. Raises ValueError where there is nothing to train on."
-    splits = set(faces.split) if faces.split is not None else set()
-    train = next((faces.part(s) for s in ('Training', 'train') if s in splits), faces)
-    val = next((faces.clean(s) for s in ('PublicTest', 'val') if s in splits), None)
-    if val is None:
-        mask, copies = hold_out(train.labels, groups=train.subjects), image_groups(train.images)
-        if train.subjects is None: mask &= ~np.isin(copies, copies[~mask])   # a copy of a training row says nothing
-        train, val = train[~mask], train[mask]
-    if len(train) < 2 or not len(val):
-        raise ValueError(f'{faces.edition}: {len(train)} training and {len(val)} validation rows are too few')
-    return train, val
 
 # %% ../nbs/23_training.ipynb #03-053
 def _average_weights(trained): # a compiled trainer
@@ -808,6 +756,6 @@ def train(recipe:TrainConfig|dict|str|Path, # a recipe, its fields, or a file wi
           out:str|Path='_runs/training', # folder for the run
           progress:bool=True) -> tuple: # show a progress bar?
     "From a recipe and data to a trained network: returns (network, history) and leaves a complete run in `out`."
-    faces = data if isinstance(data, FaceSet) else load(data)
-    rows, val = partition(faces)
+    faces = data if isinstance(data, FaceSet) else load_dataset(data)
+    rows, val = train_val_split(faces)
     return fit(read_config(recipe), rows, val, out, progress)

@@ -29,8 +29,8 @@ def _describe(args: argparse.Namespace) -> int:
     "Tell what is in a dataset."
     from dataclasses import asdict
 
-    from fer_nb.data import describe
-    found = describe(read_dataset(args.source))
+    from fer_nb.data import describe_dataset
+    found = describe_dataset(read_dataset(args.source))
     print(json.dumps(asdict(found)) if args.json else found)
     return 0
 
@@ -97,8 +97,9 @@ def _soft_labels_options(add: Callable) -> None:
 )
 def _soft_labels(args: argparse.Namespace) -> int:
     "Write the predictions of trained networks for the training faces, as targets for another network."
-    from fer_nb.training import make_soft_labels, partition
-    samples, _ = partition(read_dataset(args.data))
+    from fer_nb.data import train_val_split
+    from fer_nb.training import make_soft_labels
+    samples, _ = train_val_split(read_dataset(args.data))
     targets = make_soft_labels(args.model, samples, args.out, _config(args.config), args.views, progress=not args.quiet)
     agreement = f'they agree with the label on {(targets.argmax(1) == samples.labels).mean():.2%}'
     print(f'{args.out}: {len(targets):,} faces, {len(args.model)} teachers; {agreement}')

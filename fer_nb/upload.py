@@ -417,8 +417,8 @@ def page(
 
 # %% ../nbs/61_upload.ipynb #08-036
 def _drawn():
-    from fer_nb.data import sample_scene
-    return encoded(sample_scene(4, seed=3, size=(600, 900))[0], '.png')
+    from fer_nb.data import synthetic_scene
+    return encoded(synthetic_scene(4, seed=3, size=(600, 900))[0], '.png')
 
 def _beside(package, path):
     "A file of an installed package, which is not imported for it."

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from .face_stream import FaceStream, StreamOptions
-from .labels import COLOURS
+from .labels import COLORS
 from .recognition import Recognizer, TrackedFace, draw_faces
 from .video_input import StreamInfo, VideoError, VideoReader, VideoWriter, read_video
 
@@ -374,8 +374,8 @@ def paint(
     classes: tuple,
 ) -> dict: # {label: colour}
     "A colour for each label; classes of one's own get those of the expressions in turn."
-    palette = list(COLOURS.values())
-    return {o: COLOURS.get(o, palette[i % len(palette)]) for i, o in enumerate(classes)} | {'uncertain': '#e4e4e4'}
+    palette = list(COLORS.values())
+    return {o: COLORS.get(o, palette[i % len(palette)]) for i, o in enumerate(classes)} | {'uncertain': '#e4e4e4'}
 
 def _draw_label(ax, name, begin, end, colour, room):
     "A bar for the time of a label, with its name where that fits into the bar."

@@ -30,7 +30,7 @@ import numpy as np
 
 from .detection import ImageError, open_image
 from .face_stream import FaceStream, StreamOptions
-from .labels import COLOURS
+from .labels import COLORS
 from .recognition import Recognizer, draw_faces
 from .video_input import VideoError, read_video
 
@@ -39,8 +39,8 @@ def colours_of(
     classes: tuple, # names of the expressions
 ) -> dict: # {name: "#rrggbb"}
     "The colour of every expression; classes of one's own get the colours in turn, and what is uncertain is gray."
-    palette = list(COLOURS.values())
-    return {c: COLOURS.get(c, palette[i % len(palette)]) for i, c in enumerate(classes)} | {'uncertain': '#b0b0b0'}
+    palette = list(COLORS.values())
+    return {c: COLORS.get(c, palette[i % len(palette)]) for i, c in enumerate(classes)} | {'uncertain': '#b0b0b0'}
 
 def ink_on(
     colour: str, # "#rrggbb"

@@ -33,9 +33,9 @@ def photos() -> list[Path]:
 @pytest.fixture(scope='session')
 def faces():
     "350 synthetic faces with splits, 48 x 48, the same in every run."
-    from fer_nb.data import sample_faces
+    from fer_nb.data import synthetic_faces
 
-    return sample_faces(n=350, seed=5)
+    return synthetic_faces(n=350, seed=5)
 
 
 @pytest.fixture(scope='session')

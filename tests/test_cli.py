@@ -19,15 +19,15 @@ def folder(tmp_path_factory, photos):
     "A folder with a portrait, and with synthetic faces as FER2013 has them and in class folders."
     import cv2
 
-    from fer_nb.data import sample_faces
-    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap
+    from fer_nb.data import synthetic_faces
+    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
 
     path = tmp_path_factory.mktemp('cli')
     (path / 'portrait.jpg').write_bytes(photos[0].read_bytes())
-    faces, usage = sample_faces(n=105, seed=3), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
+    faces, usage = synthetic_faces(n=105, seed=3), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
     rows = [
         f'{label},{" ".join(map(str, image.ravel()))},{usage[split]}'
-        for label, image, split in zip(remap(faces.labels, EXPRESSIONS, FER2013_CSV), faces.images, faces.split)
+        for label, image, split in zip(remap_labels(faces.labels, EXPRESSIONS, FER2013_CSV), faces.images, faces.split)
     ]
     (path / 'few.csv').write_text('\n'.join(['emotion,pixels,Usage', *rows]) + '\n')
     for i, (image, label) in enumerate(zip(faces.images, faces.labels)):
@@ -129,7 +129,7 @@ def test_describe(fer_nb):
 
 def test_describe_sample(call):
     "The word for synthetic faces, where a data set is asked for."
-    code, out, _ = call('describe', 'sample')
+    code, out, _ = call('describe', 'synthetic')
     assert code == 0 and '700 faces' in out
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from fer_nb import data
-from fer_nb.data import ROLES, load_fer2013, load_jaffe, sample_scene
-from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap
+from fer_nb.data import SPLIT_ROLES, load_fer2013, load_jaffe, synthetic_scene
+from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
 
 PACKERS = {'.xz': lzma.compress, '.gz': gzip.compress, '.bz2': bz2.compress}
 LENGTHS = {'liar': 10, 'huge': 1 << 31}
@@ -26,9 +26,9 @@ def png(image) -> bytes: return cv2.imencode('.png', image)[1].tobytes()
 
 def table(faces, icml=False) -> str:
     "Faces as a FER2013 table, in either order of its columns."
-    labels = remap(faces.labels, EXPRESSIONS, FER2013_CSV)
+    labels = remap_labels(faces.labels, EXPRESSIONS, FER2013_CSV)
     pixels = [' '.join(map(str, image.ravel())) for image in faces.images]
-    split = [ROLES[name] for name in faces.split]
+    split = [SPLIT_ROLES[name] for name in faces.split]
     rows = zip(labels, split, pixels) if icml else zip(labels, pixels, split)
     header = 'emotion, Usage, pixels' if icml else 'emotion,pixels,Usage'
     return '\n'.join([header, *(','.join(map(str, row)) for row in rows)]) + '\n'
@@ -60,7 +60,7 @@ def kaggle(few) -> dict:
     "The files of Kaggle's edition: file name to content."
     folders = ['train' if name == 'train' else 'test' for name in few.split]
     return {
-        f'{folder}/{EXPRESSIONS[label]}/{ROLES[split]}_{i:08}.png': png(image)
+        f'{folder}/{EXPRESSIONS[label]}/{SPLIT_ROLES[split]}_{i:08}.png': png(image)
         for i, (folder, label, split, image) in enumerate(zip(folders, few.labels, few.split, few.images))
     }
 
@@ -90,7 +90,7 @@ def test_editions(edition, few, content, kaggle, tmp_path):
             with zipfile.ZipFile(path) as z: z.extractall(path := tmp_path / 'kaggle')
     loaded = load_fer2013(path)
     assert loaded.edition == name
-    assert as_set(loaded) == as_set(data.replace(few, split=np.array([ROLES[o] for o in few.split])))
+    assert as_set(loaded) == as_set(data.replace(few, split=np.array([SPLIT_ROLES[o] for o in few.split])))
 
 
 def test_jaffe_has_several_pictures_of_an_expression(few, tmp_path):
@@ -120,7 +120,7 @@ def damaged(case, content, kaggle, folder) -> bytes:
     if case == 'xz': return lzma.compress(content)[:5000]
     if case == 'gz': return gzip.compress(content)[:5000]
     if case == 'zip': return zipped(folder / 'whole.zip', kaggle).read_bytes()[:5000]
-    return {'empty': b'', 'binary': cv2.imencode('.jpg', sample_scene()[0])[1].tobytes()}[case]
+    return {'empty': b'', 'binary': cv2.imencode('.jpg', synthetic_scene()[0])[1].tobytes()}[case]
 
 
 @pytest.mark.parametrize('case, said', {

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from fer_nb.data import sample_faces
+from fer_nb.data import synthetic_faces
 from fer_nb.evaluation import TTA
 from fer_nb.experiments import read_experiment, run_experiment
 from fer_nb.training import file_fingerprint
@@ -14,7 +14,7 @@ RECIPE = {
     'learning_rate': 0.001,
 }
 SMALL = {'config': RECIPE, 'variants': {'as it is': {}, 'a lower rate': {'learning_rate': 0.0001}}, 'seeds': [0, 1]}
-FEW = sample_faces(n=140, seed=5)
+FEW = synthetic_faces(n=140, seed=5)
 
 
 @pytest.fixture(scope='module')

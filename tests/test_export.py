@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer_nb.data import train_val_split
 from fer_nb.evaluation import compute_metrics, softmax
 from fer_nb.export import ExportError, export, main_head, open_network, rescaled, scaling_inside, to_litert
 from fer_nb.model_files import ModelError, litert_runner, read_metadata
-from fer_nb.training import partition
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +59,7 @@ def test_the_keras_file_is_smaller_and_says_the_same(source, exported, faces, tm
 
 def test_factors_and_offsets_are_in_every_export(exported, faces):
     folder, reports = exported
-    _, val = partition(faces)
+    _, val = train_val_split(faces)
     wanted = keras_logits(folder / 'demo.keras', val.images)
     got = {kind: litert_runner(read_metadata(folder / r['file'], payload=True)[1]) for kind, r in reports.items()}
     off = {kind: np.abs(softmax(run(val.images)) - softmax(wanted)).max() for kind, run in got.items()}
@@ -68,7 +68,7 @@ def test_factors_and_offsets_are_in_every_export(exported, faces):
 
 def test_factors_and_offsets_calibrate_better_than_a_temperature(source, exported, faces, tmp_path):
     export(source, tmp_path, faces, name='demo', kinds=[])
-    _, val = partition(faces)
+    _, val = train_val_split(faces)
     nll = {}
     for path in (tmp_path / 'demo.keras', exported[0] / 'demo.keras'):
         shares = softmax(keras_logits(path, val.images), read_metadata(path)['temperature'])
@@ -89,8 +89,8 @@ def test_factors_and_offsets_survive_another_export(source, exported, faces, tmp
 
 def test_ranges_measured_on_black_images_are_refused(source, exported, faces, tmp_path):
     assert exported[1]['int8']['agreement'] > 0.9
-    train, _ = partition(faces)
-    black = np.isin(faces.rows, train.rows)[:, None, None]
+    train, _ = train_val_split(faces)
+    black = np.isin(faces.sample_ids, train.sample_ids)[:, None, None]
     unlit = replace(faces, images=np.where(black, np.uint8(0), faces.images))
     with pytest.raises(ExportError, match='int8: '): export(source, tmp_path / 'off', unlit, kinds=['int8'])
     assert not list((tmp_path / 'off').iterdir())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fer_nb.cross_validation import cross_dataset, fine_tuner, leave_one_subject_out, random_folds
-from fer_nb.data import sample_faces
+from fer_nb.data import synthetic_faces
 from fer_nb.fine_tuning import _load_for_transfer, fine_tune, initial_network, load_faces, split_dataset, train_network
 from fer_nb.labels import EXPRESSIONS
 
@@ -32,7 +32,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope='module')
 def winks():
     "An eighth class beside the seven expressions; four people, 14 faces of each, no splits."
-    faces = sample_faces(56, people=4, classes=(*EXPRESSIONS, 'wink'), seed=3)
+    faces = synthetic_faces(56, people=4, classes=(*EXPRESSIONS, 'wink'), seed=3)
     return replace(faces, split=np.full(len(faces), 'all'))
 
 
@@ -54,7 +54,7 @@ def test_new_head_keeps_what_was_known():
     from fer_nb.evaluation import predict_logits
     from fer_nb.fine_tuning import shipped_keras_file
 
-    images = sample_faces(14).images
+    images = synthetic_faces(14).images
     network, origin = initial_network('s', 'pretrained', (*EXPRESSIONS, 'wink'))
     before, *_ = _load_for_transfer(shipped_keras_file('s'))
     logits = predict_logits(before, images)
@@ -101,12 +101,12 @@ def test_files_and_classes(mine):
 
 def test_nobody_is_on_both_sides(winks):
     sides = split_dataset(winks)
-    train, val = (set(sides.part(o).subjects) for o in ('train', 'val'))
+    train, val = (set(sides.subset(o).subjects) for o in ('train', 'val'))
     assert train and val and not train & val
 
 
 def test_recognizer_gives_the_same_probabilities(mine):
-    images = sample_faces(8, seed=77, classes=mine.classes).images
+    images = synthetic_faces(8, seed=77, classes=mine.classes).images
     recognize = mine.recognizer()
     assert recognize.classes == mine.classes
     told = [list(r.faces[0].probabilities.values()) for r in recognize(list(images), detect=False)]
@@ -201,7 +201,7 @@ def test_from_scratch(winks, tmp_path):
 
 def test_train_on_one_set_test_on_another(winks, tiny, tmp_path):
     "Classes are merged, renamed and dropped on either side; every face of the other set is judged."
-    others = sample_faces(35, seed=8)
+    others = synthetic_faces(35, seed=8)
     mood = dict.fromkeys(('angry', 'disgust', 'fear', 'sad'), 'bad') | dict(happy='good', surprise='good', wink=None)
     report = cross_dataset(winks, others, mood, tmp_path, backbone=tiny, mode='head', epochs=1, progress=False)
     assert (report['classes'], report['n'], report['left_out']) == (['bad', 'good', 'neutral'], 35, {})
@@ -213,7 +213,7 @@ def test_fine_tuning_beats_no_training(tmp_path):
     "The whole shipped student, judged on people whom it has not seen."
     from fer_nb.cross_validation import evaluate_dataset
 
-    ours, others = (sample_faces(105, people=10, studio=True, seed=seed) for seed in (8, 9))
+    ours, others = (synthetic_faces(105, people=10, studio=True, seed=seed) for seed in (8, 9))
     ours = replace(ours, split=np.full(len(ours), 'all'))
     report = cross_dataset(ours, others, out=tmp_path, epochs=6, progress=False)
     assert report['accuracy'] > evaluate_dataset(others, 's')['accuracy'] + .1
@@ -224,14 +224,14 @@ def test_networks_are_compared_once(tiny, tmp_path, monkeypatch):
     from fer_nb import transfer
 
     monkeypatch.setattr(transfer, 'CANDIDATES', {'tiny': {'backbone': tiny, 'mode': 'head'}})
-    trained, file, faces = [], tmp_path / 'transfer.json', sample_faces(70)
+    trained, file, faces = [], tmp_path / 'transfer.json', synthetic_faces(70)
     compared = transfer.compared
     monkeypatch.setattr(transfer, 'compared', lambda *a, **k: trained.append(a[2]) or compared(*a, **k))
 
     def compare(rows): return transfer.compare_networks(faces, file, rows=rows, epochs=1, work=tmp_path, progress=False)
 
     first = compare(35)
-    assert (first['protocol']['training_rows'], first['results']['tiny']['n']) == (35, len(faces.clean('val')))
+    assert (first['protocol']['training_rows'], first['results']['tiny']['n']) == (35, len(faces.deduplicated('val')))
     assert compare(35) == first and len(trained) == 1
     monkeypatch.setattr(transfer, 'compared', lambda *a, **k: {'n': 0})
     assert compare(28)['results'] == {'tiny': {'n': 0}}
@@ -242,7 +242,7 @@ def test_networks_are_compared_once(tiny, tmp_path, monkeypatch):
 
 def test_a_folder_is_read_one_file_at_a_time(tmp_path):
     "200 pictures of 480 x 480 are 46 MB; beside the faces that stay, a tenth of that is enough."
-    images = sample_faces(10).images
+    images = synthetic_faces(10).images
     for i in range(200):
         path = tmp_path / ('asleep', 'awake')[i % 2] / f'{i}.jpg'
         path.parent.mkdir(exist_ok=True)

@@ -2,8 +2,8 @@
 import keras
 import numpy as np
 import pytest
-from fer_nb.backbones import BACKBONES, WeightsError, build_pretrained, load_backbone
 
+from fer_nb.backbones import BACKBONES, WeightsError, build_pretrained, load_backbone
 from fer_nb.labels import EXPRESSIONS
 from fer_nb.models import MODELS, build_model, count_macs, replace_head
 

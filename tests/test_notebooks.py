@@ -67,12 +67,12 @@ def test_inline(notebook, runner):
 @pytest.fixture(scope='session')
 def materials(photos, tmp_path_factory) -> dict:
     "What parameters can point to: a small FER2013 file with synthetic faces, and a folder with an annotated photo."
-    from fer_nb.data import sample_faces
-    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap
+    from fer_nb.data import synthetic_faces
+    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
 
     folder = tmp_path_factory.mktemp('materials')
-    faces, usage = sample_faces(n=840, seed=5), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
-    labels = remap(faces.labels, EXPRESSIONS, FER2013_CSV)
+    faces, usage = synthetic_faces(n=840, seed=5), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
+    labels = remap_labels(faces.labels, EXPRESSIONS, FER2013_CSV)
     rows = [
         f'{label},{" ".join(map(str, image.ravel()))},{usage[split]}'
         for label, image, split in zip(labels, faces.images, faces.split)

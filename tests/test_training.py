@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from fer_nb.data import train_val_split
 from fer_nb.fused import has_bfloat16
 from fer_nb.models import MODELS, build_around, main_logits, residual_body
 from fer_nb.training import (
@@ -24,7 +25,6 @@ from fer_nb.training import (
     load_teachers,
     make_soft_labels,
     mean_probabilities,
-    partition,
 )
 
 LONG = TrainConfig(network='tiny', epochs=3, crop=32, batch_size=64, mixup=0.2, seed=5)
@@ -42,7 +42,7 @@ def tiny():
 @pytest.fixture(scope='module')
 def rows(faces):
     "Rows to train on and to validate on."
-    train, val = partition(faces)
+    train, val = train_val_split(faces)
     return train[np.arange(200)], val[np.arange(32)]
 
 
@@ -70,7 +70,7 @@ def test_the_learning_rate_is_highest_after_the_warm_up():
 def test_the_default_optimiser_learns(faces, tmp_path):
     recipe = TrainConfig(network='xs', epochs=8, crop=32, batch_size=16, rotation=8.0, noise=0.0, random_erasing=0.0)
     assert (recipe.optimizer, recipe.schedule) == ('sgd', 'cosine')
-    _, history = learn(recipe, partition(faces), tmp_path)
+    _, history = learn(recipe, train_val_split(faces), tmp_path)
     assert history[-1]['loss'] < np.log(7) < history[0]['loss']  # what a guess costs
 
 

@@ -132,6 +132,6 @@ def test_fine_tune(fer_nb, class_folder, tmp_path):
 @pytest.mark.parametrize('name', ['s', 'm'])
 def test_export(fer_nb, tmp_path, name):
     "A shipped network opens, and gives LiteRT and ONNX files that answer as it does."
-    told = fer_nb('export', ROOT / f'models/{name}.keras', '--data', 'sample', '--out', tmp_path, '--name', name)
+    told = fer_nb('export', ROOT / f'models/{name}.keras', '--data', 'synthetic', '--out', tmp_path, '--name', name)
     assert len(told.splitlines()) == 4
     assert (tmp_path / f'{name}.int8.tflite').exists()
