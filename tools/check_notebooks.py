@@ -104,7 +104,37 @@ def import_order(lib: Path):
             if number.get(used, '99') >= number[module]: yield f'{module} imports {used}, which does not come before it'
 
 
+FOUNDATION = {'numpy', 'cv2', 'PIL', 'platformdirs', *sys.stdlib_module_names}  # what notebooks 00 to 19 may import
+
+
+def imports(text: str, lib: str):
+    "Every module that Python text imports, at any depth, with dots; those of the library itself begin with its name."
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import): yield from (name.name for name in node.names)
+        if isinstance(node, ast.ImportFrom):
+            module = '.'.join(filter(None, [lib * (node.level > 0), node.module]))
+            yield from (f'{lib}.{name.name}' for name in node.names) if module == lib else [module]
+
+
+def lane(number: int) -> str:
+    "What the number of a notebook says of its module."
+    return 'foundation' if number < 20 else 'lab' if number < 40 else 'runtime' if number < 60 else 'application'
+
+
+def lanes(lib: Path):
+    "Lab and runtime do not import each other; the foundation imports hardly anything."
+    text = {p.stem: p.read_text(encoding='utf-8') for p in lib.glob('*.py')}
+    number = {m: int(n[1]) for m, t in text.items() if (n := re.search(r'File to edit: \S*/(\d\d)[a-z]?_', t))}
+    for module, own in sorted((m, lane(n)) for m, n in number.items()):
+        for used in sorted(set(imports(text[module], lib.name))):
+            package, _, part = used.partition('.')
+            other = lane(number[part.split('.')[0]]) if package == lib.name and part.split('.')[0] in number else ''
+            if {own, other} == {'lab', 'runtime'}: yield f'{module} ({own}) imports {used} ({other})'
+            if own == 'foundation' and (package not in {lib.name, *FOUNDATION} or other not in ('', 'foundation')):
+                yield f'{module} (foundation) imports {used}'
+
+
 if __name__ == '__main__':
     notebooks = [Path(p) for p in sys.argv[1:]] or sorted(Path('nbs').glob('*.ipynb'))
     wrong = [f'{p}: {what}' for p in notebooks for what in problems(p)]
-    sys.exit('\n'.join([*wrong, *import_order(Path('fer_nb'))]) or None)
+    sys.exit('\n'.join([*wrong, *import_order(Path('fer_nb')), *lanes(Path('fer_nb'))]) or None)
