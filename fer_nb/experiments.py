@@ -151,7 +151,7 @@ def experiment_table(found:dict, # from `run_experiment`, or read from its repor
                 samples:str='deduplicated', # or official, all
                 protocol:str='labels', # or FER+ majority, FER+ argmax
                 split:str|None=None, # a split by name; None: all of them
-                mode:str|None=None) -> str: # single, flip or ten-crop; None: all of them
+                tta:str|None=None) -> str: # none, flip or ten-crop; None: all of them
     "Markdown: each variant on one kind of rows, with mean, standard deviation and the difference to the first."
     return seeds_table(
         [
