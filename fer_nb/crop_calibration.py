@@ -11,6 +11,7 @@ __all__ = ['MARGINS', 'VERTICALS', 'ROLL', 'backdrop', 'scene', 'right_one', 'ru
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-# %% ../nbs/73_crop_calibration.ipynb #07-005
+from .core import write_atomically
 from .data import FaceSet, synthetic_scene
 from .detection import CROP_RULES, Detection, Detector, crop_face, crop_rule, frame_relation
-from .model_files import read_metadata, replace_file, with_metadata
+from .model_files import read_metadata, read_model, with_metadata
 from .recognition import Classifier, classify
 
+# %% ../nbs/73_crop_calibration.ipynb #07-005
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -274,7 +276,7 @@ def adjust_detector(
 # %% ../nbs/73_crop_calibration.ipynb #07-031
 def _metadata_of(models):
     "{path: metadata} of the files of one model, and those among them that predict, 8 bits first."
-    about = {o: read_metadata(o, payload=True)[0] if o.suffix == '.tflite' else read_metadata(o) for o in models}
+    about = {o: read_model(o)[0] if o.suffix == '.tflite' else read_metadata(o) for o in models}
     runs = sorted((o for o in models if o.suffix == '.tflite'), key=lambda o: '.int8.' not in o.name)
     names = ', '.join(map(str, models))
     if not runs: raise ValueError(f'{names or "no files"}: none of them is a .tflite file, which is what predicts')
@@ -292,7 +294,7 @@ def _write_choice(report, about):
     for path, meta in about.items():
         meta = {**meta, 'crop': {**_by_detector(meta.get('crop')), **chosen}, 'uncertain': report['uncertain']}
         contents[path] = with_metadata(path.read_bytes(), meta, path)
-    for path, content in contents.items(): replace_file(path, content)
+    for path, content in contents.items(): write_atomically(path, partial(Path.write_bytes, data=content))
 
 # %% ../nbs/73_crop_calibration.ipynb #166f7904
 def adjust(
@@ -330,7 +332,8 @@ def save_framing(
 ):
     "crop_calibration.json, crop_calibration.png, coverage.png."
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out/'crop_calibration.json', (json.dumps(report, indent=1) + '\n').encode())
+    text = json.dumps(report, indent=1) + '\n'
+    write_atomically(out/'crop_calibration.json', lambda part: part.write_text(text, encoding='utf-8', newline='\n'))
     for name, plot in (('crop_calibration', plot_framing), ('coverage', plot_coverage)):
         plot(report).savefig(part := out/f'.{name}.part.png', metadata=dict(Software=None))
         part.replace(out/f'{name}.png')

@@ -16,16 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fer_nb.model_files import (
-    MEMBER,
-    ModelError,
-    Runner,
-    litert_runner,
-    onnx_runner,
-    read_metadata,
-    replace_file,
-    with_metadata,
-)
+from .core import write_atomically
+from .model_files import MEMBER, ModelError, Runner, litert_runner, onnx_runner, read_metadata, with_metadata
 
 if TYPE_CHECKING:
     from keras import Model
@@ -168,7 +160,7 @@ def describe_network(network, # a Keras model
                      classes, # class names in the order of the outputs
                      temperature:float, # of the softmax
                      about:dict|None=None) -> dict: # further fields: data, recipe, licence, crop, ...
-    "The metadata of a network: all of `NEEDED` but the checksum."
+    "The metadata of a network: all required fields but the checksum."
     import fer_nb
     from fer_nb.models import count_macs
     head = main_head(network)
@@ -240,7 +232,8 @@ def save_network(network, path:Path, meta:dict) -> None:
         network.set_weights([w.astype('float16').astype(w.dtype) if w.ndim > 1 else w for w in exact])
         try: save_keras(network, whole := Path(folder) / path.name)
         finally: network.set_weights(exact)
-        replace_file(path, with_metadata(whole.read_bytes(), meta, path))
+        content = with_metadata(whole.read_bytes(), meta, path)
+    write_atomically(path, lambda part: part.write_bytes(content))
 
 def save_export(out:Path, name:str, kind:str, content:bytes, meta:dict) -> str:
     "Write one checked export with its metadata; returns the file name."
@@ -250,8 +243,9 @@ def save_export(out:Path, name:str, kind:str, content:bytes, meta:dict) -> str:
         onnx.helper.set_model_props(
             proto, {MEMBER: json.dumps(meta | {'sha256': hashlib.sha256(content).hexdigest()}, default=str)}
         )
-        replace_file(path := out / f'{name}.onnx', proto.SerializeToString())
+        path, content = out / f'{name}.onnx', proto.SerializeToString()
     else:
         path = out / f'{name}.{kind}.tflite'
-        replace_file(path, with_metadata(content, meta, path))
+        content = with_metadata(content, meta, path)
+    write_atomically(path, lambda part: part.write_bytes(content))
     return path.name

@@ -7,13 +7,10 @@ __all__ = ['LEAST', 'Face', 'TrackedFace', 'Result', 'face_rows', 'results_to_df
            'detect_and_crop', 'make_face', 'label_color', 'draw_faces', 'confidence_threshold', 'Recognizer']
 
 # %% ../nbs/44_recognition.ipynb #07-004
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import cv2
@@ -33,7 +30,7 @@ from fer_nb.detection import (
     open_image,
 )
 from .labels import COLORS
-from .model_files import ModelError, find_model, read_metadata
+from .model_files import ModelError, find_model, open_litert, read_model, run_litert
 
 if TYPE_CHECKING:
     import pandas
@@ -102,25 +99,6 @@ def results_to_df(
     columns = face_rows(results or [Result('', [], None, None, '', tuple(classes))])[0]
     return pandas.DataFrame([o for o in face_rows(results) if faceless or o['face'] is not None], columns=list(columns))
 
-# %% ../nbs/44_recognition.ipynb #07-016
-_muting = Lock()
-
-@contextmanager
-def _muted():
-    "Keep off what compiled code writes to the error output."
-    with _muting:
-        try: kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        except OSError: kept = None  # there is no error output
-        if kept is None:
-            yield
-            return
-        os.dup2(nowhere, 2)
-        try: yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
-
 # %% ../nbs/44_recognition.ipynb #07-017
 class Classifier:
     "A model file as a function from crops to probabilities. Raises `ModelError` where it is not a model file."
@@ -128,7 +106,7 @@ class Classifier:
         path,           # a .tflite file with metadata
         threads: int=1, # how many faces are classified at a time
     ):
-        try: self.about, self.content = read_metadata(path, payload=True)
+        try: self.about, self.content = read_model(path)
         except OSError as e: raise ModelError(f'{path}: the model cannot be read ({e.strerror})') from None
         self.path, self.threads, self.classes = str(path), threads, tuple(self.about['classes'])
         self.size, self.nets = self.about['input_size'][0], ResourcePool(self._open)
@@ -140,26 +118,14 @@ class Classifier:
             )
 
     def _open(self):
-        from ai_edge_litert.interpreter import Interpreter
-        try:
-            with _muted():
-                net = Interpreter(model_content=self.content, num_threads=1)
-                net.allocate_tensors()
+        try: return open_litert(self.content)
         except (ValueError, RuntimeError) as e: raise ModelError(f'{self.path}: LiteRT cannot use it ({e})') from None
-        return net
 
     def logits(self,
         crops: Sequence|np.ndarray, # uint8 (N, size, size)
     ) -> np.ndarray: # float32 (N, C)
         "The network's answers, one face after the other."
-        answers = np.empty((len(crops), len(self.classes)), np.float32)
-        with self.nets.lend() as net:
-            takes, gives = net.get_input_details()[0], net.get_output_details()[0]['index']
-            for i, crop in enumerate(crops):
-                net.set_tensor(takes['index'], crop[None, ..., None].astype(takes['dtype']))
-                net.invoke()
-                answers[i] = net.get_tensor(gives)[0]
-        return answers
+        with self.nets.lend() as net: return run_litert(net, crops)
 
 # %% ../nbs/44_recognition.ipynb #07-018
 LEAST = 8 #: faces for which a further thread is worth its start

@@ -8,7 +8,7 @@ import pytest
 from fer_nb.data import train_val_split
 from fer_nb.evaluation import compute_metrics, softmax
 from fer_nb.export import ExportError, export, main_head, open_network, rescaled, scaling_inside, to_litert
-from fer_nb.model_files import ModelError, litert_runner, read_metadata
+from fer_nb.model_files import ModelError, litert_runner, read_metadata, read_model
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +61,7 @@ def test_factors_and_offsets_are_in_every_export(exported, faces):
     folder, reports = exported
     _, val = train_val_split(faces)
     wanted = keras_logits(folder / 'demo.keras', val.images)
-    got = {kind: litert_runner(read_metadata(folder / r['file'], payload=True)[1]) for kind, r in reports.items()}
+    got = {kind: litert_runner(read_model(folder / r['file'])[1]) for kind, r in reports.items()}
     off = {kind: np.abs(softmax(run(val.images)) - softmax(wanted)).max() for kind, run in got.items()}
     assert off['fp16'] < 0.02 and off['int8'] < 0.2
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_nb.core import OPENCV
+from fer_nb.core import _OPENCV
 from fer_nb.export import open_network
 from fer_nb.model_files import ModelError
 from fer_nb.training import _NEW_SETTINGS, _make_portable, _without_new, load_initial_weights, load_teachers, save_keras
@@ -43,7 +43,7 @@ def test_range_of_opencv(root):
     settings = configparser.ConfigParser(delimiters=['='])
     settings.read(root / 'settings.ini')
     declared = next(o for o in settings['DEFAULT']['requirements'].split() if o.startswith('opencv-python'))
-    first, end = ('.'.join(map(str, o)) for o in OPENCV)
+    first, end = ('.'.join(map(str, o)) for o in _OPENCV)
     assert declared.startswith(f'opencv-python>={first}.') and declared.endswith(f',<{end}')
 
 
