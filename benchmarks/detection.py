@@ -1,7 +1,7 @@
 """What the face detectors find on annotated photos, and how many images they search in a second.
 
 The photos are those of FER_NB_DATA/photos (boxes.csv: file, left, top, width, height); YuNet's file is the one that
-FER_NB_YUNET names or that `fer_nb fetch yunet` brought. What is not there is left out, with the reason."""
+FER_NB_YUNET names or that `fer_nb download-yunet` brought. What is not there is left out, with the reason."""
 import csv
 import json
 import os

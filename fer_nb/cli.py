@@ -7,9 +7,13 @@ __all__ = ['main']
 
 # %% ../nbs/84_cli.ipynb #7566db4b
 from collections.abc import Iterable
+from importlib import import_module
 
-import fer_nb.training_commands  # noqa: F401
 from .commands import command, run_command
+
+# %% ../nbs/84_cli.ipynb #dc9539cb
+# Importing a module registers its commands, in the order of `--help`.
+for _group in 'recognition', 'training', 'evaluation': import_module(f'fer_nb.{_group}_commands')
 
 # %% ../nbs/84_cli.ipynb #2432a561
 @command(lambda add: None)

@@ -570,7 +570,7 @@ def load_detector(
     if kind == 'haar' or kind == 'auto' and not file: return HaarDetector(tiles=tiles)
     if not file:
         raise ValueError(
-            'YuNet needs its file: run `fer_nb fetch yunet`, set FER_NB_YUNET to it, or give its path as the detector'
+            'YuNet needs its file: run `fer_nb download-yunet`, set FER_NB_YUNET to it, or give its path as the detector'
         )
     return YuNetDetector(file, tiles=tiles)
 

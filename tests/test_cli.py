@@ -34,7 +34,7 @@ def folder(tmp_path_factory, photos):
         if (name := faces.classes[label]) in ('happy', 'surprise', 'fear'):
             (path / 'own' / name).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path / 'own' / name / f'{i:03}.png'), image)
-    (path / 'about.yaml').write_text('licence: to be tried out only\n')
+    (path / 'about.yaml').write_text('license: to be tried out only\n')
     return path
 
 
@@ -71,8 +71,8 @@ def test_version_and_help(fer_nb, run):
     helped = fer_nb('--help')
     assert helped.returncode == 0 and helped.stdout.startswith('usage: fer_nb ')
     assert run('python', '-m', 'fer_nb', '--help').stdout == helped.stdout
-    for command in ('predict', 'video', 'webcam', 'fetch', 'describe', 'train', 'teach', 'study', 'export', 'adjust',
-                    'fine-tune', 'evaluate', 'card', 'version'):
+    for command in ('predict', 'video', 'webcam', 'download-yunet', 'describe', 'train', 'soft-labels', 'experiment',
+                    'export', 'calibrate-crop', 'fine-tune', 'evaluate', 'model-card', 'version'):
         assert f'    {command} ' in helped.stdout or f'    {command}\n' in helped.stdout, command
 
 
@@ -81,8 +81,7 @@ def test_every_command_shows_examples(capsys):
     from fer_nb.commands import COMMANDS
 
     assert len(COMMANDS) == 14
-    for add in COMMANDS:
-        name = add.removeprefix('add_').replace('_', '-')
+    for name in COMMANDS:
         with pytest.raises(SystemExit, match='0'): main([name, '--help'])
         assert f'examples:\n  fer_nb {name}' in capsys.readouterr().out
 
@@ -100,7 +99,7 @@ def test_wrong_options(fer_nb, words):
     (['describe', 'nowhere'], 'fer_nb describe: '),
     (['evaluate', 'about.yaml'], 'about.yaml: not a model file of fer_nb'),
     (['train', '--data', 'few.csv', '--set', 'epochs=many'], "'many' is not a int"),
-    (['fetch', 'yunet', '--url', 'http://127.0.0.1:9/none.onnx'], 'fer_nb fetch: '),
+    (['download-yunet', '--url', 'http://127.0.0.1:9/none.onnx'], 'fer_nb download-yunet: '),
 ])
 def test_what_cannot_start(fer_nb, words, said):
     "Exit code 2 and one line, not a traceback."
@@ -127,7 +126,7 @@ def test_describe(fer_nb):
     assert (done.returncode, json.loads(done.stdout)['faces']) == (0, 105)
 
 
-def test_describe_sample(call):
+def test_describe_synthetic(call):
     "The word for synthetic faces, where a data set is asked for."
     code, out, _ = call('describe', 'synthetic')
     assert code == 0 and '700 faces' in out
@@ -175,7 +174,7 @@ def trained(fer_nb, folder):
 def exported(call, trained):
     "The folder after `fer_nb export` with vector scaling."
     code, out, err = call(
-        'export', 'run/model.keras', *FEW, '--out', 'exported', '--name', 'tiny', '--kinds', 'fp32',
+        'export', 'run/model.keras', *FEW, '--out', 'exported', '--name', 'tiny', '--formats', 'fp32',
         '--about', 'about.yaml', '--vector',
     )
     assert code == 0, err
@@ -200,41 +199,41 @@ def test_export_writes_the_scaling_into_the_network(exported):
 
 
 @pytest.fixture(scope='module')
-def studied(call, exported):
-    "The folder after `fer_nb teach` and a study of two variants, one of which is taught; and what both print."
-    (exported / 'study.yaml').write_text(
+def experiment(call, exported):
+    "The folder after `fer_nb soft-labels` and an experiment with two variants, one distilled; and what both print."
+    (exported / 'experiment.yaml').write_text(
         'config: {network: xs, epochs: 1, crop: 32, batch_size: 32}\n'
-        'variants: {as it is: {}, taught: {teachers: lessons.npz}}\n'
+        'variants: {labels: {}, distilled: {teachers: soft_labels.npz}}\n'
     )
-    taught = call('teach', 'run/model.keras', *FEW, '--views', '2', '--out', 'lessons.npz', '--quiet')
+    labels = call('soft-labels', 'run/model.keras', *FEW, '--views', '2', '--out', 'soft_labels.npz', '--quiet')
     done = call(
-        'study', 'study.yaml', *FEW, '--out', 'studied', '--report', 'study.json', '--modes', 'none', '--quiet'
+        'experiment', 'experiment.yaml', *FEW, '--out', 'runs', '--report', 'experiment.json', '--tta', 'none', '--quiet'
     )
-    assert (taught[0], done[0]) == (0, 0), taught[2] + done[2]
-    return exported, taught[1] + done[1]
+    assert (labels[0], done[0]) == (0, 0), labels[2] + done[2]
+    return exported, labels[1] + done[1]
 
 
-def test_teach_and_study(studied):
-    folder, printed = studied
-    assert '1 teachers' in printed and '| taught |' in printed
-    with np.load(folder / 'lessons.npz') as lessons: assert lessons.files
-    report = json.loads((folder / 'study.json').read_text())
-    assert len(report['runs']) == 2 and {run['variant'] for run in report['runs']} == {'as it is', 'taught'}
+def test_soft_labels_and_experiment(experiment):
+    folder, printed = experiment
+    assert '1 teachers' in printed and '| distilled |' in printed
+    with np.load(folder / 'soft_labels.npz') as labels: assert labels.files
+    report = json.loads((folder / 'experiment.json').read_text())
+    assert len(report['runs']) == 2 and {run['variant'] for run in report['runs']} == {'labels', 'distilled'}
 
 
 @pytest.fixture(scope='module')
-def evaluated(call, studied):
-    "The folder after `fer_nb evaluate` of two files in two modes, with a card; and what it printed."
+def evaluated(call, experiment):
+    "The folder after `fer_nb evaluate` of two files with and without augmentation, with a card; and what it printed."
     code, out, err = call(
-        'evaluate', 'exported/tiny.keras', 'exported/tiny.fp32.tflite', *FEW, '--modes', 'none', 'flip', '--robust',
-        '--out', 'exported/report', '--card', '--seeds', 'study.json', '--why', 'trying out',
+        'evaluate', 'exported/tiny.keras', 'exported/tiny.fp32.tflite', *FEW, '--tta', 'none', 'flip', '--robustness',
+        '--out', 'exported/report', '--card', '--seeds', 'experiment.json', '--reason', 'trying out',
     )
     assert code == 0, err
-    return studied[0], out
+    return experiment[0], out
 
 
 def test_evaluate(evaluated):
-    "A heading, a line for each of models x modes x (full, deduplicated), and one for each corruption."
+    "A heading, a line for each of models x test-time augmentation x (full, deduplicated), and one for each corruption."
     folder, printed = evaluated
     assert len(printed.splitlines()) == 1 + 2*2*2 + 10
     card = (folder / 'exported/report/MODEL_CARD.md').read_text()
@@ -243,38 +242,38 @@ def test_evaluate(evaluated):
         assert part in card, part
 
 
-def test_check_reproduces_and_is_no_look(evaluated, call):
+def test_check_reproduces_and_is_not_logged(evaluated, call):
     folder, _ = evaluated
-    code, out, _ = call('evaluate', '--check', 'exported/report/evaluation.json', *FEW, '--modes', 'flip')
+    code, out, _ = call('evaluate', '--check', 'exported/report/evaluation.json', *FEW, '--tta', 'flip')
     assert (code, out) == (0, 'exported/report/evaluation.json: every figure is reproduced\n')
     assert [o['evaluation'] for o in json.loads((folder / 'exported/report/test_log.json').read_text())] == [1]
 
 
-def test_check_catches_a_boast(evaluated, call):
+def test_check_catches_a_wrong_figure(evaluated, call):
     "Two figures claim a little more than was measured, one of them of changed faces; all others are reproduced."
     folder, _ = evaluated
     report = json.loads((folder / 'exported/report/evaluation.json').read_text())
     report['results'][0]['accuracy'] += .002
     report['robustness'][3]['accuracy_drop'] -= .002
-    (folder / 'exported/boast.json').write_text(json.dumps(report))
-    code, out, _ = call('evaluate', '--check', 'exported/boast.json', *FEW, '--split', 'PrivateTest')
+    (folder / 'exported/wrong.json').write_text(json.dumps(report))
+    code, out, _ = call('evaluate', '--check', 'exported/wrong.json', *FEW, '--split', 'PrivateTest')
     assert (code, len(out.splitlines())) == (1, 2), out
 
 
 def test_card(evaluated, call):
-    "Written anew it is the same, with the seeds only if they are given again."
+    "Written again it is the same, with the seeds only if they are given again."
     folder, _ = evaluated
     path = folder / 'exported/report/MODEL_CARD.md'
-    text, words = path.read_text(), ['card', 'exported/tiny.keras', *FEW, '--out', 'exported/report']
+    text, words = path.read_text(), ['model-card', 'exported/tiny.keras', *FEW, '--out', 'exported/report']
     assert call(*words)[0] == 0 and '### Other seeds' not in path.read_text()
-    assert call(*words, '--seeds', 'study.json')[0] == 0 and path.read_text() == text
+    assert call(*words, '--seeds', 'experiment.json')[0] == 0 and path.read_text() == text
     code, _, err = call(*words, '--seeds', 'about.yaml')
-    assert (code, last(err)) == (2, 'fer_nb card: about.yaml: not the report of a study')
+    assert (code, last(err)) == (2, 'fer_nb model-card: about.yaml: not the report of a study')
 
 
-def test_adjust_needs_a_litert_file(exported, call):
-    code, _, err = call('adjust', 'exported/tiny.keras', *FEW)
-    assert code == 2 and last(err).startswith('fer_nb adjust: ')
+def test_calibrate_crop_needs_a_litert_file(exported, call):
+    code, _, err = call('calibrate-crop', 'exported/tiny.keras', *FEW)
+    assert code == 2 and last(err).startswith('fer_nb calibrate-crop: ')
 
 
 def test_fine_tune(exported, call):
@@ -283,7 +282,7 @@ def test_fine_tune(exported, call):
         'fine-tune', 'own', '--out', 'tuned', '--map', 'happy=grin', '--map', 'fear=',
         '--backbone', 'exported/tiny.keras', '--mode', 'head', '--set', 'epochs=1', '--quiet',
     )
-    assert (code, err, 'Tuned(grin, surprise' in out) == (0, '', True), err
+    assert (code, err, 'FineTuneResult(grin, surprise' in out) == (0, '', True), err
     code, out, err = call('predict', 'own/happy', '--no-detect', '--json', '--model', 'tuned/own.int8.tflite')
     assert (code, list(json.loads(out.splitlines()[0])['faces'][0]['probabilities'])) == (0, ['grin', 'surprise'])
 

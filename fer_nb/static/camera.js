@@ -1,5 +1,5 @@
-// The browser's side of fer_nb.webcam.BrowserCamera: it shows the camera, sends frames to the kernel, and draws what comes back.
-// Frames go by messages and never through the widget's state, so no picture can get into a saved notebook.
+// The browser's side of fer_nb.browser_camera.BrowserCamera: it shows the camera, sends frames to the kernel, and draws what comes back.
+// Frames go by messages and never through the widget's state, so no image can get into a saved notebook.
 // A plain ES module: no build step, nothing loaded from elsewhere.
 
 const AHEAD = 2;          // frames that are sent before the kernel has answered
@@ -7,7 +7,7 @@ const SILENT = 2500;      // milliseconds after which a silent kernel is mention
 const RETRY = 10000;      // ... after which a frame that was not answered is given up
 const GONE = 60000;       // ... after which the camera is closed
 const DETACHED = 5000;    // ... after which a widget that is no longer on the page closes the camera
-const LARGEST = 64 << 20; // bytes of a picture that is chosen
+const LARGEST = 64 << 20; // bytes of an image that is chosen
 const ICON = `<svg viewBox="0 0 24 24" width="34" height="34" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"
   aria-hidden="true"><rect x="2.5" y="6" width="13" height="12" rx="2.5"/><path d="M15.5 10.5l6-3v9l-6-3z"/></svg>`;
 const SHELL = `
@@ -16,7 +16,7 @@ const SHELL = `
     <span class="fer-numbers" aria-live="off"></span>
     <span class="fer-ways">
       <button type="button" class="fer-button" data-do="pause">Pause</button>
-      <button type="button" class="fer-button" data-do="snapshot" title="Download the picture as it is shown">Snapshot</button>
+      <button type="button" class="fer-button" data-do="snapshot" title="Download the image as it is shown">Snapshot</button>
       <button type="button" class="fer-button fer-stop" data-do="stop">Stop</button>
     </span>
   </div>
@@ -29,8 +29,8 @@ const SHELL = `
         <span>Frames stay in the memory of this browser and of your kernel. Nothing is saved.</span></span>
       <span class="fer-ways">
         <button type="button" class="fer-button fer-main" data-do="start">Start camera</button>
-        <button type="button" class="fer-button" data-do="choose" title="On a phone this opens its camera">Take or choose a picture</button></span>
-      <input type="file" accept="image/*" capture="user" tabindex="-1" aria-label="Take or choose a picture">
+        <button type="button" class="fer-button" data-do="choose" title="On a phone this opens its camera">Take or choose an image</button></span>
+      <input type="file" accept="image/*" capture="user" tabindex="-1" aria-label="Take or choose an image">
     </div>
   </div>
   <div class="fer-bar fer-options">
@@ -63,7 +63,7 @@ function obstacle() {
 function render({model, el}) {
   const settings = model.get("settings");
   const root = document.createElement("div");
-  root.className = "fer-live fer-camera";
+  root.className = "fer-panel fer-live fer-camera";
   root.innerHTML = SHELL;
   el.append(root);
   const find = name => root.querySelector(name);
@@ -90,7 +90,7 @@ function render({model, el}) {
   const resized = new ResizeObserver(() => draw(s));
   resized.observe(find(".fer-stage"));
   s.video.onresize = () => dress(s);
-  if (obstacle()) say(s, obstacle() + " A single picture works, too.", true);
+  if (obstacle()) say(s, obstacle() + " A single image works, too.", true);
   dress(s);
   return () => {
     stop(s);
@@ -211,7 +211,7 @@ function stop(s, text = "", trouble = false) {
 
 function fail(s, reason) {
   s.state = "off";
-  say(s, reason + " A single picture works, too: take or choose one.", true);
+  say(s, reason + " A single image works, too: take or choose one.", true);
   dress(s);
   draw(s);
 }
@@ -269,13 +269,13 @@ async function choose(s, file) {
   if (!file) return;
   stop(s);
   if (file.size > LARGEST) return say(s, `${file.name}: it is larger than ${LARGEST >> 20} MB.`, true);
-  let picture;
-  try { picture = await createImageBitmap(file, {imageOrientation: "from-image"}); } catch { return say(s, `${file.name}: it is not a picture that this browser can read.`, true); }
-  shrink(s, picture, picture.width, picture.height, s.settings.still);
+  let image;
+  try { image = await createImageBitmap(file, {imageOrientation: "from-image"}); } catch { return say(s, `${file.name}: it is not an image that this browser can read.`, true); }
+  shrink(s, image, image.width, image.height, s.settings.still);
   s.still.width = s.grab.width;
   s.still.height = s.grab.height;
   s.still.getContext("2d").drawImage(s.grab, 0, 0);
-  picture.close();
+  image.close();
   s.state = "still";
   s.faces.clear();
   say(s, "Looking …");
@@ -292,7 +292,7 @@ function answer(s, message) {
   if (sent === undefined || (message.kind === "still") !== (s.state === "still")) return;
   s.asked = s.waiting.size ? now : 0;
   if (message.error) { s.troubled = true; return say(s, message.error, true); }
-  if (s.troubled || s.state === "still") { s.troubled = false; say(s, message.kind === "still" && !message.faces.length ? "No face was found in this picture." : ""); }
+  if (s.troubled || s.state === "still") { s.troubled = false; say(s, message.kind === "still" && !message.faces.length ? "No face was found in this image." : ""); }
   s.arrived.push(now);
   s.results++;
   s.lag += (now - sent - s.lag)*(s.lag ? .15 : 1);
@@ -305,7 +305,7 @@ function answer(s, message) {
   }
 }
 
-// ---- drawing: boxes and bars glide to where they should be by now, so they move as smoothly as the picture.
+// ---- drawing: boxes and bars glide to where they should be by now, so they move as smoothly as the image.
 // A box that moves is moved on for as long as its answer was under way; small movements are left alone, for they are noise.
 
 const CALM = .15, REACH = 250;   // widths of the box in a second that count as noise; milliseconds that are looked ahead
@@ -356,16 +356,16 @@ function paint(s, pen, wide, high) {
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 const round = (pen, x, y, w, h, r) => { pen.beginPath(); pen.roundRect ? pen.roundRect(x, y, w, h, r) : pen.rect(x, y, w, h); };
 
-function ink(colour) {
-  const [r, g, b] = [1, 3, 5].map(i => parseInt(colour.slice(i, i + 2), 16));
+function ink(color) {
+  const [r, g, b] = [1, 3, 5].map(i => parseInt(color.slice(i, i + 2), 16));
   return .299*r + .587*g + .114*b > 110 ? "#000" : "#fff";
 }
 
 function paintFace(s, pen, face, [x, y, w, h], [wide, high], zoom) {
-  const unsure = face.label === "uncertain", colour = s.settings.colours[face.label] ?? "#b0b0b0";
+  const unsure = face.label === "uncertain", color = s.settings.colors[face.label] ?? "#b0b0b0";
   pen.setLineDash(unsure ? [6*zoom, 5*zoom] : []);
   pen.lineJoin = "round";
-  for (const [width, style] of [[4.5*zoom, "rgba(0,0,0,.4)"], [2.5*zoom, colour]]) {
+  for (const [width, style] of [[4.5*zoom, "rgba(0,0,0,.4)"], [2.5*zoom, color]]) {
     pen.lineWidth = width;
     pen.strokeStyle = style;
     round(pen, x, y, w, h, 7*zoom);
@@ -377,10 +377,10 @@ function paintFace(s, pen, face, [x, y, w, h], [wide, high], zoom) {
   pen.textBaseline = "middle";
   const plate = pen.measureText(text).width + 14*zoom, tall = 22*zoom;
   const left = Math.max(0, Math.min(x, wide - plate)), top = y - tall - 4*zoom >= 0 ? y - tall - 4*zoom : Math.max(0, y) + 4*zoom;
-  pen.fillStyle = colour;
+  pen.fillStyle = color;
   round(pen, left, top, plate, tall, 6*zoom);
   pen.fill();
-  pen.fillStyle = ink(colour);
+  pen.fillStyle = ink(color);
   pen.fillText(text, left + 7*zoom, top + tall/2 + zoom/2);
 }
 
@@ -409,7 +409,7 @@ function paintBars(s, pen, face, box, taken, size, zoom) {
     pen.fillStyle = "rgba(255,255,255,.16)";
     round(pen, start, middle - 4*zoom, room, 8*zoom, 3*zoom);
     pen.fill();
-    pen.fillStyle = s.settings.colours[name];
+    pen.fillStyle = s.settings.colors[name];
     round(pen, start, middle - 4*zoom, Math.max(zoom, room*p), 8*zoom, 3*zoom);
     pen.fill();
   });

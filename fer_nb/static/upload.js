@@ -1,5 +1,5 @@
-// The browser's side of fer_nb.upload: it takes pictures and shows what the kernel answers.
-// Both go by messages and never through the widget's state, so no picture can get into a saved notebook.
+// The browser's side of fer_nb.upload: it takes images and shows what the kernel answers.
+// Both go by messages and never through the widget's state, so no image can get into a saved notebook.
 // A plain ES module: no build step, nothing loaded from elsewhere.
 
 const PIECE = 1 << 20;      // bytes in one message; servers refuse large ones (Jupyter's limit is 10 MiB)
@@ -10,13 +10,13 @@ const ICON = `<svg viewBox="0 0 24 24" width="30" height="30" fill="none" stroke
   stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><rect x="3" y="4" width="18" height="16" rx="2.5"/>
   <circle cx="12" cy="10.5" r="2.8"/><path d="M6.5 20c.6-3.2 2.8-4.8 5.5-4.8s4.9 1.6 5.5 4.8"/></svg>`;
 const SHELL = `
-  <div class="fer-zone" role="group" aria-label="Add pictures: drop them here, choose them, or paste one" tabindex="0">
+  <div class="fer-zone" role="group" aria-label="Add images: drop them here, choose them, or paste one" tabindex="0">
     <span class="fer-icon">${ICON}</span>
-    <span class="fer-invite"><b>Drop pictures here</b><span>JPEG, PNG, WebP, GIF, BMP or TIFF. They stay in your kernel's memory.</span></span>
-    <span class="fer-ways"><button type="button" class="fer-button fer-main" data-do="choose">Choose pictures</button>
-      <button type="button" class="fer-button" data-do="paste" title="Paste a picture from the clipboard (Ctrl+V works, too)">Paste</button></span>
-    <input type="file" multiple accept="${TYPES}" aria-label="Choose pictures" tabindex="-1">
-    <span class="fer-progress" hidden><span class="fer-doing"></span><progress max="1" value="0" aria-label="Sending pictures"></progress></span>
+    <span class="fer-invite"><b>Drop images here</b><span>JPEG, PNG, WebP, GIF, BMP or TIFF. They stay in your kernel's memory.</span></span>
+    <span class="fer-ways"><button type="button" class="fer-button fer-main" data-do="choose">Choose images</button>
+      <button type="button" class="fer-button" data-do="paste" title="Paste an image from the clipboard (Ctrl+V works, too)">Paste</button></span>
+    <input type="file" multiple accept="${TYPES}" aria-label="Choose images" tabindex="-1">
+    <span class="fer-progress" hidden><span class="fer-doing"></span><progress max="1" value="0" aria-label="Sending images"></progress></span>
   </div>
   <div class="fer-notes" role="status" aria-live="polite"></div><div class="fer-said" role="status" aria-live="polite"></div>
   <div class="fer-cards"></div><div class="fer-foot"></div>`;
@@ -25,7 +25,7 @@ let count = 0;
 
 function newState(model) {
   return {model, views: new Set(), cards: new Map(), order: [], blobs: new Map(), replies: new Map(), queue: [], firsts: new WeakSet(), busy: null, note: "",
-    limits: {pictures: 20}, shown: {notes: "", said: "", foot: "", minimum: 0}};
+    limits: {images: 20}, shown: {notes: "", said: "", foot: "", minimum: 0}};
 }
 
 const all = (s, f) => s.views.forEach(f);
@@ -90,7 +90,7 @@ async function deliver(s, file, first) {
 }
 
 async function take(s, files) {
-  const room = s.limits.pictures, first = s.firsts;
+  const room = s.limits.images, first = s.firsts;
   first.add(files[0]);
   if (files.length > room) s.model.send({kind: "surplus", count: files.length - room});
   s.queue.push(...files.slice(0, room));
@@ -137,15 +137,15 @@ function draw(view) {
   fill(view);
 }
 
-// New content, but pictures that were there stay (they would flicker), and so does what was folded open or had the focus.
+// New content, but images that were there stay (they would flicker), and so does what was folded open or had the focus.
 function put(node, html) {
   if (node.fer === html) return;
-  const pictures = new Map([...node.querySelectorAll("img[data-key]")].map(o => [o.dataset.key, o]));
+  const images = new Map([...node.querySelectorAll("img[data-key]")].map(o => [o.dataset.key, o]));
   const open = [...node.querySelectorAll("details")].map(o => o.open), focus = document.activeElement;
   const back = focus && node.contains(focus) && focus.dataset.do;
   node.innerHTML = node.fer = html;
   node.querySelectorAll("img[data-key]").forEach(o => {
-    const old = pictures.get(o.dataset.key);
+    const old = images.get(o.dataset.key);
     if (old) { old.alt = o.alt; o.replaceWith(old); }
   });
   node.querySelectorAll("details").forEach((o, i) => { o.open = open[i] ?? o.open; });
@@ -171,7 +171,7 @@ async function paste(s) {
       const type = item.types.find(o => o.startsWith("image/"));
       if (type) found.push(new File([await item.getType(type)], `pasted.${type.split("/")[1]}`, {type}));
     }
-    if (found.length) take(s, found); else say(s, "There is no picture in the clipboard.");
+    if (found.length) take(s, found); else say(s, "There is no image in the clipboard.");
   } catch (error) { say(s, `The browser does not hand over the clipboard (${error.name}). Click into the field and press Ctrl+V.`); }
 }
 
@@ -200,7 +200,7 @@ function listen(view) {
     over(false)(event);
     el.classList.remove("fer-over");
     const files = offered(event.dataTransfer);
-    if (files.length) take(s, files); else say(s, "That was not a file. Save the picture first, then drop the file.");
+    if (files.length) take(s, files); else say(s, "That was not a file. Save the image first, then drop the file.");
   });
   input.addEventListener("change", () => { if (input.files.length) take(s, [...input.files]); input.value = ""; });
   zone.addEventListener("keydown", event => { if (event.target === zone && ["Enter", " "].includes(event.key)) { event.preventDefault(); actions.choose(view); } });
@@ -233,7 +233,7 @@ function begin(s) {
 
 function view(s, el) {
   const view = {s, el};
-  el.classList.add("fer-upload");
+  el.classList.add("fer-panel", "fer-upload");
   el.dataset.lmSuppressShortcuts = "true";  // keys pressed in here are not commands of JupyterLab
   el.innerHTML = SHELL;
   el.querySelector('[data-do="paste"]').hidden = !navigator.clipboard?.read;
