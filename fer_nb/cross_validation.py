@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from .core import write_atomically
 from .data import FaceSet
 from .evaluation import compute_metrics, predict_logits, softmax
 from .fine_tuning import fingerprint, load_faces, map_classes, split_dataset, train_network, validate_dataset
 from .labels import canonical_label, remap_labels
-from .training import write_atomically
 
 # %% ../nbs/72_cross_validation.ipynb #10-042
 def fine_tuner(

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .core import write_atomically
 from .data import SPLIT_ROLES, FaceSet, ferplus_labels
+from .history import plot_history
 from .labels import COLORS, FERPLUS, canonical_label, remap_labels
-from .training import plot_history, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .checkpoints import check_resume, load_checkpoint
+from .core import write_atomically
 from .data import FaceSet, load_dataset, train_val_split
 from .evaluation import TTA, append_test_log, evaluate, read_test_log, seeds_table
-from .fused import forward
-from .training import TrainConfig, check_resume, fit, load_checkpoint, read_config, write_atomically
+from .train_config import TrainConfig, read_config
+from .training import fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,14 +70,10 @@ def _run_once(recipe:TrainConfig, # what to do
         return known
     network, history = fit(recipe, *train_val_split(faces), out, progress=False)
     append_test_log(out, faces, splits, f'run {out.name} of the study {out.parent.name}')
-    call = forward(network)
-    def heads(images):
-        z = call(images)
-        return {k: np.array(v) for k, v in (z if isinstance(z, dict) else {'expression': z}).items()}
     records = [
         r
         for s in splits
-        for r in evaluate(network if call is network else heads, faces, s, tta=tta)['results']
+        for r in evaluate(network, faces, s, tta=tta)['results']
     ]
     kept = ('split', 'samples', 'tta', 'protocol', 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')
     result = {

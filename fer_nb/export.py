@@ -218,7 +218,7 @@ def open_network(model) -> 'Model': # a Keras model, or the path of a .keras fil
     "The Keras network. Raises FileNotFoundError, or ModelError naming the file that is not one."
     import keras
 
-    from fer_nb.training import explain_load_error
+    from fer_nb.checkpoints import explain_load_error
     if isinstance(model, keras.Model): return model
     if not Path(model).is_file(): raise FileNotFoundError(f'{model}: no such model file')
     try: return keras.saving.load_model(model, compile=False, safe_mode=True)
@@ -226,7 +226,7 @@ def open_network(model) -> 'Model': # a Keras model, or the path of a .keras fil
 
 def save_network(network, path:Path, meta:dict) -> None:
     "Write a Keras file with its metadata, in one step; kernels are rounded to 16 bits, which halves the file."
-    from fer_nb.training import save_keras
+    from fer_nb.checkpoints import save_keras
     exact = network.get_weights()
     with tempfile.TemporaryDirectory() as folder:
         network.set_weights([w.astype('float16').astype(w.dtype) if w.ndim > 1 else w for w in exact])

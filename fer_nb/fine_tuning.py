@@ -26,7 +26,8 @@ from .export import ExportError, export, open_network
 from .labels import EXPRESSIONS, canonical_label
 from .model_files import ModelError, read_metadata
 from .models import MODELS, build_model, replace_head
-from .training import TrainConfig, fit
+from .train_config import TrainConfig
+from .training import fit
 
 # %% ../nbs/71_fine_tuning.ipynb #10-010
 class FaceCropper:
@@ -308,8 +309,9 @@ def train_network(
     _freeze(network, recipe)
     gradual = weights is not None and mode == 'full'
     network, history = fit(
-        recipe, train, val, out, progress, network, _layer_groups(network, recipe.parts) if gradual else None,
-        _learning_rates(recipe) if gradual else None,
+        recipe, train, val, out, progress=progress, network=network,
+        groups=_layer_groups(network, recipe.parts) if gradual else None,
+        group_rates=_learning_rates(recipe) if gradual else None,
     )
     network.trainable = True
     temperature = fit_temperature(val.labels, predict_logits(network, val.images), prior=.5)

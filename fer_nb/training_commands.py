@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .commands import add_data, command, read_assignments, read_dataset, read_fields
 
 if TYPE_CHECKING:
-    from fer_nb.training import TrainConfig
+    from fer_nb.train_config import TrainConfig
 
 # %% ../nbs/82_training_commands.ipynb #c48e20ea
 def _describe_options(add: Callable) -> None:
@@ -42,7 +42,7 @@ def _config(
     "The configuration of a training run. Raises `ValueError` for an unknown or wrong field."
     from dataclasses import asdict
 
-    from fer_nb.training import read_config
+    from fer_nb.train_config import read_config
     return read_config(asdict(read_config(file or {})) | read_assignments(changes))
 
 # %% ../nbs/82_training_commands.ipynb #4d7169c8
@@ -73,7 +73,7 @@ def _train(args: argparse.Namespace) -> int:
     "Train a network."
     from fer_nb.training import train
     config = _config(args.config, args.set)
-    _, history = train(config, read_dataset(args.data), args.out, progress=not args.quiet)
+    _, history = train(config, read_dataset(args.data), out=args.out, progress=not args.quiet)
     best = f'validation accuracy {history[-1]["val_accuracy"]:.2%}'
     print(f'{config.network}, {len(history)} epochs: {best}; see {args.out}')
     return 0
@@ -98,9 +98,11 @@ def _soft_labels_options(add: Callable) -> None:
 def _soft_labels(args: argparse.Namespace) -> int:
     "Write the predictions of trained networks for the training faces, as targets for another network."
     from fer_nb.data import train_val_split
-    from fer_nb.training import make_soft_labels
+    from fer_nb.distillation import make_soft_labels
     samples, _ = train_val_split(read_dataset(args.data))
-    targets = make_soft_labels(args.model, samples, args.out, _config(args.config), args.views, progress=not args.quiet)
+    targets = make_soft_labels(
+        args.model, samples, args.out, config=_config(args.config), views=args.views, progress=not args.quiet
+    )
     agreement = f'they agree with the label on {(targets.argmax(1) == samples.labels).mean():.2%}'
     print(f'{args.out}: {len(targets):,} faces, {len(args.model)} teachers; {agreement}')
     return 0

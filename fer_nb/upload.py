@@ -754,7 +754,7 @@ def save(
     folder, # it is made; files of the same names are replaced
 ) -> list[Path]: # what was written
     "Write faces.csv, faces.json, a report and every annotated picture."
-    from fer_nb.training import write_atomically
+    from fer_nb.core import write_atomically
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = [o for what in ('csv', 'json', 'report') if (o := to_save(album, what))]

@@ -4,10 +4,10 @@ import json
 import numpy as np
 import pytest
 
+from fer_nb.checkpoints import file_fingerprint
 from fer_nb.data import synthetic_faces
 from fer_nb.evaluation import TTA
 from fer_nb.experiments import read_experiment, run_experiment
-from fer_nb.training import file_fingerprint
 
 RECIPE = {
     'network': 'baseline', 'ferplus': False, 'epochs': 1, 'crop': 48, 'batch_size': 32, 'optimizer': 'adam',
@@ -98,7 +98,7 @@ def test_more_modes_and_rows_are_judged_without_a_training(runs):
 def test_a_run_goes_on_from_the_network_with_its_seed(runs, second):
     (_, folder), (_, found, out) = runs, second
     start = f'{folder}/as-it-is-1/model.keras'
-    assert json.loads((out / 'as-it-is-1' / 'recipe.json').read_text())['init_from'] == start
+    assert json.loads((out / 'as-it-is-1' / 'config.json').read_text())['init_from'] == start
     assert '{seed}' in found['config']['init_from']
     # what it began with, as the checkpoint knows it
     assert found['runs'][0]['files'] == {start: file_fingerprint(start)} != {start: file_fingerprint(folder / 'as-it-is-0/model.keras')}

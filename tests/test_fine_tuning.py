@@ -94,7 +94,7 @@ def test_unusable_beginnings(backbone, weights, said, tmp_path, monkeypatch):
 def test_files_and_classes(mine):
     assert (mine.classes[-1], set(mine.files), len(mine.history)) == ('wink', {'fp16', 'keras'}, 2)
     written = {o.name for o in mine.folder.iterdir() if o.suffix in ('.md', '.keras', '.tflite', '.json', '.csv')}
-    assert written == {'MODEL_CARD.md', 'evaluation.json', 'history.csv', 'model.keras', 'recipe.json',
+    assert written == {'MODEL_CARD.md', 'evaluation.json', 'history.csv', 'model.keras', 'config.json',
                        'wink.fp16.tflite', 'wink.keras'}
     assert (mine.report['rows'], mine.report['people']) == ('validation', True)
 
@@ -149,8 +149,8 @@ def test_finished_run_is_only_reported(mine, winks, tiny, out):
 
 
 @pytest.mark.parametrize('rows, changes, said', [
-    (56, {'epochs': 3}, r'another recipe \(epochs'),
-    (40, {}, r'another recipe \(faces'),
+    (56, {'epochs': 3}, r'another configuration \(epochs'),
+    (40, {}, r'another configuration \(faces'),
     (56, {'epoch': 3}, 'no option epoch;'),
     (56, {'mode': 'half'}, "neither 'full' nor 'head'"),
     (56, {'weights': None, 'mode': 'head'}, "mode = 'head' needs pretrained weights"),

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer_nb.checkpoints import _NEW_SETTINGS, _make_portable, _without_new, load_initial_weights, save_keras
 from fer_nb.core import _OPENCV
+from fer_nb.distillation import load_teachers
 from fer_nb.export import open_network
 from fer_nb.model_files import ModelError
-from fer_nb.training import _NEW_SETTINGS, _make_portable, _without_new, load_initial_weights, load_teachers, save_keras
 
 OPENCVS = {
     'no libGL': "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')",
