@@ -32,7 +32,7 @@ def two_faces():
     import numpy as np
 
     from fer_nb.detection import read_image
-    from fer_nb.video_input import panning_video
+    from fer_nb.video_basics import panning_video
 
     hopper, astronaut = map(read_image, photos())
     halves = [

@@ -57,7 +57,7 @@ class Stage:
 
     def write_video(self) -> list:
         "Write the video; returns ten of its frames."
-        from fer_nb.video_input import VideoWriter
+        from fer_nb.video_output import VideoWriter
 
         with VideoWriter(self.video, (1280, 720)) as video:
             frames = []

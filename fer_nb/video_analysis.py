@@ -28,7 +28,9 @@ import numpy as np
 from .face_stream import FaceStream, StreamOptions
 from .labels import COLORS
 from .recognition import Recognizer, TrackedFace, draw_faces
-from .video_input import StreamInfo, VideoError, VideoReader, VideoWriter, read_video
+from .video_basics import StreamInfo, VideoError
+from .video_input import VideoReader, read_video
+from .video_output import VideoWriter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -28,7 +28,7 @@ def pan_windows(
     travel: float=.1, # how far it moves, as a share of its size
     zoom: float=.1,   # by how much its size changes
 ) -> np.ndarray: # (n, 3): left and top in pixels of the image, and video pixels for each of them
-    "The windows that `panning_video` shows. They never leave the image; the movement is smooth and ends where it began."
+    "The windows that `panning_video` shows. They never leave the image; the movement ends where it began."
     turn = 2*np.pi*np.arange(n)/max(n, 1)
     largest = min(shape[1]/size[0], shape[0]/size[1])
     scale = np.clip(view*(1 + zoom*np.sin(2*turn)), .01, 1)*largest
@@ -86,7 +86,8 @@ class Problems(list):
 # %% ../nbs/47_video_basics.ipynb #c85f3cd7
 def import_av() -> Any: # the module
     "PyAV. Raises `ModuleNotFoundError` with the remedy."
-    try: import av
+    try:
+        import av
     except ModuleNotFoundError:
         raise ModuleNotFoundError("videos need PyAV: pip install 'fer_nb[video]'", name='av') from None
     return av

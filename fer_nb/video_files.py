@@ -96,7 +96,8 @@ def _video_stream(container: Any) -> Any: # a stream of PyAV
 def _display_matrices(f: BinaryIO) -> dict[int, np.ndarray]: # {track number: (9,) int32}
     "The display matrices of an open MP4 file."
     found: dict[int, np.ndarray] = {}
-    places = [((b'moov', b'trak', b'tkhd'), 0, f.seek(0, os.SEEK_END))]
+    path: tuple[bytes, ...] = (b'moov', b'trak', b'tkhd')
+    places = [(path, 0, f.seek(0, os.SEEK_END))]
     for names, start, end in places:
         for name, at, to in itertools.islice(mp4_boxes(f, start, end), 1000):
             if name == names[0] and names[1:]: places.append((names[1:], at, to))

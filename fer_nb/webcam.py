@@ -32,7 +32,8 @@ from .detection import ImageError, open_image
 from .face_stream import FaceStream, StreamOptions
 from .labels import COLORS
 from .recognition import Recognizer, draw_faces
-from .video_input import VideoError, read_video
+from .video_basics import VideoError
+from .video_input import read_video
 
 # %% ../nbs/62_webcam.ipynb #09-008
 def colours_of(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fer_nb.detection import read_image
-from fer_nb.video_input import VideoError, panning_video, read_video
+from fer_nb.video_basics import VideoError, panning_video
+from fer_nb.video_input import read_video
 
 FACE = {'view': 0.6, 'center': (0.44, 0.28)}  # where the face is in the portrait
 SIZE = 160, 120
@@ -116,7 +117,8 @@ def test_index_missing(images, tmp_path):
 
 WRITER = """
 import os, signal, sys
-from fer_nb.video_input import VideoError, VideoWriter
+from fer_nb.video_basics import VideoError
+from fer_nb.video_output import VideoWriter
 import numpy as np
 
 path, how = sys.argv[1:]
