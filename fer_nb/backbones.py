@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['load_backbone']
 
-# %% ../nbs/21_backbones.ipynb #db5b4ff2
+# %% ../nbs/21_backbones.ipynb #a8de3ae7
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .core import FerError
 
 if TYPE_CHECKING:
-    import keras
+    from keras import Model
 
 # %% ../nbs/21_backbones.ipynb #5c2a061a
 BACKBONES: dict[str, tuple[str, dict]] = {
@@ -28,16 +28,16 @@ BACKBONES: dict[str, tuple[str, dict]] = {
 class WeightsError(FerError):
     "Pretrained weights that cannot be had, or that do not fit; says which and why."
 
-# %% ../nbs/21_backbones.ipynb #cd853c7d
-def _make_backbone(name: str, weights: str | None = None, **options) -> 'keras.Model':
+# %% ../nbs/21_backbones.ipynb #13a30bcc
+def _make_backbone(name: str, weights: str | None = None, **options) -> 'Model':
     "The architecture as `keras.applications` makes it, without its top. Raises FerError for an unknown name."
     import keras
     if name not in BACKBONES: raise FerError(f'backbone {name!r} is not one of {", ".join(BACKBONES)}')
     kind, variant = BACKBONES[name]
     return getattr(keras.applications, kind)(include_top=False, weights=weights, **variant, **options)
 
-# %% ../nbs/21_backbones.ipynb #742aeadb
-def _download(name: str, make, timeout: float) -> 'keras.Model':
+# %% ../nbs/21_backbones.ipynb #17590837
+def _download(name: str, make, timeout: float) -> 'Model':
     "Keras' own download, but it gives up after `timeout` seconds without an answer. Raises WeightsError."
     import contextlib
     import os
@@ -53,8 +53,8 @@ def _download(name: str, make, timeout: float) -> 'keras.Model':
         ) from None
     finally: socket.setdefaulttimeout(before)
 
-# %% ../nbs/21_backbones.ipynb #22932613
-def _read_weights(network: 'keras.Model', name: str, path: str | Path) -> None:
+# %% ../nbs/21_backbones.ipynb #a504f936
+def _read_weights(network: 'Model', name: str, path: str | Path) -> None:
     "Put a file of weights into a backbone. Raises FileNotFoundError, and WeightsError for weights of something else."
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such file of weights')
     kernels = [w for w in network.weights if w.path.endswith('kernel')]
@@ -66,14 +66,14 @@ def _read_weights(network: 'keras.Model', name: str, path: str | Path) -> None:
     if any((w.numpy() == b).all() for w, b in zip(kernels, before)):
         raise WeightsError(f'{path}: not weights of {name} without top (some layers are missing)')
 
-# %% ../nbs/21_backbones.ipynb #3cbf40d5
+# %% ../nbs/21_backbones.ipynb #e512aeb4
 def load_backbone(
     name: str, # a key of `BACKBONES`
     weights: str | Path | None = 'imagenet', # Keras' download, a file of such weights without top, or None: random
     *,
     size: int = 96, # side of the input in pixels
     timeout: float = 20., # seconds without an answer from the network
-) -> 'keras.Model':
+) -> 'Model':
     "A network of `keras.applications` without its top. Raises WeightsError, FileNotFoundError, FerError."
     import warnings
     def make(source): return _make_backbone(name, source, input_shape=(size, size, 3))
@@ -99,7 +99,7 @@ def _as_photograph(x, name: str, size: int): # faces (N, 48, 48, 1) in 0..255; a
         x = layers.Rescaling([1/r for r in roots], offset=offset, name='scale')(x)
     return x
 
-# %% ../nbs/21_backbones.ipynb #870e2cac
+# %% ../nbs/21_backbones.ipynb #a344fb3a
 def build_pretrained(
     name: str, # a key of `BACKBONES`
     classes, # class names
@@ -107,7 +107,7 @@ def build_pretrained(
     weights: str | Path | None = 'imagenet', # see `load_backbone`
     size: int = 96, # side in pixels to which faces are enlarged
     dropout: float = 0.3, # share of pooled features dropped while training
-) -> 'keras.Model':
+) -> 'Model':
     "A backbone with a head of its own: uint8 or float faces (N, 48, 48, 1) in 0..255 -> logits (N, C)."
     import keras
     from keras import layers

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/23b_checkpoints.ipynb #00c3f66d
+# %% ../nbs/23b_checkpoints.ipynb #6c4114ea
 import hashlib
 import json
 import zipfile
@@ -18,17 +18,17 @@ from .core import FerError, write_atomically
 from .train_config import TrainConfig
 
 if TYPE_CHECKING:
-    import keras
+    from keras import Model
 
-# %% ../nbs/23b_checkpoints.ipynb #b272c476
-def save_checkpoint(path: str | Path, trainer: 'keras.Model', state: dict) -> None: # a compiled model; for JSON
+# %% ../nbs/23b_checkpoints.ipynb #c1d0fd4c
+def save_checkpoint(path: str | Path, trainer: 'Model', state: dict) -> None: # a compiled model; for JSON
     "All variables of a model and its optimizer, and the state, as one `.npz`."
     values = [np.asarray(v) for v in (*trainer.variables, *trainer.optimizer.variables)]
     arrays: dict[str, Any] = {'state': json.dumps(state), **{f'v{i}': v for i, v in enumerate(values)}}
     write_atomically(path, lambda part: np.savez(part, **arrays))
 
-# %% ../nbs/23b_checkpoints.ipynb #99aa9316
-def load_checkpoint(path: str | Path, trainer: 'keras.Model | None' = None) -> dict:
+# %% ../nbs/23b_checkpoints.ipynb #955dc820
+def load_checkpoint(path: str | Path, trainer: 'Model | None' = None) -> dict:
     "The state in a checkpoint; with `trainer`, its variables are put back. Raises FerError if it does not fit."
     try:
         with np.load(path, allow_pickle=False) as z:
@@ -93,8 +93,8 @@ def _make_portable(path: str | Path) -> None:
             if info.filename == 'config.json': content = json.dumps(_without_new(json.loads(content))).encode()
             z.writestr(info, content)
 
-# %% ../nbs/23b_checkpoints.ipynb #071ddf54
-def save_keras(network: 'keras.Model', path: str | Path) -> None: # a `.keras` file
+# %% ../nbs/23b_checkpoints.ipynb #31220974
+def save_keras(network: 'Model', path: str | Path) -> None: # a `.keras` file
     "Save a network in a form that Keras from 3.12 on reads."
     network.save(path)
     _make_portable(path)
@@ -110,8 +110,8 @@ def explain_load_error(path: str | Path, error: Exception) -> str: # a `.keras` 
     here = keras.__version__
     return reason if writer == here else f'{reason}; written by Keras {writer}, this is {here}'
 
-# %% ../nbs/23b_checkpoints.ipynb #1fe16a2b
-def load_initial_weights(network: 'keras.Model', path: str | Path) -> None: # a `.keras` file
+# %% ../nbs/23b_checkpoints.ipynb #979609e1
+def load_initial_weights(network: 'Model', path: str | Path) -> None: # a `.keras` file
     "Put the weights of a saved network into `network`. Raises FerError where they do not fit."
     import keras
     try:

@@ -853,7 +853,7 @@ def format_table(
 
 # %% ../nbs/33_evaluation.ipynb #04-124
 # told elsewhere than in the table of facts
-_PROSE = ('name', 'classes', 'data', 'licence', 'test_log', 'command', 'selection', 'pretraining', 'scaling')
+_PROSE = ('name', 'classes', 'data', 'license', 'test_log', 'command', 'selection', 'pretraining', 'scaling')
 
 def _headline(
     records: list, # from `evaluate`
@@ -1035,20 +1035,20 @@ particular were not looked at."""
 
 _FER2013_RIGHTS = """FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) was gathered with Google's image search by \
 P.-L. Carrier and A. Courville and published for the challenge of the ICML 2013 workshop on
-representation learning. We know of no licence for its images: the rights in them remain with their owners. None of \
+representation learning. We know of no license for its images: the rights in them remain with their owners. None of \
 the images is distributed with this model. Whether
 weights learned from such images may be used for every purpose is not settled law; who plans a commercial use must \
-judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT licence."""
+judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT license."""
 
 # %% ../nbs/33_evaluation.ipynb #04-129
 def model_card(
-    metadata: dict, # of the model file: name, classes, data, licence; selection, pretraining, looks, command, ...
+    metadata: dict, # of the model file: name, classes, data, license; selection, pretraining, looks, command, ...
     # from `evaluate` or `join_reports`; where known also seeds (`summary` of a study's report), looks,
     # exports [dict] and data (from `describe_dataset`)
     figures: dict,
 ) -> str: # Markdown
     "The model card; every result comes from `figures`. Raises `ValueError` where something needed is missing."
-    if missing := [k for k in ('name', 'classes', 'data', 'licence') if not metadata.get(k)]:
+    if missing := [k for k in ('name', 'classes', 'data', 'license') if not metadata.get(k)]:
         raise ValueError(f'the metadata lack {", ".join(missing)}')
     if not figures.get('results'): raise ValueError('no results: a card needs at least one record of `evaluate`')
     record, fer2013 = _headline(figures['results']), 'fer2013' in f"{metadata['data']} {figures.get('edition')}".lower()
@@ -1058,7 +1058,7 @@ def model_card(
     ]
     rights = [
         '## Licences',
-        f'Code of fer_nb: Apache-2.0. These weights: {metadata["licence"]}.',
+        f'Code of fer_nb: Apache-2.0. These weights: {metadata["license"]}.',
         *[_FER2013_RIGHTS] * (fer2013 or 'fer2013' in str(metadata.get('pretraining')).lower()),
     ]
     command = f"```\n{metadata['command']}\n```" if metadata.get('command') else 'No command was given.'

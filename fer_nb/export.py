@@ -159,7 +159,7 @@ def describe_network(network, # a Keras model
                      name:str, # what the model will be called
                      classes, # class names in the order of the outputs
                      temperature:float, # of the softmax
-                     about:dict|None=None) -> dict: # further fields: data, recipe, licence, crop, ...
+                     about:dict|None=None) -> dict: # further fields: data, recipe, license, crop, ...
     "The metadata of a network: all required fields but the checksum."
     import fer_nb
     from fer_nb.models import count_macs
@@ -186,7 +186,7 @@ def export(model, # a Keras model, or the path of a .keras file
            faces, # a `FaceSet` with training and validation rows
            name:str='s', # of the model; files are `<name>.<kind>.tflite`, `<name>.onnx` and `<name>.keras`
            kinds=KINDS, # which exports
-           about:dict|None=None, # further metadata: data, recipe, licence, crop, ...
+           about:dict|None=None, # further metadata: data, recipe, license, crop, ...
            limit:int=4000, # faces that the check uses at most
            temperature:float|None=None, # of the softmax; None: fitted to the validation rows
            vector:bool=False) -> list[dict]: # first fit a factor and an offset of each class, for the last layer?

@@ -355,7 +355,7 @@ def fine_tune(
     detector=None, # pictures are whole photos: find the faces with "haar", "yunet" or "auto"
     name: str = 'own', # of the model and its files
     kinds=('fp16', 'int8'), # exports, beside the Keras file
-    about: dict|None = None, # more for the model's metadata: licence, ...
+    about: dict|None = None, # more for the model's metadata: license, ...
     progress: bool = True, # show a progress bar?
     **changes, # fields of `FineTuneConfig`: epochs, learning_rate, patience, ...
 ) -> FineTuneResult:
@@ -378,7 +378,7 @@ def _metadata(faces: FaceSet, origin: str) -> dict[str, Any]:
     "What the metadata of a fine-tuned model say of its data."
     return dict(
         data=f'{faces.edition}, {len(faces.subset("train"))} faces', pretraining=origin,
-        licence='not stated; that of the data decides', selection='epochs and temperature by the validation rows',
+        license='not stated; that of the data decides', selection='epochs and temperature by the validation rows',
     )
 
 def _command(name, backbone, weights, mode, mapping, detector, changes: dict) -> str:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'build_model']
 
-# %% ../nbs/20_models.ipynb #644e479c
+# %% ../nbs/20_models.ipynb #cdaa2b7f
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from .core import FerError
 from .labels import EXPRESSIONS, FERPLUS
 
 if TYPE_CHECKING:
-    import keras
+    from keras import Model
 
 # %% ../nbs/20_models.ipynb #cf1191c7
 def _conv_bn(x, filters: int, kernel: int = 3, strides: int = 1, relu: bool = True): # feature map (N, H, W, C)
@@ -71,14 +71,14 @@ def _heads(x, ferplus: bool): # features (N, C); add the FER+ head?
     if not ferplus: return main
     return {'expression': main, 'ferplus': layers.Dense(len(FERPLUS), dtype='float32', name='ferplus')(x)}
 
-# %% ../nbs/20_models.ipynb #4eee9655
+# %% ../nbs/20_models.ipynb #af3ef79d
 def build_around(
     body: Callable, # from feature map to feature map
     name: str, # of the network
     *,
     ferplus: bool = False, # second head for the FER+ votes?
     dropout: float = 0.2, # share of pooled features dropped while training
-) -> 'keras.Model':
+) -> 'Model':
     "Faces (N, H, W, 1) in 0..255, uint8 or float, of any size -> logits."
     import keras
     from keras import layers
@@ -87,8 +87,8 @@ def build_around(
     x = layers.GlobalAveragePooling2D()(body(x))
     return keras.Model(inputs, _heads(layers.Dropout(dropout)(x), ferplus), name=name)
 
-# %% ../nbs/20_models.ipynb #86326daf
-def _baseline(name: str, *, ferplus: bool = False) -> 'keras.Model':
+# %% ../nbs/20_models.ipynb #e5629ecf
+def _baseline(name: str, *, ferplus: bool = False) -> 'Model':
     "Four 3x3 convolutions with pooling and dropout, one dense layer of 1,024; logits (N, 7). Raises FerError."
     import keras
     from keras import layers
@@ -102,8 +102,8 @@ def _baseline(name: str, *, ferplus: bool = False) -> 'keras.Model':
         layers.Dense(len(EXPRESSIONS), name='expression'),
     ], name=name)
 
-# %% ../nbs/20_models.ipynb #4b54716c
-MODELS: dict[str, Callable[..., 'keras.Model']] = {
+# %% ../nbs/20_models.ipynb #5dda6612
+MODELS: dict[str, Callable[..., 'Model']] = {
     'xs': partial(build_around, residual_body(16, 32, 64, 96)),
     's': partial(build_around, _plain_body((32, 1), (48, 2), (80, 2), (152, 3))),
     'm': partial(build_around, _plain_body((32, 1), (64, 2), (128, 2), (256, 3))),
@@ -113,13 +113,13 @@ MODELS: dict[str, Callable[..., 'keras.Model']] = {
     'baseline': _baseline,
 }
 
-def build_model(name: str, *, ferplus: bool = False) -> 'keras.Model': # a key of `MODELS`; second head for FER+?
+def build_model(name: str, *, ferplus: bool = False) -> 'Model': # a key of `MODELS`; second head for FER+?
     "The network called `name`, with fresh weights. Raises FerError for an unknown name."
     if name not in MODELS: raise FerError(f'network {name!r} is not one of {", ".join(MODELS)}')
     return MODELS[name](name, ferplus=ferplus)
 
-# %% ../nbs/20_models.ipynb #304f4fa0
-def count_macs(model: 'keras.Model', size: int = 48) -> int: # side of the input in pixels
+# %% ../nbs/20_models.ipynb #1f53a9ff
+def count_macs(model: 'Model', size: int = 48) -> int: # side of the input in pixels
     "Multiply-accumulates for one face, over convolutions and dense layers."
     import keras
     kinds = keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense
@@ -129,14 +129,14 @@ def count_macs(model: 'keras.Model', size: int = 48) -> int: # side of the input
     pixels = [int(np.prod(maps[str(i)].shape[1:-1])) for i in range(len(counted))]
     return sum(int(np.prod(layer.kernel.shape)) * n for layer, n in zip(counted, pixels))
 
-# %% ../nbs/20_models.ipynb #86dcef2e
-def main_logits(network: 'keras.Model', images: np.ndarray, *, batch_size: int = 256) -> np.ndarray: # (N, H, W) uint8
+# %% ../nbs/20_models.ipynb #5c59defe
+def main_logits(network: 'Model', images: np.ndarray, *, batch_size: int = 256) -> np.ndarray: # (N, H, W) uint8
     "Logits (N, C) of the first head."
     out = network.predict(images[..., None], batch_size=batch_size, verbose=0)
     return np.asarray(out['expression'] if isinstance(out, dict) else out)
 
-# %% ../nbs/20_models.ipynb #47151192
-def replace_head(network: 'keras.Model', known, classes) -> 'keras.Model': # class names of its head; those wanted
+# %% ../nbs/20_models.ipynb #9364903f
+def replace_head(network: 'Model', known, classes) -> 'Model': # class names of its head; those wanted
     "The same features under a head for other classes, one output. Raises FerError where there is no such head."
     import keras
     old = next((l for l in network.layers if l.name == 'expression' and isinstance(l, keras.layers.Dense)), None)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/23a_optimizers.ipynb #c3100458
+# %% ../nbs/23a_optimizers.ipynb #09a3cb3c
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .train_config import TrainConfig
 
 if TYPE_CHECKING:
-    import keras
+    from keras.optimizers import Optimizer
 
 # %% ../nbs/23a_optimizers.ipynb #c33b0eac
 def learning_rate_schedule(config: TrainConfig, steps: int) -> Any: # steps of the whole run
@@ -78,13 +78,13 @@ def _optimizer_class(name: str) -> Any: # `sgd`, `adam` or `muon`
     if name == 'adam': return keras.optimizers.AdamW
     return partial(_muon() if name == 'muon' else keras.optimizers.SGD, momentum=0.9, nesterov=True)
 
-# %% ../nbs/23a_optimizers.ipynb #1ca78a25
+# %% ../nbs/23a_optimizers.ipynb #0ec53d14
 def make_optimizer(
     config: TrainConfig,
     steps: int, # of the whole run
     *,
     groups: dict[str, int] | None = None, # path of a variable -> its group; None: all learn at the same rate
-) -> 'keras.optimizers.Optimizer':
+) -> 'Optimizer':
     "The configuration's optimizer, with weight decay on kernels only and the weight average switched on."
     ema = min(config.ema_decay, max(0., 1 - 10 / steps))
     make = _optimizer_class(config.optimizer)

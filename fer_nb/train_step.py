@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/24a_train_step.ipynb #4e1bc273
+# %% ../nbs/24a_train_step.ipynb #d57fa6b8
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from .labels import FERPLUS
 from .train_config import TrainConfig
 
 if TYPE_CHECKING:
-    import keras
+    from keras import Model
+    from keras.utils import PyDataset
 
 # %% ../nbs/24a_train_step.ipynb #340604ad
 def _vote_shares(faces: FaceSet) -> np.ndarray: # the votes may be missing
@@ -31,14 +32,14 @@ def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray: # samples; of the
     "The order (n,) in which an epoch visits the samples."
     return np.random.default_rng([seed, epoch]).permutation(n)
 
-# %% ../nbs/24a_train_step.ipynb #dbba3872
+# %% ../nbs/24a_train_step.ipynb #a60f53ef
 def make_batches(
     faces: FaceSet, # the training samples
     config: TrainConfig, # batch size and seed
     *,
     epoch: int = 0, # where to start
     soft_labels: np.ndarray | None = None, # (N, C) teachers' probabilities
-) -> 'keras.utils.PyDataset':
+) -> 'PyDataset':
     "Batches of ({image, label, votes, soft_labels}, label), shuffled again after each epoch."
     import keras
     size, labels = min(config.batch_size, len(faces)), faces.labels.astype('int32')
@@ -85,9 +86,9 @@ def losses(out: dict, config: TrainConfig, class_weights: np.ndarray) -> tuple: 
     hits = ops.cast(ops.equal(ops.argmax(logits, -1), ops.argmax(target, -1)), 'float32')
     return ops.mean(loss), hits
 
-# %% ../nbs/24a_train_step.ipynb #c1307e8e
+# %% ../nbs/24a_train_step.ipynb #694a8db3
 def make_trainer(
-    network: 'keras.Model', # logits, or a dict of them
+    network: 'Model', # logits, or a dict of them
     config: TrainConfig,
     class_weights: np.ndarray, # (C,) weight for each class
     *,

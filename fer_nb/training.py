@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train']
 
-# %% ../nbs/25_training.ipynb #0066e1a2
+# %% ../nbs/25_training.ipynb #d9b93404
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ from .train_config import TrainConfig, read_config
 from .train_step import make_batches, make_trainer
 
 if TYPE_CHECKING:
-    import keras
+    from keras import Model
 
 # %% ../nbs/25_training.ipynb #5c431cac
 def _average_weights(trainer: Any) -> None: # a compiled trainer
@@ -140,7 +140,7 @@ def _callbacks(trainer: Any, config: TrainConfig, history: list[dict]) -> list:
         for row in history: callback.on_epoch_end(row['epoch'] - 1, dict(row))
     return found
 
-# %% ../nbs/25_training.ipynb #7a1c0795
+# %% ../nbs/25_training.ipynb #87c730e4
 def _set_seeds(seed: int) -> None:
     "Seeds of everything random; under TensorFlow, operations that give the same result each time."
     import keras
@@ -149,7 +149,7 @@ def _set_seeds(seed: int) -> None:
         import tensorflow as tf
         tf.config.experimental.enable_op_determinism()
 
-def _build(config: TrainConfig, train: FaceSet, precision: str) -> 'keras.Model':
+def _build(config: TrainConfig, train: FaceSet, precision: str) -> 'Model':
     "The configuration's network in that precision."
     import keras
     before = keras.config.dtype_policy()
@@ -169,9 +169,9 @@ def _live_teachers(config: TrainConfig, train: FaceSet) -> list[Callable]:
     if not config.teachers or config.teachers.endswith('.npz'): return []
     return load_teachers(config.teachers.split(','), len(train.classes), precision=config.precision)
 
-# %% ../nbs/25_training.ipynb #d3947fdd
+# %% ../nbs/25_training.ipynb #f912b8e9
 def _prepare(
-    config: TrainConfig, train: FaceSet, *, network: 'keras.Model | None' = None, groups: dict[str, int] | None = None
+    config: TrainConfig, train: FaceSet, *, network: 'Model | None' = None, groups: dict[str, int] | None = None
 ) -> Any:
     "A compiled trainer with all its variables. Raises FerError where network and crop do not go together."
     import keras
@@ -190,10 +190,10 @@ def _prepare(
     trainer.seed.state.assign(keras.random.SeedGenerator(config.seed).state)
     return trainer
 
-# %% ../nbs/25_training.ipynb #a9b9322a
+# %% ../nbs/25_training.ipynb #068c6650
 def _finalize(
     trainer: Any, config: TrainConfig, train: FaceSet, history: list[dict], out: Path, keep: bool
-) -> 'keras.Model': # keep: the network is in 32-bit floats already
+) -> 'Model': # keep: the network is in 32-bit floats already
     "The averaged network in 32-bit floats with fresh batch-norm statistics, written to `model.keras`."
     if (best := out / 'best.npz').exists(): load_checkpoint(best, trainer)
     _average_weights(trainer)
@@ -206,7 +206,7 @@ def _finalize(
     write_atomically(out / 'curves.png', plot_history(history).savefig)
     return final
 
-# %% ../nbs/25_training.ipynb #bce48178
+# %% ../nbs/25_training.ipynb #b1416c75
 def fit(
     config: TrainConfig,
     train: FaceSet, # training samples
@@ -214,13 +214,14 @@ def fit(
     out: str | Path, # folder for checkpoint, history and model
     *,
     progress: bool = True, # show a progress bar?
-    network: 'keras.Model | None' = None, # in 32-bit floats, to go on with, any number of classes; None: a fresh one
+    network: 'Model | None' = None, # in 32-bit floats, to go on with, any number of classes; None: a fresh one
     groups: dict[str, int] | None = None, # path of a variable -> its group, for learning rates of their own
     group_rates: Callable | None = None, # epoch (0, 1, ...) -> relative learning rate of each group
-) -> tuple['keras.Model', list[dict]]:
+) -> tuple['Model', list[dict]]:
     "Train, or go on; (network, history). Writes checkpoint.npz, history.csv, curves.png, config.json, model.keras."
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    for part in out.glob('.*.part.*'): part.unlink()  # half-written files of a run that was killed
     history = check_resume(out / 'checkpoint.npz', config)
     write_atomically(out / 'config.json', lambda part: part.write_text(json.dumps(asdict(config), indent=1)))
     trainer = _prepare(config, train, network=network, groups=groups)
@@ -247,14 +248,14 @@ def _run_epochs(
             epochs=config.epochs, shuffle=False, verbose=0, callbacks=[logger],
         )
 
-# %% ../nbs/25_training.ipynb #03c908bd
+# %% ../nbs/25_training.ipynb #995f6616
 def train(
     config: TrainConfig | Mapping | str | Path, # a configuration, its fields, or a file with them
     data: str | Path | FaceSet = '', # what `load_dataset` takes, or a loaded set
     *,
     out: str | Path = '_runs/training', # folder for the run
     progress: bool = True, # show a progress bar?
-) -> tuple['keras.Model', list[dict]]:
+) -> tuple['Model', list[dict]]:
     "From a configuration and data to (network, history); leaves a complete run in `out`. Raises FerError, OSError."
     faces = data if isinstance(data, FaceSet) else load_dataset(data)
     return fit(read_config(config), *train_val_split(faces), out, progress=progress)

@@ -148,5 +148,5 @@ def test_looks_at_test_rows_are_logged(faces, tmp_path):
 
 
 def test_a_card_needs_results(faces):
-    about = {'name': 'm', 'classes': faces.classes, 'data': 'synthetic faces', 'licence': 'Apache-2.0'}
+    about = {'name': 'm', 'classes': faces.classes, 'data': 'synthetic faces', 'license': 'Apache-2.0'}
     with pytest.raises(ValueError, match='no results'): model_card(about, {})

@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_named(undisturbed, rows, tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused(undisturbed, rows):
     other = _prepare(replace(LONG, network='xs'), rows[0])
-    with pytest.raises(ValueError, match='belongs to another network or optimiser'):
+    with pytest.raises(ValueError, match='belongs to another network or optimizer'):
         load_checkpoint(undisturbed[0] / 'checkpoint.npz', other)
 
 

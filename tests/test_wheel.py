@@ -92,14 +92,14 @@ def check_answer(text: str):
 
 
 def test_contents(root, wheel):
-    "Modules, models, static files, the page of the app, types and licence are in the wheel."
+    "Modules, models, static files, the page of the app, types and license are in the wheel."
     wanted = {name for name in tracked(root) if name.startswith('fer_nb/')}
     for path in map(Path, tracked(root)):
         if path.parts[0] == 'models' and (len(path.parts) == 2 or path.suffix in ('.md', '.json')):
             wanted.add(f'fer_nb/{path.as_posix()}')
     with zipfile.ZipFile(wheel) as z: there = set(z.namelist())
-    licence = [name for name in there if name.endswith('.dist-info/licenses/LICENSE')]
-    incomplete[:] = sorted(wanted - there) + ([] if licence else ['LICENSE'])
+    license = [name for name in there if name.endswith('.dist-info/licenses/LICENSE')]
+    incomplete[:] = sorted(wanted - there) + ([] if license else ['LICENSE'])
     if incomplete: pytest.fail(f'not in the wheel: {", ".join(incomplete)}', pytrace=False)
     for name in 'py.typed', 'models/s.int8.tflite', 'voila/templates/faces/index.html.j2':
         assert f'fer_nb/{name}' in there
