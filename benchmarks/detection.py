@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from images import framed
 
-from fer_nb.detection import load_detector, match_boxes, read_image
+from fer_nb.detection import load_detector, match_boxes
+from fer_nb.images import read_image
 
 IOU = .5  # intersection over union from which on a face counts as found
 SEARCHES = 40  # images for a median
@@ -32,7 +33,7 @@ def compare(detector, truth: dict[Path, list]) -> dict[str, float]:
     "Precision and recall over all photos."
     found, right = 0, 0
     for path, boxes in truth.items():
-        matched = match_boxes([face.box for face in detector.detect(read_image(path))], boxes, IOU)
+        matched = match_boxes([face.box for face in detector.detect(read_image(path))], boxes, min_iou=IOU)
         found += len(matched)
         right += sum(box is not None for box in matched)
     faces = sum(map(len, truth.values()))

@@ -21,7 +21,7 @@ def one_face():
     "A photo: RGB (480, 640, 3)."
     import cv2
 
-    from fer_nb.detection import read_image
+    from fer_nb.images import read_image
 
     return cv2.resize(read_image(photos()[1])[:384], (640, 480), interpolation=cv2.INTER_CUBIC)
 
@@ -31,7 +31,7 @@ def two_faces():
     import cv2
     import numpy as np
 
-    from fer_nb.detection import read_image
+    from fer_nb.images import read_image
     from fer_nb.video_basics import panning_video
 
     hopper, astronaut = map(read_image, photos())
@@ -45,7 +45,7 @@ def framed(width: int, height: int, faces: int = 1):
     "One or two faces that fill an image's height, with mirrored edges: RGB (height, width, 3)."
     import cv2
 
-    from fer_nb.detection import read_image
+    from fer_nb.images import read_image
 
     side = height if faces == 1 else width // 2
     portrait = cv2.resize(read_image(photos()[1]), (side, side), interpolation=cv2.INTER_AREA)

@@ -12,7 +12,7 @@ from images import FRAMES, one_face, two_faces
 from timing import CALLS, call_time, in_turns
 
 PEER = Path('.venv-fer')
-PHOTO, VIDEO, CROPS = 'photo 640x480 with one face', 'film 1280x720 with two faces', '64 crops in one call'
+PHOTO, VIDEO, CROPS = 'photo 640x480 with one face', 'video 1280x720 with two faces', '64 crops in one call'
 
 
 class Peer:
@@ -114,7 +114,7 @@ def crops(stage: Stage) -> dict[str, float]:
     from fer_nb import Recognizer
 
     def way(threads):
-        return partial(call_time, partial(Recognizer(detector='haar', threads=threads), stage.crops, detect=False))
+        return partial(call_time, partial(Recognizer(detector='haar', threads=threads).recognize_crops, stage.crops))
 
     ours = {f'{CROPS}, two threads': way(2), f'{CROPS}, one thread': way(1)}
     return {f'{name}, ms': ms for name, ms in in_turns(ours | stage.beside(CROPS, 'crops')).items()}

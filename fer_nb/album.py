@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/60a_album.ipynb #ad1108c9
+# %% ../nbs/60a_album.ipynb #4d4f2e40
 import io
 import re
 from collections.abc import Callable
@@ -16,10 +16,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from .classification import classify
+from .cropping import WHOLE_IMAGE, crop_face, crop_rule
 
-from .detection import WHOLE_IMAGE, Detector, crop_face, crop_rule, load_detector, open_image
-from .recognition import FaceCrops, Recognizer, Result, classify, detect_and_crop, make_face
-from .widgets import encode_image, fit_within
+from .detection import Detector, load_detector
+from .images import ImageError, load_image
+from .recognition import FaceCrops, Recognizer, Result, detect_and_crop, make_face
+from .widgets import encode_image, fit_within, plural
 
 # %% ../nbs/60a_album.ipynb #fa4016b8
 @dataclass
@@ -44,10 +47,10 @@ def named_file(data: bytes, name: str) -> io.BytesIO:
 # %% ../nbs/60a_album.ipynb #e55d499e
 def _page_images(rgb: np.ndarray, crops: FaceCrops, rule: dict) -> dict[str, bytes]:
     "An image and its faces, as JPEG."
-    faces = [crop_face(rgb, o.box, rule, o.landmarks, 152) for o in crops.found]
+    faces = [crop_face(rgb, o.box, rule=rule, landmarks=o.landmarks, size=152) for o in crops.found]
     return {'view': encode_image(fit_within(rgb, 1024, 1024)), **{str(i): encode_image(o) for i, o in enumerate(faces)}}
 
-# %% ../nbs/60a_album.ipynb #0e7abac2
+# %% ../nbs/60a_album.ipynb #68ca86d2
 def read_upload(
     name: str,
     data: bytes,               # of an image file
@@ -58,10 +61,11 @@ def read_upload(
 ) -> UploadedImage:
     "Detect and classify the faces of one file. A file that cannot be read is a result, not an error."
     pixels = recognizer.max_pixels
-    try: image = open_image(named_file(data, name), pixels)
+    try: image = load_image(named_file(data, name), pixels)
     except ImageError as e: return UploadedImage(name, error=str(e))
-    except (cv2.error, MemoryError) as e: return UploadedImage(name, error=f'{name}: it cannot be read ({type(e).__name__})')
-    crops = detect_and_crop(image.rgb, detector, rule, recognizer.classifier.size, max_pixels=4*pixels)
+    except (cv2.error, MemoryError) as e:
+        return UploadedImage(name, error=f'{name}: it cannot be read ({type(e).__name__})')
+    crops = detect_and_crop(image.rgb, detector, rule=rule, size=recognizer.classifier.size, max_pixels=4*pixels)
     if crops.error: return UploadedImage(name, error=crops.error.replace(crops.name, name))
     jpegs = _page_images(image.rgb, crops, rule)
     crops = replace(crops, name=name, size=image.size, scale=image.scale)
@@ -76,10 +80,10 @@ def make_result(
     "The faces of an uploaded image with their labels."
     crops, p = image.crops, image.probabilities
     if crops is None or p is None: return Result('unreadable', [], None, image.error, image.name, classes)
-    faces = [make_face(crops, found, row, classes, min_confidence) for found, row in zip(crops.found, p)]
+    faces = [make_face(crops, found, p=row, classes=classes, min_confidence=min_confidence) for found, row in zip(crops.found, p)]
     return Result('ok' if faces else 'no_face', faces, crops.size, None, image.name, classes)
 
-# %% ../nbs/60a_album.ipynb #7cd87f6d
+# %% ../nbs/60a_album.ipynb #9460f176
 _ADVICE = [
     (rb'%PDF', 'This is a PDF document. Save the image in it as a JPEG or PNG file.'),
     (
@@ -87,7 +91,10 @@ _ADVICE = [
         'This is a HEIC or AVIF image. Export it as JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible).',
     ),
     (rb'.{4}ftyp|\x1aE\xdf\xa3|.{8}AVI ', 'This is a video. `fer_nb video` analyzes videos.'),
-    (rb'PK\x03\x04', 'This is an archive or an office document. Unpack it, or save the image in it as a JPEG or PNG file.'),
+    (
+        rb'PK\x03\x04',
+        'This is an archive or an office document. Unpack it, or save the image in it as a JPEG or PNG file.',
+    ),
     (rb'\s*(\xef\xbb\xbf)?<(\?xml|svg|!DOCTYPE|html)', 'This is a web page or a drawing (SVG). Save it as a PNG file.'),
 ]
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ImageSource']
 
-# %% ../nbs/60b_album_page.ipynb #972b9552
+# %% ../nbs/60b_album_page.ipynb #c7258476
 import base64
 import csv
 import io
@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from .drawing import draw_faces
 
-from .album import UploadedImage, file_advice, make_result, named_file, refusal
+from .album import Album, UploadedImage, file_advice, make_result, named_file, refusal
 from .core import write_atomically
-from .detection import open_image
-from .recognition import Face, Result, draw_faces, face_rows
-from .widgets import encode_image, face_card, face_style, style_sheet
+from .images import ImageError, load_image
+from .recognition import Face, Result, face_rows
+from .widgets import encode_image, face_card, face_style, plural, style_sheet
 
 # %% ../nbs/60b_album_page.ipynb #a607ccb4
 def _box(
@@ -83,7 +84,7 @@ def _figure(image: UploadedImage, result: Result, source: ImageSource) -> str:
     boxes = ''.join(_box(face, i, size, result.classes) for i, face in faces if face.box != (0, 0, *size))
     return f'<figure class="fer-photo"><img {source(image, "view")} alt="{alt}">{boxes}</figure>'
 
-# %% ../nbs/60b_album_page.ipynb #e8dfe8ab
+# %% ../nbs/60b_album_page.ipynb #410c3d26
 def image_card(
     image: UploadedImage,
     result: Result,
@@ -99,19 +100,21 @@ def image_card(
     cards = ''.join(
         face_card(face, i + 1, image=source(image, str(i)), minimum=min_confidence) for i, face in enumerate(faces)
     )
-    side = f'<ol class="fer-faces">{cards}</ol>' if faces else _trouble('No face was found', _NO_FACE, ' fer-calm fer-calmer')
+    side = f'<ol class="fer-faces">{cards}</ol>'
+    if not faces: side = _trouble('No face was found', _NO_FACE, ' fer-calm fer-calmer')
     return (
         f'<section class="fer-card" aria-label="{escape(image.name)}">{_head(image.name, sub, actions)}'
         f'<div class="fer-body{" fer-many"*(len(faces) > 4)}">{_figure(image, result, source)}{side}</div></section>'
     )
 
-# %% ../nbs/60b_album_page.ipynb #4b657d7e
+# %% ../nbs/60b_album_page.ipynb #b1652f37
 def table_html(
     results: Sequence[Result],
     classes: tuple[str, ...],
 ) -> str:
     "One line for each face."
-    heads = ''.join(f'<th scope=col>{escape(name)}</th>' for name in ('image', 'face', 'expression', 'confidence', *classes))
+    columns = 'image', 'face', 'expression', 'confidence', *classes
+    heads = ''.join(f'<th scope=col>{escape(name)}</th>' for name in columns)
     lines = [
         (r.source, str(i), face.label, *(f'{p:.0%}' for p in (face.confidence, *face.probabilities.values())))
         for r in results for i, face in enumerate(r.faces, 1)
@@ -142,7 +145,7 @@ def to_json(results: Sequence[Result]) -> str:
 # %% ../nbs/60b_album_page.ipynb #ae73211a
 NOTICE = 'An expression is what a face shows, not what a person feels.'
 
-# %% ../nbs/60b_album_page.ipynb #fd99af89
+# %% ../nbs/60b_album_page.ipynb #c64ed67b
 _IN_STATE = (
     "What is shown here is part of the widget's state: remove the images before you save a notebook together "
     'with its widgets.'
@@ -150,7 +153,8 @@ _IN_STATE = (
 
 def _links(results: Sequence[Result]) -> str:
     "Links that save the table."
-    csv_uri, json_uri = _data_uri(to_csv(results).encode(), 'text/csv'), _data_uri(to_json(results).encode(), 'application/json')
+    csv_uri = _data_uri(to_csv(results).encode(), 'text/csv')
+    json_uri = _data_uri(to_json(results).encode(), 'application/json')
     return (
         f'<a class="fer-button" download="faces.csv" href="{csv_uri}">Save CSV</a>'
         f'<a class="fer-button" download="faces.json" href="{json_uri}">Save JSON</a>'
@@ -184,11 +188,11 @@ def album_html(
         f'<div class="fer-cards">{cards}</div>{_foot(album, links)}</div>'
     )
 
-# %% ../nbs/60b_album_page.ipynb #0bf81670
+# %% ../nbs/60b_album_page.ipynb #5f9a3976
 def draw_upload(album: Album, image: UploadedImage) -> np.ndarray: # uint8 (H, W, 3)
     "An image at full size with its faces. Raises `ImageError` where it could not be read."
     if image.error: raise ImageError(image.error)
-    rgb = open_image(named_file(image.data, image.name), album.recognizer.max_pixels).rgb
+    rgb = load_image(named_file(image.data, image.name), album.recognizer.max_pixels).rgb
     return draw_faces(rgb, make_result(image, album.recognizer.classes, album.min_confidence))
 
 # %% ../nbs/60b_album_page.ipynb #967ba5e3
@@ -215,16 +219,16 @@ def file_to_save(
     if what != 'image' or image is None: return None
     return _file_name(image.name), 'image/jpeg', encode_image(draw_upload(album, image), quality=95)
 
-# %% ../nbs/60b_album_page.ipynb #85fc21b2
+# %% ../nbs/60b_album_page.ipynb #e3bd7f30
 def save_album(
     album: Album,
     folder: str|os.PathLike, # it is made; files of the same names are replaced
 ) -> list[Path]: # what was written
     "Write faces.csv, faces.json, a report, and every image with its faces."
     Path(folder).mkdir(parents=True, exist_ok=True)
-    files = {f'faces.{end}': file_to_save(album, what) for end, what in (('csv', 'csv'), ('json', 'json'), ('html', 'report'))}
+    files = [file for what in ('csv', 'json', 'report') if (file := file_to_save(album, what))]
+    contents = {name: data for name, _, data in files}
     for i, image in enumerate(album.images, 1):
-        if (file := file_to_save(album, 'image', image.id)): files[f'{i:02}-{file[0]}'] = file
-    paths = {Path(folder)/name: file[2] for name, file in files.items() if file}
-    for path, data in paths.items(): write_atomically(path, lambda part, data=data: part.write_bytes(data))
-    return list(paths)
+        if file := file_to_save(album, 'image', image.id): contents[f'{i:02}-{file[0]}'] = file[2]
+    for name, data in contents.items(): write_atomically(Path(folder)/name, lambda part: part.write_bytes(data))
+    return [Path(folder)/name for name in contents]

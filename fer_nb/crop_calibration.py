@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from .classification import Classifier, classify
+from .cropping import CROP_RULES, crop_face, crop_rule, frame_relation
 
 from .core import write_atomically
 from .data import FaceSet, synthetic_scene
-from .detection import CROP_RULES, Detection, Detector, crop_face, crop_rule, frame_relation
+from .detection import Detection, Detector
 from .model_files import read_metadata, read_model, with_metadata
-from .recognition import Classifier, classify
 
 # %% ../nbs/73_crop_calibration.ipynb #07-005
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def measure(
         image, frame = scene(faces.images[i], [seed, i], roll=roll)
         boxes = detector.detect(image)
         if not (best := right_one(boxes, frame)): return len(boxes), None
-        crops = [crop_face(image, best.box, o, best.landmarks, classifier.size) for o in rules]
+        crops = [crop_face(image, best.box, rule=o, landmarks=best.landmarks, size=classifier.size) for o in rules]
         return len(boxes) - 1, classify(classifier, crops).argmax(axis=1)
 
     with ThreadPoolExecutor(threads) as pool: answers = list(pool.map(one, range(len(faces))))

@@ -167,8 +167,9 @@ def evaluate_dataset(
     mapping: dict|None = None, subjects=None, detector=None, # as for `fine_tune`
 ) -> dict[str, Any]: # as from `evaluate_predictions`
     "What a model file says about other data. Needs no TensorFlow."
+    from fer_nb.classification import Classifier, classify
+
     from fer_nb.model_files import find_model
-    from fer_nb.recognition import Classifier, classify
     classifier = Classifier(find_model(model))
     faces = load_faces(data, mapping, subjects, detector, classifier.about.get('crop'))
     return evaluate_predictions(faces, lambda images: classify(classifier, images), classifier.classes)

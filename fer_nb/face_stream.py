@@ -5,21 +5,25 @@
 # %% auto #0
 __all__ = ['StreamOptions', 'FaceStream', 'track_video']
 
-# %% ../nbs/52a_face_stream.ipynb #0a463775
+# %% ../nbs/52a_face_stream.ipynb #9c664d11
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from .classification import classify
+from .cropping import crop_face
 
-from .detection import crop_face, to_rgb
-from .recognition import FaceCrops, Recognizer, TrackedFace, classify, confidence_threshold, make_face
+from .core import FerError
+from .images import to_rgb
+from .recognition import FaceCrops, Recognizer, TrackedFace, confidence_threshold, make_face
 from .tracking import Smoother, Track, Tracker
 from .video_input import read_video
 
-# %% ../nbs/52a_face_stream.ipynb #9435b7fa
+# %% ../nbs/52a_face_stream.ipynb #560ad6b6
 @dataclass(frozen=True)
 class StreamOptions:
-    "How the faces of a stream are followed. Raises `ValueError` for impossible values."
+    "How the faces of a stream are followed. Raises `FerError` for impossible values."
     detect_every: float = .1   # seconds between two searches for faces; 0 = in every frame
     classify_every: float = .1 # seconds between two classifications of a face; 0 = in every frame
     smooth: float = .5         # seconds over which probabilities are smoothed; 0 = not at all
@@ -29,9 +33,9 @@ class StreamOptions:
     def __post_init__(self) -> None:
         for name in ('detect_every', 'classify_every', 'smooth', 'forget'):
             value = getattr(self, name)
-            if not 0 <= value < np.inf: raise ValueError(f'{name} must be a number of seconds, not {value!r}')
+            if not 0 <= value < np.inf: raise FerError(f'{name} must be a number of seconds, not {value!r}')
 
-# %% ../nbs/52a_face_stream.ipynb #ee3bf961
+# %% ../nbs/52a_face_stream.ipynb #4c86c66e
 class FaceStream:
     "The faces of one stream of frames: found, followed and recognized as time goes by. For one thread at a time."
     def __init__(self,
@@ -40,7 +44,8 @@ class FaceStream:
     ):
         self.recognizer, self.options = recognizer, options or StreamOptions()
         least = self.options.min_confidence
-        self.min_confidence = recognizer.min_confidence if least is None else confidence_threshold(least, recognizer.classifier.about)
+        known = recognizer.min_confidence if least is None else least
+        self.min_confidence = confidence_threshold(known, recognizer.classifier.about)
         self.tracker, self.smoother = Tracker(forget=self.options.forget), Smoother(self.options.smooth)
         self.count, self.now, self.searched = 0, -np.inf, -np.inf
         self.classified: dict[int, float] = {}
@@ -62,8 +67,8 @@ class FaceStream:
         self.smoother.drop(self.classified)
         self.searched, self.classified = -np.inf, {}
 
-# %% ../nbs/52a_face_stream.ipynb #f37483ae
-_SLACK = 1e-3 # seconds by which a time stamp may be early and still count as due
+# %% ../nbs/52a_face_stream.ipynb #4bbf2dd7
+_SLACK = 1e-3 # seconds
 
 def _find_tracks(stream: FaceStream, time: float, rgb: np.ndarray) -> list[Track]:
     "Search where it is time to, and move the known faces on where it is not."
@@ -71,12 +76,12 @@ def _find_tracks(stream: FaceStream, time: float, rgb: np.ndarray) -> list[Track
     stream.searched = time
     return stream.tracker.update(time, stream.recognizer.detector.detect(rgb), rgb.shape[1::-1])
 
-# %% ../nbs/52a_face_stream.ipynb #925362f3
+# %% ../nbs/52a_face_stream.ipynb #c5b45c1d
 def _classify_tracks(stream: FaceStream, time: float, rgb: np.ndarray, tracks: list[Track]) -> None:
     "Classify the faces whose time it is, smooth their probabilities, and drop those of faces that are gone."
     r, every = stream.recognizer, stream.options.classify_every
     due = [o for o in tracks if time - stream.classified.get(o.id, -np.inf) >= every - _SLACK]
-    crops = [crop_face(rgb, o.box, r.rule, o.landmarks, r.classifier.size) for o in due]
+    crops = [crop_face(rgb, o.box, rule=r.rule, landmarks=o.landmarks, size=r.classifier.size) for o in due]
     for o, p in zip(due, classify(r.classifier, crops)):
         stream.smoother.update(o.id, time, p)
         stream.classified[o.id] = time
@@ -84,24 +89,19 @@ def _classify_tracks(stream: FaceStream, time: float, rgb: np.ndarray, tracks: l
     for i in gone: del stream.classified[i]
     stream.smoother.drop(gone)
 
-# %% ../nbs/52a_face_stream.ipynb #470a1284
-def _tracked_face(
-    stream: FaceStream,
-    track: Track,
-    size: tuple[int, int], # (width, height) of the frame
-    frame: int,            # its number
-    time: float,           # seconds
-) -> TrackedFace:
+# %% ../nbs/52a_face_stream.ipynb #ef9e5b69
+def _tracked_face(stream: FaceStream, track: Track, size: tuple[int, int], frame: int, time: float) -> TrackedFace:
     "A followed face with its smoothed probabilities."
     p = stream.smoother.get(track.id)
     assert p is not None, f'face {track.id} was never classified'
-    face = make_face(FaceCrops('', None, size), track, p, stream.recognizer.classes, stream.min_confidence)
+    seen, classes = FaceCrops('', None, size), stream.recognizer.classes
+    face = make_face(seen, track, p=p, classes=classes, min_confidence=stream.min_confidence)
     return TrackedFace(**vars(face), id=track.id, frame=frame, time=time)
 
-# %% ../nbs/52a_face_stream.ipynb #d23a1c01
+# %% ../nbs/52a_face_stream.ipynb #7c9cca88
 def track_video(
     recognizer: Recognizer,
-    source,             # a video, a camera's number, an address or frames: see `fer_nb.video_input.frames`
+    source: Any,        # a video, a camera's number, an address or frames: see `fer_nb.video_input.read_video`
     *,
     start: float=0.,    # seconds into the video
     stop: float|None=None, # seconds; None = its end
@@ -110,5 +110,5 @@ def track_video(
 ) -> Iterator[TrackedFace]: # for each face of each frame; memory does not grow
     "Follow the faces of a video. Raises `VideoError` where it cannot be opened."
     stream = FaceStream(recognizer, options)
-    with read_video(source, timeout=timeout, start=start, stop=stop) as video:
-        for time, rgb in video: yield from stream(time, rgb)
+    with read_video(source, timeout=timeout, start=start, stop=stop) as frames:
+        for time, rgb in frames: yield from stream(time, rgb)

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from .cropping import CROP_RULES, crop_face, crop_rule
 
 from .backbones import BACKBONES, build_pretrained
 from .data import FaceSet, describe_dataset, image_groups, load_dataset, train_val_split, with_subjects
-from .detection import CROP_RULES, ImageError, crop_face, crop_rule, load_detector, open_image
+from .detection import load_detector
 from .evaluation import evaluate, fit_temperature, predict_logits, softmax, write_model_card
 from .export import ExportError, export, open_network
+from .images import ImageError, load_image
 from .labels import EXPRESSIONS, canonical_label
 from .model_files import ModelError, read_metadata
 from .models import MODELS, build_model, replace_head
@@ -42,13 +44,13 @@ class FaceCropper:
     def __call__(self, content) -> np.ndarray: # a face, gray
         import cv2
         try:
-            rgb = open_image(content).rgb
+            rgb = load_image(content).rgb
             found = self.detector.detect(rgb)
         except ImageError as e: raise ValueError(str(e).removeprefix('<bytes>: ')) from None
         except cv2.error as e: raise ValueError(f'cannot be searched for faces ({e.err})') from None
         if not found: raise ValueError('no face found')
         self.several += len(found) > 1
-        return crop_face(rgb, found[0].box, self.rule, found[0].landmarks)
+        return crop_face(rgb, found[0].box, rule=self.rule, landmarks=found[0].landmarks)
 
 # %% ../nbs/71_fine_tuning.ipynb #10-013
 def map_classes(

@@ -21,6 +21,7 @@ from typing import Any
 from .commands import add_model, command, make_recognizer
 from .core import write_atomically
 from .images import IMAGE_SUFFIXES
+from .recognition import face_rows
 
 # %% ../nbs/81_recognition_commands.ipynb #142c7f44
 def _inputs(
@@ -149,11 +150,11 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     if not args.json: print(f"{'file':<30}  face  expression  sure  {'x,y width x height':<18}  most probable")
     results = []
     for path in paths:
-        results.append(recognizer(path, detect=not args.no_detect))
+        results.append(recognizer.recognize_crops([path])[0] if args.no_detect else recognizer(path))
         _show(results[-1].to_dict(), args.json)
         if path in images and results[-1].status != 'unreadable':
-            _write_image(images[path], recognizer.annotate(path, results[-1]))
-    if args.csv: _write_table(args.csv, [row for r in results for row in r.rows()])
+            _write_image(images[path], results[-1].plot(path))
+    if args.csv: _write_table(args.csv, face_rows(results))
     return _summarize(results, [args.csv, *images.values()])
 
 # %% ../nbs/81_recognition_commands.ipynb #3dea5c2e

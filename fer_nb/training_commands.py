@@ -148,7 +148,8 @@ def _export_options(add: Callable) -> None:
 @command(_export_options, 'runs/s/model.keras --data fer2013/ --name s --out models')
 def _export(args: argparse.Namespace) -> int:
     "Convert a Keras network to LiteRT and ONNX, and check each file."
-    from fer_nb.detection import CROP_RULES
+    from fer_nb.cropping import CROP_RULES
+
     from fer_nb.export import export
     faces, name = read_dataset(args.data), args.name or args.model.stem
     about = {'data': faces.edition, 'crop': CROP_RULES} | read_fields(args.about)

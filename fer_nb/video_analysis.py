@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from .drawing import draw_faces
 
 from .face_stream import FaceStream, StreamOptions
 from .labels import COLORS
-from .recognition import Recognizer, TrackedFace, draw_faces
+from .recognition import Recognizer, TrackedFace
 from .video_basics import StreamInfo, VideoError
 from .video_input import VideoReader, read_video
 from .video_output import VideoWriter
@@ -140,7 +141,7 @@ class AnnotatedFilm:
         if self.writer is None: self.writer, self.first = VideoWriter(self.path, rgb.shape[1::-1]), time
         last = self.writer.last
         if last is not None and not time - self.first > last: self.skipped += 1
-        else: self.writer.add(time - self.first, draw_faces(rgb, faces, self.classes))
+        else: self.writer.add(time - self.first, draw_faces(rgb, faces, classes=self.classes))
 
     def close(self):
         "Finish the film and move it to its place; without frames there is none."

@@ -27,11 +27,12 @@ from weakref import WeakSet
 
 import cv2
 import numpy as np
+from .drawing import draw_faces
 
-from .detection import ImageError, open_image
 from .face_stream import FaceStream, StreamOptions
+from .images import ImageError, load_image
 from .labels import COLORS
-from .recognition import Recognizer, draw_faces
+from .recognition import Recognizer
 from .video_basics import VideoError
 from .video_input import read_video
 
@@ -118,7 +119,7 @@ def picture(
     bars: bool=True, # also all probabilities
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
     "A frame with boxes, labels and bars."
-    image = draw_faces(rgb, faces, tuple(faces[0].probabilities) if faces else ())
+    image = draw_faces(rgb, faces, classes=tuple(faces[0].probabilities) if faces else ())
     return draw_bars(image, faces) if bars else image
 
 # %% ../nbs/62_webcam.ipynb #09-014
@@ -501,7 +502,7 @@ class FrameMessage:
         if self.data[:3] != b'\xff\xd8\xff': raise ValueError('its picture is not a JPEG')
 
     def rgb(self) -> np.ndarray: # uint8 (H, W, 3); raises `ImageError`
-        return open_image(self.data, 2*STILL*STILL).rgb
+        return load_image(self.data, 2*STILL*STILL).rgb
 
 # %% ../nbs/62_webcam.ipynb #09-053
 def face_plain(

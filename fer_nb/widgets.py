@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/60_widgets.ipynb #0d57988a
+# %% ../nbs/60_widgets.ipynb #aecf25db
 import math
 from html import escape
 from pathlib import Path
 
 import cv2
 import numpy as np
+from .drawing import label_color
 
 import fer_nb
-from .recognition import Face, label_color
+from .recognition import Face, Recognizer, confidence_threshold
 
 # %% ../nbs/60_widgets.ipynb #3338ca8d
 STATIC = Path(fer_nb.__file__).parent/'static'
@@ -69,7 +70,7 @@ def _verdict(face: Face, minimum: float) -> str:
         sure, style = f'best guess {escape(best)} {sure}, below the minimum of {minimum:.0%}', 'fer-why'
     return f'<span class="fer-plate">{escape(face.label)}</span><span class="{style}">{sure}</span>'
 
-# %% ../nbs/60_widgets.ipynb #2860b9c5
+# %% ../nbs/60_widgets.ipynb #4fe8e802
 def face_card(
     face: Face,
     number: int,        # what the page calls it
@@ -80,8 +81,9 @@ def face_card(
     "A face: its crop, the label, and a bar for each expression."
     name, unsure = f'<span class="fer-number">face {number}</span>', ' fer-unsure'*(face.label == 'uncertain')
     crop = f'<span><img {image} alt="face {number} as the network sees it">{name}</span>' if image else ''
+    style = face_style(face.label, tuple(face.probabilities))
     return (
-        f'<li class="fer-face{unsure}" data-face="{number}" style="{face_style(face.label, tuple(face.probabilities))}">'
+        f'<li class="fer-face{unsure}" data-face="{number}" style="{style}">'
         f'{crop}<div><p class="fer-verdict">{_verdict(face, minimum)}{"" if image else name}</p>'
         f'{bars_html(face.probabilities)}</div></li>'
     )
@@ -111,3 +113,9 @@ def encode_image(
 
 # %% ../nbs/60_widgets.ipynb #aed2be9c
 def plural(n: int, noun: str) -> str: return f'{n} {noun}' if n == 1 else f'{n} {noun}s'
+
+# %% ../nbs/60_widgets.ipynb #160e5c39
+def advised_confidence(recognizer: Recognizer) -> float|None: # 0..1
+    "The minimum confidence that the model's file advises; None = it advises none."
+    about = recognizer.classifier.about
+    return confidence_threshold('auto', about) if about.get('uncertain') else None

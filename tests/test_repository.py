@@ -1,4 +1,5 @@
 """The repository as a whole: generated files, notebooks, style, types."""
+import importlib
 import os
 import shutil
 import subprocess
@@ -65,6 +66,30 @@ def test_lanes_are_seen(number, line, problem, tmp_path):
         body = f'def f():\n    if True:\n        {line}\n'.replace('fer_nb', 'lib')
         (lib / f'{module}.py').write_text(head + (body if module == 'module' else ''))
     assert list(check_notebooks.lanes(lib)) == ([problem] if problem else [])
+
+
+def test_interface():
+    "Few public names, none with two meanings, and no long modules."
+    require(list(check_notebooks.interface(LIB)))
+
+
+def test_interface_is_seen(tmp_path):
+    "A public function without a return type, a name in two modules and a long module are found."
+    (tmp_path / 'one.py').write_text("__all__ = ['load']\ndef load(): ...\n" + 'x = 1\n' * 400)
+    (tmp_path / 'two.py').write_text("__all__ = ['load']\ndef load() -> int: ...\n")
+    found = '\n'.join(check_notebooks.interface(tmp_path))
+    for part in ('402 lines', 'load does not say', 'load is public in one and two'): assert part in found, found
+
+
+def test_offered_names():
+    "What `import fer_nb` offers is public in the module it comes from, and is listed."
+    import fer_nb
+
+    for name in fer_nb.__all__:
+        thing = getattr(fer_nb, name)
+        home = next(m for m, names in fer_nb._OFFERED.items() if name in names)
+        assert name in importlib.import_module(f'fer_nb.{home}').__all__ and thing is not None, name
+    with pytest.raises(AttributeError, match='no attribute'): fer_nb.nothing
 
 
 def tracked(*options) -> list[str]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_nb.detection import read_image
+from fer_nb.images import read_image
 from fer_nb.recognition import Recognizer
 from fer_nb.video_input import read_video
 from fer_nb.webcam import Live, LiveView, _after_cell, paced, stop_all

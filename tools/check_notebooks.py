@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-SIZE, LINES = 400_000, 40  # bytes of a notebook, lines of an exported cell
+SIZE, LINES = 400_000, 31  # bytes of a notebook, lines of an exported cell
 HERE = re.compile(r'(?<![\w.:/])/(?:home|root|Users|tmp|work|opt|usr|var|mnt|private)/\w|[A-Z]:\\\\?Users')
 DATA_URI = re.compile(r'data:[\w/+.-]+;base64,[\w+/=\s]+')
 
@@ -134,7 +134,28 @@ def lanes(lib: Path):
                 yield f'{module} (foundation) imports {used}'
 
 
+NAMES, MODULE = 80, 350  # public names of the library, lines of a module
+
+
+def interface(lib: Path):
+    "Few public names, each with one meaning; every public function says what it returns; no long modules."
+    homes: dict[str, list] = {}
+    for path in sorted(p for p in lib.glob('*.py') if not p.stem.startswith('_')):
+        text = path.read_text(encoding='utf-8')
+        body = ast.parse(text).body
+        if (lines := len(text.splitlines())) > MODULE: yield f'{path}: {lines} lines, more than {MODULE}'
+        assigned = (n for n in body if isinstance(n, ast.Assign) and getattr(n.targets[0], 'id', '') == '__all__')
+        public = next((ast.literal_eval(n.value) for n in assigned), [])
+        for name in public: homes.setdefault(name, []).append(path.stem)
+        for node in body:
+            if isinstance(node, ast.FunctionDef) and node.name in public and node.returns is None:
+                yield f'{path}: {node.name} does not say what it returns'
+    if len(homes) > NAMES: yield f'{len(homes)} public names, more than {NAMES}'
+    yield from (f'{name} is public in {" and ".join(where)}' for name, where in homes.items() if len(where) > 1)
+
+
 if __name__ == '__main__':
     notebooks = [Path(p) for p in sys.argv[1:]] or sorted(Path('nbs').glob('*.ipynb'))
     wrong = [f'{p}: {what}' for p in notebooks for what in problems(p)]
-    sys.exit('\n'.join([*wrong, *import_order(Path('fer_nb')), *lanes(Path('fer_nb'))]) or None)
+    wrong += [what for check in (import_order, lanes, interface) for what in check(Path('fer_nb'))]
+    sys.exit('\n'.join(wrong) or None)

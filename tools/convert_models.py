@@ -1,4 +1,4 @@
-"""Rewrite the metadata of model files with the present keys and their `about` file: `python tools/convert_models.py models/m.about.yaml models/m.*`.
+"""Rewrite the metadata of model files with the present keys: `convert_models.py models/m.about.yaml models/m.keras ...`
 The weights stay byte for byte; the logits of 64 faces are compared bit for bit."""
 import sys
 from pathlib import Path
