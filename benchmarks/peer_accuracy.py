@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_nb.data import load_dataset
-from fer_nb.evaluation import compute_metrics
+from fer_nb.metrics import compute_metrics
 
 OUT, PEER = Path('models/peer.json'), Path('.venv-fer')
 ASK = """

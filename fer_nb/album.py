@@ -16,9 +16,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from .classification import classify
 from .cropping import WHOLE_IMAGE, crop_face, crop_rule
-
 from .detection import Detector, load_detector
 from .images import ImageError, load_image
 from .recognition import FaceCrops, Recognizer, Result, detect_and_crop, make_face

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from .drawing import draw_faces
 
 from .album import Album, UploadedImage, file_advice, make_result, named_file, refusal
 from .core import write_atomically
+from .drawing import draw_faces
 from .images import ImageError, load_image
 from .recognition import Face, Result, face_rows
 from .widgets import encode_image, face_card, face_style, plural, style_sheet

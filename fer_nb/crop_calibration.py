@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from .classification import Classifier, classify
-from .cropping import CROP_RULES, crop_face, crop_rule, frame_relation
 
+from .classification import Classifier, classify
 from .core import write_atomically
+from .cropping import CROP_RULES, crop_face, crop_rule, frame_relation
 from .data import FaceSet, synthetic_scene
 from .detection import Detection, Detector
 from .model_files import read_metadata, read_model, with_metadata

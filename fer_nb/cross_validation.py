@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from .core import write_atomically
+from .core import softmax, write_atomically
 from .data import FaceSet
-from .evaluation import compute_metrics, predict_logits, softmax
+from .evaluation import predict_logits
 from .fine_tuning import fingerprint, load_faces, map_classes, split_dataset, train_network, validate_dataset
 from .labels import canonical_label, remap_labels
+from .metrics import compute_metrics
 
 # %% ../nbs/72_cross_validation.ipynb #10-042
 def fine_tuner(
@@ -168,7 +169,6 @@ def evaluate_dataset(
 ) -> dict[str, Any]: # as from `evaluate_predictions`
     "What a model file says about other data. Needs no TensorFlow."
     from fer_nb.classification import Classifier, classify
-
     from fer_nb.model_files import find_model
     classifier = Classifier(find_model(model))
     faces = load_faces(data, mapping, subjects, detector, classifier.about.get('crop'))

@@ -54,7 +54,8 @@ def _evaluate_file(
     if tuple(meta['classes']) != tuple(faces.classes):
         raise ValueError(f'{path} knows {meta["classes"]}, the data {list(faces.classes)}')
     return evaluate(
-        predict, faces, split, out, meta['temperature'], tta, meta['name'], format, scaling=meta.get('scaling')
+        predict, faces, split=split, out=out, temperature=meta['temperature'], tta=tta, name=meta['name'], format=format,
+        scaling=meta.get('scaling'),
     )
 
 # %% ../nbs/83_evaluation_commands.ipynb #7312a93f
@@ -62,7 +63,7 @@ def _robustness_of(path: Path, faces: 'FaceSet', split: str) -> list[dict[str, A
     "Measure a model file on corrupted faces."
     from fer_nb.robustness import evaluate_robustness
     predict, format, _ = _open_model(path)
-    return evaluate_robustness(predict, faces, split, format)
+    return evaluate_robustness(predict, faces, split=split, format=format)
 
 # %% ../nbs/83_evaluation_commands.ipynb #0fa1d5ea
 def _model_file(
@@ -85,7 +86,7 @@ def _measure_again(
     tta: list[str]|None = None, # likewise; corrupted faces are measured without
 ) -> list[str]: # one line for each figure that is not reproduced
     "Measure again what a report says."
-    from fer_nb.evaluation import compare_reports, join_reports
+    from fer_nb.reports import compare_reports, join_reports
     def wanted(r): return (not splits or r['split'] in splits) and (not tta or r.get('tta', 'none') in tta)
     records, robust = ([r for r in written.get(kind, []) if wanted(r)] for kind in ('results', 'robustness'))
     if not records: raise ValueError(f"the report has no results for {splits or 'any split'}, {tta or 'any tta'}")
@@ -159,14 +160,14 @@ def _evaluate_options(add: Callable) -> None:
 )
 def _evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduced
     "Measure models on a dataset, or measure again what a report says."
-    from fer_nb.evaluation import append_test_log, join_reports, save_report
     from fer_nb.model_files import find_model
+    from fer_nb.reports import append_test_log, join_reports, save_report
     faces = read_dataset(args.data)
     if args.check: return _check(args, faces)
     if args.card and not args.out: raise ValueError('--card needs --out, the folder of the report')
     files, splits = [find_model(o) for o in args.model], args.split or ['test']
     reports: list[dict[str, Any]] = []
-    if args.out: append_test_log(args.out, faces, splits, args.reason)
+    if args.out: append_test_log(args.out, faces, splits, reason=args.reason)
     for file, split in itertools.product(files, splits):
         reports.append(_evaluate_file(file, faces, split, args.tta or ['none'], None if reports else args.out))
     if args.robustness: reports[0]['robustness'] = _robustness_of(files[0], faces, splits[0])
@@ -183,8 +184,9 @@ def _write_card(
 ) -> Path: # the card
     "Write the model card beside its report: metadata, figures, and what is to be said of the data."
     from fer_nb.data import describe_dataset
-    from fer_nb.evaluation import read_test_log, write_model_card
+    from fer_nb.model_card import write_model_card
     from fer_nb.model_files import read_metadata
+    from fer_nb.reports import read_test_log
     report = json.loads((args.out/'evaluation.json').read_text(encoding='utf-8'))
     metadata = read_metadata(path) | read_fields(args.about)
     if args.seeds:
@@ -194,7 +196,7 @@ def _write_card(
         log = [*log, *experiment.get('test_log', [])]
         report['seeds'] = experiment['summary']
         if log: report['test_log'] = [o | {'evaluation': i} for i, o in enumerate(log, 1)]
-    return write_model_card(args.out, metadata, report | {'data': describe_dataset(faces)})
+    return write_model_card(args.out, metadata, report=report | {'data': describe_dataset(faces)})
 
 # %% ../nbs/83_evaluation_commands.ipynb #e28a6930
 def _model_card_options(add: Callable) -> None:

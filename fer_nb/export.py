@@ -94,7 +94,7 @@ def compare(wanted, # logits (N, C) of the original
             got, # logits (N, C) of the export
             labels) -> dict: # (N,)
     "Largest difference of a probability, share of equal answers, and both accuracies."
-    from fer_nb.evaluation import softmax
+    from fer_nb.core import softmax
     wanted, got = np.asarray(wanted, float), np.asarray(got, float)
     accuracy = lambda z: float((z.argmax(1) == labels).mean())
     return {
@@ -191,8 +191,8 @@ def export(model, # a Keras model, or the path of a .keras file
            temperature:float|None=None, # of the softmax; None: fitted to the validation rows
            vector:bool=False) -> list[dict]: # first fit a factor and an offset of each class, for the last layer?
     "Write and check all exports; a report for each. Raises ExportError where one is off, ModelError for a bad file."
+    from fer_nb.calibration import fit_temperature, fit_vector_scaling
     from fer_nb.data import train_val_split
-    from fer_nb.evaluation import fit_temperature, fit_vector_scaling
     network, out, reports = open_network(model), Path(out), []
     train, val = train_val_split(faces)
     val, calibration = val[:limit], train.images[::max(1, len(train) // 500)][:500]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from .classification import classify
-from .cropping import crop_face
 
+from .classification import classify
 from .core import FerError
+from .cropping import crop_face
 from .images import to_rgb
 from .recognition import FaceCrops, Recognizer, TrackedFace, confidence_threshold, make_face
 from .tracking import Smoother, Track, Tracker

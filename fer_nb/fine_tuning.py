@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from .cropping import CROP_RULES, crop_face, crop_rule
 
 from .backbones import BACKBONES, build_pretrained
+from .calibration import fit_temperature
+from .core import softmax
+from .cropping import CROP_RULES, crop_face, crop_rule
 from .data import FaceSet, describe_dataset, image_groups, load_dataset, train_val_split, with_subjects
 from .detection import load_detector
-from .evaluation import evaluate, fit_temperature, predict_logits, softmax, write_model_card
+from .evaluation import evaluate, predict_logits
 from .export import ExportError, export, open_network
 from .images import ImageError, load_image
 from .labels import EXPRESSIONS, canonical_label
+from .model_card import write_model_card
 from .model_files import ModelError, read_metadata
 from .models import MODELS, build_model, replace_head
 from .train_config import TrainConfig
@@ -412,9 +415,11 @@ def _export_all(
 def _evaluate(network, out: Path, faces: FaceSet, name: str, temperature: float, meta: dict, history) -> dict[str, Any]:
     "The report of the test rows where there are some, else of the validation rows; with figures and model card."
     split = 'test' if 'test' in faces.split else 'val'
-    report = evaluate(network, faces, split, out, temperature, name=name, history=history)
+    report = evaluate(
+        network, faces, split=split, out=out, temperature=temperature, name=name, history=history
+    )
     flattering = 'early stopping and this card: there are no test rows, so these figures flatter'
     looks = [dict(split=split, reason='the finished model' if split == 'test' else flattering)]
-    write_model_card(out, meta, report | dict(data=describe_dataset(faces), test_log=looks))
+    write_model_card(out, meta, report=report | dict(data=describe_dataset(faces), test_log=looks))
     known = faces.subjects is not None and len(set(faces.subjects)) > 1
     return report['results'][0] | dict(samples='test' if split == 'test' else 'validation', people=known)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from .classification import Classifier, classify
-from .cropping import WHOLE_IMAGE, crop_face, crop_rule
-from .drawing import draw_faces
 
+from .classification import Classifier, classify
 from .core import FerError
+from .cropping import WHOLE_IMAGE, crop_face, crop_rule
 from .detection import Box, Detection, Detector, load_detector
+from .drawing import draw_faces
 from .images import MAX_PIXELS, ImageError, image_name, load_image, read_image
 from .model_files import ModelError, find_model
 

@@ -126,7 +126,9 @@ def _experiment(args: argparse.Namespace) -> int:
     "Train variants of a configuration with several seeds, and evaluate them all on the same samples."
     from fer_nb.experiments import experiment_table, run_experiment
     faces = read_dataset(args.data)
-    found = run_experiment(args.file, faces, args.out, args.report, args.split, args.tta, progress=not args.quiet)
+    found = run_experiment(
+        args.file, faces, out=args.out, report=args.report, splits=args.split, tta=args.tta, progress=not args.quiet
+    )
     print(experiment_table(found, samples='deduplicated'))
     return 0
 
@@ -149,7 +151,6 @@ def _export_options(add: Callable) -> None:
 def _export(args: argparse.Namespace) -> int:
     "Convert a Keras network to LiteRT and ONNX, and check each file."
     from fer_nb.cropping import CROP_RULES
-
     from fer_nb.export import export
     faces, name = read_dataset(args.data), args.name or args.model.stem
     about = {'data': faces.edition, 'crop': CROP_RULES} | read_fields(args.about)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from .drawing import draw_faces
 
+from .drawing import draw_faces
 from .face_stream import FaceStream, StreamOptions
 from .labels import COLORS
 from .recognition import Recognizer, TrackedFace

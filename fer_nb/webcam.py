@@ -27,8 +27,8 @@ from weakref import WeakSet
 
 import cv2
 import numpy as np
-from .drawing import draw_faces
 
+from .drawing import draw_faces
 from .face_stream import FaceStream, StreamOptions
 from .images import ImageError, load_image
 from .labels import COLORS

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from .drawing import label_color
 
 import fer_nb
+from .drawing import label_color
 from .recognition import Face, Recognizer, confidence_threshold
 
 # %% ../nbs/60_widgets.ipynb #3338ca8d

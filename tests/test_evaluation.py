@@ -4,17 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from fer_nb.evaluation import (
-    TTA,
-    _views,
-    append_test_log,
-    check_probabilities,
-    evaluate,
-    model_card,
-    predict_logits,
-    read_test_log,
-    save_report,
-)
+from fer_nb.evaluation import TTA, _views, evaluate, predict_logits
+from fer_nb.metrics import check_probabilities
+from fer_nb.model_card import model_card
+from fer_nb.reports import append_test_log, read_test_log, save_report
 
 THIRD = np.full((2, 3), 1 / 3)
 
@@ -40,9 +33,9 @@ def fixed():
 
 def test_ten_crop_of_a_network_with_two_heads(two_heads, faces):
     some = faces.images[:5]
-    ten = predict_logits(two_heads, some, batch_size=2, ten_crop=True)
+    ten = predict_logits(two_heads, some, batch_size=2, tta='ten-crop')
     assert {head: o.shape for head, o in ten.items()} == {'expression': (5, 7), 'ferplus': (5, 8)}
-    views = _views(some[..., None], flip=True, ten_crop=True, crop=44)
+    views = _views(some[..., None], 'ten-crop')
     by_hand = np.mean([np.asarray(two_heads(v)['ferplus']) for v in views], axis=0)
     np.testing.assert_allclose(ten['ferplus'], by_hand, atol=1e-4)
 
@@ -52,10 +45,10 @@ def test_a_fixed_input_gets_enlarged_crops(fixed, faces):
 
     some = faces.images[:5]
     np.testing.assert_allclose(predict_logits(fixed, some), np.asarray(fixed(some[..., None])), atol=1e-4)
-    views = _views(some[..., None], flip=True, ten_crop=True, crop=44)
+    views = _views(some[..., None], 'ten-crop')
     large = [np.stack([cv2.resize(o, (48, 48)) for o in np.ascontiguousarray(v)])[..., None] for v in views]
     by_hand = np.mean([np.asarray(fixed(v)) for v in large], axis=0)
-    np.testing.assert_allclose(predict_logits(fixed, some, ten_crop=True), by_hand, atol=1e-4)
+    np.testing.assert_allclose(predict_logits(fixed, some, tta='ten-crop'), by_hand, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +56,7 @@ def test_a_fixed_input_gets_enlarged_crops(fixed, faces):
     [
         ([0], THIRD, 'do not fit'),
         ([0, 1], [THIRD], 'do not fit'),
-        ([], np.zeros((0, 3)), '0 rows'),
+        ([], np.zeros((0, 3)), '0 samples'),
         ([0, 3], THIRD, 'from 0 to 2'),
         ([0, -1], THIRD, 'from -1'),
         ([0.0, 1.0], THIRD, 'not whole'),
@@ -93,7 +86,7 @@ def test_images_and_outputs_that_are_refused(model, images, reason):
 
 def test_a_mirrored_view_is_a_plain_array():
     images = np.zeros((3, 48, 48), np.uint8)
-    said = predict_logits(lambda x: np.full((len(x), 2), float(x.flags.c_contiguous)), images, flip=True)
+    said = predict_logits(lambda x: np.full((len(x), 2), float(x.flags.c_contiguous)), images, tta='flip')
     np.testing.assert_array_equal(said, np.ones((3, 2)))  # the mean of both views
 
 
@@ -103,7 +96,7 @@ def blind(images):
 
 
 def test_every_mode_and_every_kind_of_rows_has_a_record(faces):
-    results = evaluate(blind, faces, 'val', tta=tuple(TTA))['results']
+    results = evaluate(blind, faces, tta=TTA)['results']
     found = {(o['tta'], o['samples']) for o in results}
     assert found == {(mode, rows) for mode in TTA for rows in ('full', 'deduplicated')} and len(results) == len(found)
 
@@ -117,14 +110,14 @@ def test_unknown_modes_and_splits_are_refused(faces, options, reason):
 
 def test_a_model_without_the_expression_head_is_refused(faces):
     with pytest.raises(ValueError, match="no output 'expression'"):
-        evaluate(lambda x: {'face': np.ones((len(x), 7))}, faces, 'val')
+        evaluate(lambda x: {'face': np.ones((len(x), 7))}, faces)
 
 
 @pytest.mark.parametrize(
     'scaling', [['factors'], {'factors': [1, 2]}, {'factors': [0] * 7, 'offsets': [0] * 7}], ids=['list', 'short', '0']
 )
 def test_a_scaling_that_does_not_fit_is_refused(faces, scaling):
-    with pytest.raises(ValueError, match='one factor above 0'): evaluate(blind, faces, 'val', scaling=scaling)
+    with pytest.raises(ValueError, match='one factor above 0'): evaluate(blind, faces, scaling=scaling)
 
 
 def test_a_report_is_whole_or_not_there(tmp_path):
@@ -137,14 +130,16 @@ def test_a_report_is_whole_or_not_there(tmp_path):
 
 
 def test_looks_at_test_rows_are_logged(faces, tmp_path):
-    assert append_test_log(tmp_path, faces, ['val', 'train']) == [] and read_test_log(tmp_path / 'test_log.json') is None
-    for reason in ('the finished model', ''): looks = append_test_log(tmp_path, faces, ['val', 'test'], reason)
+    assert append_test_log(tmp_path, faces, ['val', 'train']) == []
+    assert read_test_log(tmp_path / 'test_log.json') is None
+    for reason in ('the finished model', ''): looks = append_test_log(tmp_path, faces, ['val', 'test'], reason=reason)
     assert looks == read_test_log(tmp_path / 'test_log.json') == json.loads((tmp_path / 'test_log.json').read_text())
     seen = [(o['evaluation'], o['split'], o['reason']) for o in looks]
-    assert seen == [(1, 'test', 'the finished model'), (2, 'test', 'not said')]
+    assert seen == [(1, 'test', 'the finished model'), (2, 'test', 'not given')]
     with pytest.raises(ValueError, match='tset'): append_test_log(tmp_path, faces, ['tset'])
     (tmp_path / 'test_log.json').write_text('{}')
-    with pytest.raises(ValueError, match=r'test_log\.json: not a list of looks'): append_test_log(tmp_path, faces, ['test'])
+    with pytest.raises(ValueError, match=r'test_log\.json: not a test-set log'):
+        append_test_log(tmp_path, faces, ['test'])
 
 
 def test_a_card_needs_results(faces):

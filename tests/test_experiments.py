@@ -1,4 +1,4 @@
-"""A study trains every pair once, judges it again where more is asked, and notices networks that were exchanged."""
+"""An experiment trains every pair once, evaluates again where more is asked, and notices exchanged networks."""
 import json
 
 import numpy as np
@@ -20,36 +20,36 @@ FEW = synthetic_faces(n=140, seed=5)
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     "Two variants with two seeds, trained for one epoch: (the report, the folder of the runs)."
-    folder = tmp_path_factory.mktemp('study')
-    return run_experiment(SMALL, FEW, folder, progress=False), folder
+    folder = tmp_path_factory.mktemp('experiment')
+    return run_experiment(SMALL, FEW, out=folder, progress=False), folder
 
 
 @pytest.fixture(scope='module')
 def second(runs):
-    "A run that goes on from the one of the first variant with its seed: (the study, its report, its folder)."
+    "A run that goes on from the one of the first variant with its seed: (the experiment, its report, its folder)."
     _, folder = runs
     parts = {'config': RECIPE | {'init_from': f'{folder}/as-it-is-{{seed}}/model.keras'}, 'seeds': [1]}
-    return parts, run_experiment(parts, FEW, folder / 'second', progress=False), folder / 'second'
+    return parts, run_experiment(parts, FEW, out=folder / 'second', progress=False), folder / 'second'
 
 
 @pytest.mark.parametrize(
     ('fields', 'reason'),
     [
-        ({'recipes': {}}, 'holds recipes; config, variants and seeds are known'),
+        ({'configs': {}}, 'holds configs; config, variants and seeds are known'),
         ([], 'holds no fields; config, variants and seeds are known'),
         ({'variants': ['a']}, 'variants are names with changed fields'),
         ({'variants': {'a': {'epoch': 3}}}, 'unknown field epoch'),
         ({'seeds': ['one']}, r"seeds \['one'\] are not"),
     ],
 )
-def test_studies_that_are_refused(tmp_path, fields, reason):
-    (file := tmp_path / 'study.yaml').write_text(json.dumps(fields))
-    with pytest.raises(ValueError, match=f'study.yaml: .*{reason}'): read_experiment(file)
+def test_experiments_that_are_refused(tmp_path, fields, reason):
+    (file := tmp_path / 'experiment.yaml').write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=f'experiment.yaml: .*{reason}'): read_experiment(file)
 
 
 @pytest.mark.parametrize('options', [{'tta': ['tencrop']}, {'splits': ['tset']}], ids=['tta', 'split'])
 def test_a_wrong_mode_or_split_is_found_before_the_training(tmp_path, options):
-    with pytest.raises(ValueError, match='tencrop|tset'): run_experiment(SMALL, FEW, tmp_path / 'none', **options)
+    with pytest.raises(ValueError, match='tencrop|tset'): run_experiment(SMALL, FEW, out=tmp_path / 'none', **options)
     assert not (tmp_path / 'none').exists()
 
 
@@ -75,10 +75,11 @@ def test_complete_runs_are_not_trained_again(runs):
     found, folder = runs
     before = {p: p.stat().st_mtime_ns for p in folder.rglob('as-it-is-*/model.keras')}
     assert len(before) == 2
-    again = run_experiment(SMALL | {'variants': {'as it is': {}}}, FEW, folder, folder / 'again.json', progress=False)
+    fewer = SMALL | {'variants': {'as it is': {}}}
+    again = run_experiment(fewer, FEW, out=folder, report=folder / 'again.json', progress=False)
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob('as-it-is-*/model.keras')}
     assert again['runs'] == [o for o in found['runs'] if o['variant'] == 'as it is']
-    assert found == json.loads((folder / 'study.json').read_text())
+    assert found == json.loads((folder / 'experiment.json').read_text())
 
 
 def test_more_modes_and_rows_are_judged_without_a_training(runs):
@@ -86,12 +87,14 @@ def test_more_modes_and_rows_are_judged_without_a_training(runs):
     first = SMALL | {'seeds': [0]}
     histories = {p: p.read_text() for p in folder.glob('*-0/history.csv')}  # with the seconds of each epoch
     assert len(histories) == 2
-    more = run_experiment(first, FEW, folder, folder / 'more.json', tta=tuple(TTA), progress=False)
+    more = run_experiment(first, FEW, out=folder, report=folder / 'more.json', tta=TTA, progress=False)
     assert {o['tta'] for o in more['summary']} == set(TTA) and more['test_log'] == []
-    tested = run_experiment(first, FEW, folder, folder / 'more.json', splits=['val', 'test'], tta=['none'], progress=False)
+    tested = run_experiment(
+        first, FEW, out=folder, report=folder / 'more.json', splits=['val', 'test'], tta=['none'], progress=False
+    )
     assert {o['split'] for o in tested['summary']} == {'val', 'test'}
-    looks = [(o['split'], o['reason']) for o in tested['test_log']]
-    assert looks == [('test', f'run {o}-0 of the study {folder.name}') for o in ('as-it-is', 'a-lower-rate')]
+    log = [(o['split'], o['reason']) for o in tested['test_log']]
+    assert log == [('test', f'run {o}-0 of the experiment {folder.name}') for o in ('as-it-is', 'a-lower-rate')]
     assert {p: p.read_text() for p in histories} == histories
 
 
@@ -110,5 +113,5 @@ def test_a_network_that_was_exchanged_is_noticed(runs, second):
     was = start.read_bytes()
     start.write_bytes(other.read_bytes())
     try:
-        with pytest.raises(ValueError, match='held something else'): run_experiment(parts, FEW, out, progress=False)
+        with pytest.raises(ValueError, match='held something else'): run_experiment(parts, FEW, out=out, progress=False)
     finally: start.write_bytes(was)

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer_nb.core import softmax
 from fer_nb.data import train_val_split
-from fer_nb.evaluation import compute_metrics, softmax
 from fer_nb.export import ExportError, export, main_head, open_network, rescaled, scaling_inside, to_litert
+from fer_nb.metrics import compute_metrics
 from fer_nb.model_files import ModelError, litert_runner, read_metadata, read_model
 
 
