@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_nb.data import load_dataset
+from fer_nb.datasets import load_dataset
 from fer_nb.metrics import compute_metrics
 
 OUT, PEER = Path('models/peer.json'), Path('.venv-fer')

@@ -39,7 +39,7 @@ class Stage:
         import numpy as np
 
         from fer_nb import Recognizer
-        from fer_nb.data import synthetic_faces
+        from fer_nb.synthetic import synthetic_faces
 
         self.photo = one_face()
         self.video = folder / 'video.mp4'

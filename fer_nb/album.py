@@ -197,8 +197,8 @@ def refusal(album: Album) -> str: # "" where all files were taken
 
 # %% ../nbs/60a_album.ipynb #73b5f8d9
 def _synthetic_people() -> bytes:
-    from fer_nb.data import synthetic_scene
-    return encode_image(synthetic_scene(4, seed=3, size=(600, 900))[0], '.png')
+    from fer_nb.synthetic import synthetic_scene
+    return encode_image(synthetic_scene(4, seed=3, size=(900, 600))[0], '.png')
 
 def _packaged_file(package: str, path: str) -> Path|None:
     "A file of an installed package, which is not imported for it."

@@ -21,7 +21,6 @@ import numpy as np
 
 from .album import Album, UploadedImage, file_advice, make_result, named_file, refusal
 from .core import write_atomically
-from .drawing import draw_faces
 from .images import ImageError, load_image
 from .recognition import Face, Result, face_rows
 from .widgets import encode_image, face_card, face_style, plural, style_sheet
@@ -193,7 +192,7 @@ def draw_upload(album: Album, image: UploadedImage) -> np.ndarray: # uint8 (H, W
     "An image at full size with its faces. Raises `ImageError` where it could not be read."
     if image.error: raise ImageError(image.error)
     rgb = load_image(named_file(image.data, image.name), album.recognizer.max_pixels).rgb
-    return draw_faces(rgb, make_result(image, album.recognizer.classes, album.min_confidence))
+    return make_result(image, album.recognizer.classes, album.min_confidence).plot(rgb)
 
 # %% ../nbs/60b_album_page.ipynb #967ba5e3
 def _file_name(name: str) -> str:

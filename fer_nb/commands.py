@@ -137,7 +137,7 @@ def read_dataset(
     source: str, # a file or folder; "synthetic"; "" = what FER_NB_DATA names, else synthetic faces
 ) -> 'FaceSet':
     "Load a dataset, and say on stderr which one it is."
-    from fer_nb.data import load_dataset
+    from fer_nb.datasets import load_dataset
     faces = load_dataset(source or os.environ.get('FER_NB_DATA', ''))
     print(f'{faces.edition}: {len(faces):,} faces', file=sys.stderr)
     return faces

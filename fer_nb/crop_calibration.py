@@ -22,9 +22,10 @@ import numpy as np
 from .classification import Classifier, classify
 from .core import write_atomically
 from .cropping import CROP_RULES, crop_face, crop_rule, frame_relation
-from .data import FaceSet, synthetic_scene
+from .data import FaceSet
 from .detection import Detection, Detector
 from .model_files import read_metadata, read_model, with_metadata
+from .synthetic import synthetic_scene
 
 # %% ../nbs/73_crop_calibration.ipynb #07-005
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def backdrop(
 ) -> np.ndarray: # float32 (height, width), gray
     "A drawn background: soft patches, lines, ellipses, noise."
     image = cv2.cvtColor(
-        synthetic_scene(0, seed=int(rng.integers(1 << 30)), size=(height, width))[0], cv2.COLOR_RGB2GRAY
+        synthetic_scene(0, seed=int(rng.integers(1 << 30)), size=(width, height))[0], cv2.COLOR_RGB2GRAY
     ).astype(np.float32)
     for _ in range(6):
         a, b, c = (tuple(map(int, rng.uniform(0, (width, height)))) for _ in range(3))

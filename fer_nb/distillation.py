@@ -14,8 +14,8 @@ import numpy as np
 
 from .augmentation import augment
 from .checkpoints import explain_load_error, file_fingerprint
-from .core import FerError, write_atomically
-from .data import FaceSet, pixels_sha256
+from .core import FerError, sha256, write_atomically
+from .data import FaceSet
 from .train_config import TrainConfig
 
 # %% ../nbs/24_distillation.ipynb #a9fbd07c
@@ -77,7 +77,7 @@ def make_soft_labels(
 def _save(out: Path, soft_labels: np.ndarray, teachers: Sequence, faces: FaceSet, views: int) -> None:
     "Write the soft labels, half precision, with who gave them and the fingerprint of the faces."
     names = [f'{Path(t).name} {file_fingerprint(t)}' for t in teachers]
-    about = json.dumps({'teachers': names, 'views': views, 'pixels': pixels_sha256(faces.images)})
+    about = json.dumps({'teachers': names, 'views': views, 'pixels': sha256(faces.images)})
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda part: np.savez(part, probabilities=soft_labels.astype('float16'), about=about))
 
@@ -89,6 +89,6 @@ def load_soft_labels(path: str | Path, faces: FaceSet) -> np.ndarray:
             soft_labels = z['probabilities'].astype('float32')
             about = json.loads(str(z['about']))
     except Exception as e: raise FerError(f'{path}: not a readable file of predictions ({e})') from None
-    if about['pixels'] != pixels_sha256(faces.images):
+    if about['pixels'] != sha256(faces.images):
         raise FerError(f'{path}: holds predictions for other faces than these {len(faces):,} training samples')
     return soft_labels

@@ -14,7 +14,8 @@ import numpy as np
 
 from .calibration import remove_scaling
 from .core import FerError, softmax
-from .data import FaceSet, ferplus_labels
+from .data import FaceSet
+from .ferplus import ferplus_labels
 from .history import plot_history
 from .labels import FERPLUS, remap_labels
 from .metrics import compute_metrics
@@ -162,13 +163,13 @@ def _expression_record(
 
 # %% ../nbs/33_evaluation.ipynb #fbfedb18
 def _ferplus_records(
-    faces: FaceSet, # the samples to evaluate, with votes
+    votes: np.ndarray, # (N, 10)
     logits: np.ndarray, # (N, 8)
     bins: int, # of the calibration error
 ) -> Iterator[dict]: # records
     "One record for each FER+ protocol that counts any of the samples."
     for protocol in ('majority', 'argmax'):
-        labels = ferplus_labels(faces.votes, protocol)
+        labels = ferplus_labels(votes, protocol)
         if (known := labels >= 0).any():
             metrics = compute_metrics(labels[known], softmax(logits[known]), FERPLUS, bins=bins)
             yield dict(protocol=f'FER+ {protocol}', temperature=1.0, **metrics)
@@ -185,7 +186,7 @@ def _records(
     heads = logits if isinstance(logits, dict) else {'expression': logits}
     if 'expression' not in heads: raise FerError(f"the model has no output 'expression', only {sorted(heads)}")
     yield _expression_record(faces, heads['expression'], temperature, bins, scaling)
-    if 'ferplus' in heads and faces.votes is not None: yield from _ferplus_records(faces, heads['ferplus'], bins)
+    if 'ferplus' in heads and faces.votes is not None: yield from _ferplus_records(faces.votes, heads['ferplus'], bins)
 
 # %% ../nbs/33_evaluation.ipynb #d5ceebd9
 def _plot_all(

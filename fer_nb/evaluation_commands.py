@@ -183,7 +183,7 @@ def _write_card(
     args: argparse.Namespace, # with `out`, where the report lies, `about` and `seeds`
 ) -> Path: # the card
     "Write the model card beside its report: metadata, figures, and what is to be said of the data."
-    from fer_nb.data import describe_dataset
+    from fer_nb.audit import describe_dataset
     from fer_nb.model_card import write_model_card
     from fer_nb.model_files import read_metadata
     from fer_nb.reports import read_test_log

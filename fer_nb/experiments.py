@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints import check_resume, load_checkpoint
 from .core import FerError, write_atomically
-from .data import FaceSet, load_dataset, train_val_split
+from .data import FaceSet, train_val_split
+from .datasets import load_dataset
 from .evaluation import check_tta, evaluate
 from .report_tables import seeds_table
 from .reports import append_test_log, read_test_log

@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from .audit import describe_dataset
 from .backbones import BACKBONES, build_pretrained
 from .calibration import fit_temperature
+from .class_folders import with_subjects
 from .core import softmax
 from .cropping import CROP_RULES, crop_face, crop_rule
-from .data import FaceSet, describe_dataset, image_groups, load_dataset, train_val_split, with_subjects
+from .data import FaceSet, image_groups, train_val_split
+from .datasets import load_dataset
 from .detection import load_detector
 from .evaluation import evaluate, predict_logits
 from .export import ExportError, export, open_network
@@ -97,7 +100,7 @@ def validate_dataset(
 
 # %% ../nbs/71_fine_tuning.ipynb #10-017
 def load_faces(
-    source, # what `fer_nb.data.load` takes, or a `FaceSet`
+    source, # what `load_dataset` takes, or a `FaceSet`
     mapping: dict|None = None, # see `map_classes`
     subjects: str|Path|None = None, # people's folders "inside" or "outside" the class folders, or a CSV: file, subject
     detector=None, # "haar", "yunet", "auto" or a YuNet file: pictures are whole photos; None: they are faces
@@ -106,13 +109,9 @@ def load_faces(
     "Load faces for training. Raises `FileNotFoundError`, `ValueError`."
     around = subjects if subjects in ('inside', 'outside') else ''
     cut = detector and FaceCropper(detector, rule)
-    options = {k: v for k, v in dict(people=around, cut=cut).items() if v}
-    if isinstance(source, FaceSet) and options:
+    if isinstance(source, FaceSet) and (around or cut):
         raise ValueError('faces that are loaded already have neither folders nor photos to look at')
-    try: faces = source if isinstance(source, FaceSet) else load_dataset(source, **options)
-    except TypeError:
-        if not options: raise
-        raise ValueError(f"{source}: people's folders and photos to be cropped are for class folders only") from None
+    faces = source if isinstance(source, FaceSet) else load_dataset(source, around, crop=cut or None)
     if cut and cut.several:
         warnings.warn(f'{source}: {cut.several} photos show several faces; the largest was taken', stacklevel=2)
     if subjects and not around: faces = with_subjects(faces, subjects)
@@ -350,7 +349,7 @@ class FineTuneResult:
 
 # %% ../nbs/71_fine_tuning.ipynb #10-032
 def fine_tune(
-    data, # class folders, JAFFE, FER2013, ... (what `fer_nb.data.load` takes), or a `FaceSet`
+    data, # class folders, JAFFE, FER2013, ... (what `load_dataset` takes), or a `FaceSet`
     out: str|Path = '_runs/transfer', # folder of the run; a run that was stopped goes on
     backbone='s', # what to begin with: a shipped student, a .keras file, or a key of `BACKBONES`
     weights='pretrained', # the shipped student's or Keras' ImageNet download; a file of them; None: train from scratch

@@ -40,7 +40,8 @@ def _jpeg(
 ) -> np.ndarray: # (H, W)
     "The face after JPEG compression."
     import cv2
-    return cv2.imdecode(cv2.imencode('.jpg', face, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
+    encoded = cv2.imencode('.jpg', face, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE))
 
 # %% ../nbs/34_robustness.ipynb #4b45a9fb
 def _low_resolution(

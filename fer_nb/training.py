@@ -24,7 +24,8 @@ from fer_nb.checkpoints import (
     save_keras,
 )
 from .core import FerError, write_atomically
-from .data import FaceSet, load_dataset, train_val_split
+from .data import FaceSet, train_val_split
+from .datasets import load_dataset
 from .distillation import load_soft_labels, load_teachers
 from .history import plot_history, write_history
 from .models import build_model, main_logits

@@ -29,7 +29,7 @@ def _describe(args: argparse.Namespace) -> int:
     "Tell what is in a dataset."
     from dataclasses import asdict
 
-    from fer_nb.data import describe_dataset
+    from fer_nb.audit import describe_dataset
     found = describe_dataset(read_dataset(args.source))
     print(json.dumps(asdict(found)) if args.json else found)
     return 0

@@ -33,7 +33,7 @@ def photos() -> list[Path]:
 @pytest.fixture(scope='session')
 def faces():
     "350 synthetic faces with splits, 48 x 48, the same in every run."
-    from fer_nb.data import synthetic_faces
+    from fer_nb.synthetic import synthetic_faces
 
     return synthetic_faces(n=350, seed=5)
 

@@ -19,8 +19,8 @@ def folder(tmp_path_factory, photos):
     "A folder with a portrait, and with synthetic faces as FER2013 has them and in class folders."
     import cv2
 
-    from fer_nb.data import synthetic_faces
     from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
+    from fer_nb.synthetic import synthetic_faces
 
     path = tmp_path_factory.mktemp('cli')
     (path / 'portrait.jpg').write_bytes(photos[0].read_bytes())

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from fer_nb.core import FerError
 from fer_nb.evaluation import TTA, _views, evaluate, predict_logits
 from fer_nb.metrics import check_probabilities
 from fer_nb.model_card import model_card
@@ -66,7 +67,7 @@ def test_a_fixed_input_gets_enlarged_crops(fixed, faces):
     ],
 )
 def test_predictions_that_are_refused(labels, predictions, reason):
-    with pytest.raises(ValueError, match=reason): check_probabilities(labels, predictions)
+    with pytest.raises(FerError, match=reason): check_probabilities(labels, predictions)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_predictions_that_are_refused(labels, predictions, reason):
 )
 def test_images_and_outputs_that_are_refused(model, images, reason):
     models = {'halves': lambda x: x.mean((2, 3)), 'one row': lambda x: np.zeros((1, 7))}
-    with pytest.raises(ValueError, match=reason): predict_logits(models[model], images)
+    with pytest.raises(FerError, match=reason): predict_logits(models[model], images)
 
 
 def test_a_mirrored_view_is_a_plain_array():
@@ -95,21 +96,22 @@ def blind(images):
     return {'expression': np.zeros((len(images), 7)), 'ferplus': np.ones((len(images), 8))}
 
 
-def test_every_mode_and_every_kind_of_rows_has_a_record(faces):
+def test_every_kind_of_tta_and_samples_has_a_record(faces):
     results = evaluate(blind, faces, tta=TTA)['results']
     found = {(o['tta'], o['samples']) for o in results}
-    assert found == {(mode, rows) for mode in TTA for rows in ('full', 'deduplicated')} and len(results) == len(found)
+    assert found == {(tta, samples) for tta in TTA for samples in ('full', 'deduplicated')}
+    assert len(results) == len(found)
 
 
 @pytest.mark.parametrize(
     ('options', 'reason'), [({'tta': ['eleven']}, 'eleven'), ({'split': 'nowhere'}, 'nowhere')]
 )
-def test_unknown_modes_and_splits_are_refused(faces, options, reason):
+def test_unknown_tta_and_splits_are_refused(faces, options, reason):
     with pytest.raises(ValueError, match=reason): evaluate(blind, faces, **options)
 
 
 def test_a_model_without_the_expression_head_is_refused(faces):
-    with pytest.raises(ValueError, match="no output 'expression'"):
+    with pytest.raises(FerError, match="no output 'expression'"):
         evaluate(lambda x: {'face': np.ones((len(x), 7))}, faces)
 
 
@@ -117,7 +119,7 @@ def test_a_model_without_the_expression_head_is_refused(faces):
     'scaling', [['factors'], {'factors': [1, 2]}, {'factors': [0] * 7, 'offsets': [0] * 7}], ids=['list', 'short', '0']
 )
 def test_a_scaling_that_does_not_fit_is_refused(faces, scaling):
-    with pytest.raises(ValueError, match='one factor above 0'): evaluate(blind, faces, scaling=scaling)
+    with pytest.raises(FerError, match='one factor above 0'): evaluate(blind, faces, scaling=scaling)
 
 
 def test_a_report_is_whole_or_not_there(tmp_path):
@@ -125,23 +127,23 @@ def test_a_report_is_whole_or_not_there(tmp_path):
     before = (tmp_path / 'evaluation.json').read_bytes()
     with pytest.raises(ValueError): save_report(tmp_path, {'accuracy': float('nan')})
     assert (tmp_path / 'evaluation.json').read_bytes() == before
-    with pytest.raises(ValueError, match='is a file, not a folder'): save_report(tmp_path / 'evaluation.json', {})
+    with pytest.raises(FerError, match='is a file, not a folder'): save_report(tmp_path / 'evaluation.json', {})
     assert [o.name for o in tmp_path.iterdir()] == ['evaluation.json']
 
 
-def test_looks_at_test_rows_are_logged(faces, tmp_path):
+def test_evaluations_on_the_test_set_are_logged(faces, tmp_path):
     assert append_test_log(tmp_path, faces, ['val', 'train']) == []
     assert read_test_log(tmp_path / 'test_log.json') is None
-    for reason in ('the finished model', ''): looks = append_test_log(tmp_path, faces, ['val', 'test'], reason=reason)
-    assert looks == read_test_log(tmp_path / 'test_log.json') == json.loads((tmp_path / 'test_log.json').read_text())
-    seen = [(o['evaluation'], o['split'], o['reason']) for o in looks]
+    for reason in ('the finished model', ''): log = append_test_log(tmp_path, faces, ['val', 'test'], reason=reason)
+    assert log == read_test_log(tmp_path / 'test_log.json') == json.loads((tmp_path / 'test_log.json').read_text())
+    seen = [(o['evaluation'], o['split'], o['reason']) for o in log]
     assert seen == [(1, 'test', 'the finished model'), (2, 'test', 'not given')]
     with pytest.raises(ValueError, match='tset'): append_test_log(tmp_path, faces, ['tset'])
     (tmp_path / 'test_log.json').write_text('{}')
-    with pytest.raises(ValueError, match=r'test_log\.json: not a test-set log'):
+    with pytest.raises(FerError, match=r'test_log\.json: not a test-set log'):
         append_test_log(tmp_path, faces, ['test'])
 
 
 def test_a_card_needs_results(faces):
     about = {'name': 'm', 'classes': faces.classes, 'data': 'synthetic faces', 'license': 'Apache-2.0'}
-    with pytest.raises(ValueError, match='no results'): model_card(about, {})
+    with pytest.raises(FerError, match='no results'): model_card(about, {})

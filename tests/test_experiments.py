@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from fer_nb.checkpoints import file_fingerprint
-from fer_nb.data import synthetic_faces
 from fer_nb.evaluation import TTA
 from fer_nb.experiments import read_experiment, run_experiment
+from fer_nb.synthetic import synthetic_faces
 
 RECIPE = {
     'network': 'baseline', 'ferplus': False, 'epochs': 1, 'crop': 48, 'batch_size': 32, 'optimizer': 'adam',
@@ -48,7 +48,7 @@ def test_experiments_that_are_refused(tmp_path, fields, reason):
 
 
 @pytest.mark.parametrize('options', [{'tta': ['tencrop']}, {'splits': ['tset']}], ids=['tta', 'split'])
-def test_a_wrong_mode_or_split_is_found_before_the_training(tmp_path, options):
+def test_wrong_tta_or_a_wrong_split_is_found_before_the_training(tmp_path, options):
     with pytest.raises(ValueError, match='tencrop|tset'): run_experiment(SMALL, FEW, out=tmp_path / 'none', **options)
     assert not (tmp_path / 'none').exists()
 
@@ -61,7 +61,8 @@ def test_the_summary_is_the_mean_over_the_seeds(runs):
     for run in found['runs']:
         for r in run['results']:
             accuracies.setdefault((run['variant'], *(r[k] for k in where)), []).append(r['accuracy'])
-    assert len(found['summary']) == len(accuracies) == 2 * 2 * 2  # variants, official and clean rows, two crop modes
+    # variants, full and deduplicated samples, without and with flip
+    assert len(found['summary']) == len(accuracies) == 2 * 2 * 2
     for line in found['summary']:
         which = tuple(line[k] for k in where)
         of_seeds, base = accuracies[line['variant'], *which], accuracies['as it is', *which]
@@ -82,7 +83,7 @@ def test_complete_runs_are_not_trained_again(runs):
     assert found == json.loads((folder / 'experiment.json').read_text())
 
 
-def test_more_modes_and_rows_are_judged_without_a_training(runs):
+def test_more_tta_and_splits_are_evaluated_without_a_training(runs):
     _, folder = runs
     first = SMALL | {'seeds': [0]}
     histories = {p: p.read_text() for p in folder.glob('*-0/history.csv')}  # with the seconds of each epoch
@@ -104,7 +105,8 @@ def test_a_run_goes_on_from_the_network_with_its_seed(runs, second):
     assert json.loads((out / 'as-it-is-1' / 'config.json').read_text())['init_from'] == start
     assert '{seed}' in found['config']['init_from']
     # what it began with, as the checkpoint knows it
-    assert found['runs'][0]['files'] == {start: file_fingerprint(start)} != {start: file_fingerprint(folder / 'as-it-is-0/model.keras')}
+    other = file_fingerprint(folder / 'as-it-is-0/model.keras')
+    assert found['runs'][0]['files'] == {start: file_fingerprint(start)} != {start: other}
 
 
 def test_a_network_that_was_exchanged_is_noticed(runs, second):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fer_nb.cross_validation import cross_dataset, fine_tuner, leave_one_subject_out, random_folds
-from fer_nb.data import synthetic_faces
 from fer_nb.fine_tuning import _load_for_transfer, fine_tune, initial_network, load_faces, split_dataset, train_network
 from fer_nb.labels import EXPRESSIONS
+from fer_nb.synthetic import synthetic_faces
 
 QUICK = {'epochs': 2, 'thaw': .5, 'progress': False}
 
@@ -32,7 +32,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope='module')
 def winks():
     "An eighth class beside the seven expressions; four people, 14 faces of each, no splits."
-    faces = synthetic_faces(56, people=4, classes=(*EXPRESSIONS, 'wink'), seed=3)
+    faces = synthetic_faces(56, subjects=4, classes=(*EXPRESSIONS, 'wink'), seed=3)
     return replace(faces, split=np.full(len(faces), 'all'))
 
 
@@ -213,7 +213,7 @@ def test_fine_tuning_beats_no_training(tmp_path):
     "The whole shipped student, judged on people whom it has not seen."
     from fer_nb.cross_validation import evaluate_dataset
 
-    ours, others = (synthetic_faces(105, people=10, studio=True, seed=seed) for seed in (8, 9))
+    ours, others = (synthetic_faces(105, subjects=10, studio=True, seed=seed) for seed in (8, 9))
     ours = replace(ours, split=np.full(len(ours), 'all'))
     report = cross_dataset(ours, others, out=tmp_path, epochs=6, progress=False)
     assert report['accuracy'] > evaluate_dataset(others, 's')['accuracy'] + .1

@@ -67,8 +67,8 @@ def test_inline(notebook, runner):
 @pytest.fixture(scope='session')
 def materials(photos, tmp_path_factory) -> dict:
     "What parameters can point to: a small FER2013 file with synthetic faces, and a folder with an annotated photo."
-    from fer_nb.data import synthetic_faces
     from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
+    from fer_nb.synthetic import synthetic_faces
 
     folder = tmp_path_factory.mktemp('materials')
     faces, usage = synthetic_faces(n=840, seed=5), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
