@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 ini = ConfigParser(delimiters=['='])
 ini.read('settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('train', 'video', 'notebook', 'e2e')}
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('train', 'video', 'notebook', 'heif', 'e2e')}
 extras['notebook'] += extras['video']
 extras['dev'] = extras['train'] + extras['notebook'] + cfg['dev_requirements'].split()
 

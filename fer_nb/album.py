@@ -44,13 +44,13 @@ def named_file(data: bytes, name: str) -> io.BytesIO:
     file.name = name
     return file
 
-# %% ../nbs/60a_album.ipynb #e55d499e
+# %% ../nbs/60a_album.ipynb #2c990668
 def _page_images(rgb: np.ndarray, crops: FaceCrops, rule: dict) -> dict[str, bytes]:
     "An image and its faces, as JPEG."
     faces = [crop_face(rgb, o.box, rule=rule, landmarks=o.landmarks, size=152) for o in crops.found]
     return {'view': encode_image(fit_within(rgb, 1024, 1024)), **{str(i): encode_image(o) for i, o in enumerate(faces)}}
 
-# %% ../nbs/60a_album.ipynb #68ca86d2
+# %% ../nbs/60a_album.ipynb #6b492650
 def read_upload(
     name: str,
     data: bytes,               # of an image file
@@ -71,7 +71,7 @@ def read_upload(
     crops = replace(crops, name=name, size=image.size, scale=image.scale)
     return UploadedImage(name, data, None, crops, classify(recognizer.classifier, crops.crops), jpegs)
 
-# %% ../nbs/60a_album.ipynb #b19c89d9
+# %% ../nbs/60a_album.ipynb #d7f6a0e8
 def make_result(
     image: UploadedImage,
     classes: tuple[str, ...],
@@ -80,7 +80,8 @@ def make_result(
     "The faces of an uploaded image with their labels."
     crops, p = image.crops, image.probabilities
     if crops is None or p is None: return Result('unreadable', [], None, image.error, image.name, classes)
-    faces = [make_face(crops, found, p=row, classes=classes, min_confidence=min_confidence) for found, row in zip(crops.found, p)]
+    labels = dict(classes=classes, min_confidence=min_confidence)
+    faces = [make_face(crops, found, p=row, **labels) for found, row in zip(crops.found, p)]
     return Result('ok' if faces else 'no_face', faces, crops.size, None, image.name, classes)
 
 # %% ../nbs/60a_album.ipynb #9460f176
@@ -195,7 +196,7 @@ def refusal(album: Album) -> str: # "" where all files were taken
     more, room = plural(album.refused, 'more file'), plural(album.max_images, 'image')
     return f'{more} not taken: the panel holds {room}. Remove some first.'
 
-# %% ../nbs/60a_album.ipynb #73b5f8d9
+# %% ../nbs/60a_album.ipynb #318d9bd5
 def _synthetic_people() -> bytes:
     from fer_nb.synthetic import synthetic_scene
     return encode_image(synthetic_scene(4, seed=3, size=(900, 600))[0], '.png')

@@ -187,7 +187,7 @@ def album_html(
         f'<div class="fer-cards">{cards}</div>{_foot(album, links)}</div>'
     )
 
-# %% ../nbs/60b_album_page.ipynb #5f9a3976
+# %% ../nbs/60b_album_page.ipynb #40144868
 def draw_upload(album: Album, image: UploadedImage) -> np.ndarray: # uint8 (H, W, 3)
     "An image at full size with its faces. Raises `ImageError` where it could not be read."
     if image.error: raise ImageError(image.error)

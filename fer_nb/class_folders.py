@@ -40,8 +40,8 @@ def _without_wrappers(names: Iterable[str], depth: int) -> dict[str, tuple[str, 
 def _sort(
     names: Iterable[str], # of files, relative, with "/"
     subjects: str = '', # "inside": class/subject/image; "outside": subject/class/image; "": unknown
-) -> dict[str, tuple[str, str, str]]: # name -> (split or "all", class, subject); without those that lie in no class folder
-    "Read split, class and subject off the folders. Raises `FerError`."
+) -> dict[str, tuple[str, str, str]]: # name -> (split or "all", class, subject)
+    "Read split, class and subject off the folders; files in no class folder are left out. Raises `FerError`."
     if subjects not in ('', 'inside', 'outside'):
         raise FerError(f"subjects = {subjects!r} is neither 'inside' nor 'outside' the class folders")
     place = {}
@@ -98,7 +98,7 @@ def load_class_folders(
     path: str | os.PathLike, # folder or zip: `class/image`, or `train/class/image` with `val/` and `test/` beside it
     subjects: str = '', # their folders are "inside" the class folders (`class/subject/image`) or "outside"
     *,
-    crop: Callable[[bytes], np.ndarray] | None = None, # image file -> face, uint8 (48, 48), or `ValueError`; None: the middle
+    crop: Callable[[bytes], np.ndarray] | None = None, # image file -> face (48, 48), or `ValueError`
 ) -> FaceSet: # classes in alphabetical order; `names` says which file is which
     """Images of single faces in class folders, brought to 48 x 48 in gray from their middle square.
     Unreadable and foreign files are left out, with a warning, and listed with the reason in `skipped`.

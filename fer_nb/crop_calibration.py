@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from .boxes import Detection
 
 from .classification import Classifier, classify
 from .core import write_atomically
 from .cropping import CROP_RULES, crop_face, crop_rule, frame_relation
 from .data import FaceSet
-from .detection import Detection, Detector
+from .detection import Detector
 from .model_files import read_metadata, read_model, with_metadata
 from .synthetic import synthetic_scene
 

@@ -48,7 +48,7 @@ class FaceSet:
     images: np.ndarray # uint8 (N, 48, 48)
     labels: np.ndarray # int64 (N,), index into `classes`
     classes: tuple[str, ...] = EXPRESSIONS # class names
-    split: np.ndarray = cast(np.ndarray, None) # (N,) str: Training, PublicTest, PrivateTest; train, val, test; None: all
+    split: np.ndarray = cast(np.ndarray, None) # (N,) str: Training, PublicTest, PrivateTest, train, ...; None: all
     votes: np.ndarray | None = None # uint8 (N, 10) in the order of `FERPLUS_COLUMNS`; zeros where FER+ lacks the image
     subjects: np.ndarray | None = None # (N,) str, who is shown
     sample_ids: np.ndarray = cast(np.ndarray, None) # int64 (N,), index in the source; None: 0, 1, 2, ...
@@ -107,8 +107,8 @@ def hold_out(
 # %% ../nbs/11_data.ipynb #df1709fa
 def _best_fold(folds: np.ndarray, group: np.ndarray, total: np.ndarray) -> int: # counts: (n, K), (K,), (K,)
     "The fold where a group keeps the shares of the classes most alike; the smallest of equally good ones."
-    spread = [((folds + group * (np.arange(len(folds)) == k)[:, None]) / total).std(0).mean() for k in range(len(folds))]
-    sizes, best = folds.sum(1), 0
+    shares = [(folds + group * (np.arange(len(folds)) == k)[:, None]) / total for k in range(len(folds))]
+    spread, sizes, best = [o.std(0).mean() for o in shares], folds.sum(1), 0
     for k in range(1, len(folds)):
         tie = np.isclose(spread[k], spread[best]) and sizes[k] < sizes[best]
         if spread[k] < spread[best] or tie: best = k
@@ -149,7 +149,7 @@ def train_val_split(
     val = next((faces.deduplicated(o) for o in ('PublicTest', 'val') if o in splits), None)
     if val is None:
         mask, copies = hold_out(train.labels, groups=train.subjects), image_groups(train.images)
-        if train.subjects is None: mask &= ~np.isin(copies, copies[~mask])   # a copy of a training sample proves nothing
+        if train.subjects is None: mask &= ~np.isin(copies, copies[~mask])   # copies of training samples
         train, val = train[~mask], train[mask]
     if len(train) < 2 or not len(val):
         raise FerError(f'{faces.edition}: {len(train)} training and {len(val)} validation samples are too few')

@@ -23,8 +23,8 @@ from fer_nb.synthetic import synthetic_faces
 from fer_nb.tables import existing_path
 
 # %% ../nbs/19_datasets.ipynb #0dbf70fb
-def _recognize(source: str | os.PathLike) -> tuple[Path, str]: # where it is; "synthetic", "FER2013", "JAFFE" or "folders"
-    "What a source is. Raises `FileNotFoundError`, `FerError`."
+def _recognize(source: str | os.PathLike) -> tuple[Path, str]: # where it is; its kind
+    "What a source is: synthetic, FER2013, JAFFE or folders. Raises `FileNotFoundError`, `FerError`."
     if str(source) in ('', 'synthetic'): return Path(), 'synthetic'
     path = existing_path(source)
     if path.is_dir(): path = find_fer2013(path) or path
@@ -43,7 +43,7 @@ def load_dataset(
     Raises `FileNotFoundError`, `FerError`."""
     path, kind = _recognize(source)
     if kind == 'folders': return load_class_folders(path, subjects, crop=crop)
-    if subjects or crop: raise FerError(f"{source}: subjects' folders and photos to be cropped are for class folders only")
+    if subjects or crop: raise FerError(f'{source}: `subjects` and `crop` are for class folders only')
     if kind == 'synthetic': return synthetic_faces(n)
     if kind == 'JAFFE': return load_jaffe(path)
     faces, votes = load_fer2013(path), path.parent / 'fer2013new.csv'

@@ -23,8 +23,8 @@ from .train_config import TrainConfig, read_config
 from .training import fit
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 # %% ../nbs/36_experiments.ipynb #f824afa9
 _ABOUT = ['split', 'samples', 'tta', 'protocol']  # what a record of a run is about
@@ -32,7 +32,7 @@ _ABOUT = ['split', 'samples', 'tta', 'protocol']  # what a record of a run is ab
 def _results(
     report: dict, # from `run_experiment`, or read from its file
     **about: Any, # what the records are about, such as `tta='none'`
-) -> 'pd.DataFrame': # a row for each record of each run
+) -> 'DataFrame': # a row for each record of each run
     "The records of all runs."
     import pandas as pd
     table = pd.DataFrame([dict(variant=o['variant'], seed=o['seed']) | r for o in report['runs'] for r in o['results']])

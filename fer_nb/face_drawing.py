@@ -19,7 +19,7 @@ Pose = dict[str, float]   # one expression: the keys of `_RELAXED`
 
 # %% ../nbs/12_face_drawing.ipynb #e7430fd3
 class _Pen:
-    "Draws in face coordinates (x right, y down, half a face height = 1) onto a turned head; `lift` is toward the viewer."
+    "Draws in face coordinates (x right, y down, half a face height = 1) on a turned head; `lift` is toward the viewer."
     def __init__(self, image: np.ndarray, center: ArrayLike, scale: float, *, yaw: float=0., pitch: float=0.,
                  roll: float=0.) -> None:
         c, s = np.cos(roll) * scale, np.sin(roll) * scale

@@ -51,7 +51,7 @@ def _pixels(text: str) -> np.ndarray: # uint8 (48, 48)
     return values.astype(np.uint8).reshape(FACE_SIZE, FACE_SIZE)
 
 # %% ../nbs/17_fer2013.ipynb #fb562b75
-def _sample(label: str, usage: str, pixels: str) -> tuple[int, str, np.ndarray]: # number in the CSV's order, split, image
+def _sample(label: str, usage: str, pixels: str) -> tuple[int, str, np.ndarray]: # number, split, image
     "One row of the table. Raises `FerError` with the reason."
     if label not in tuple('0123456'): raise FerError(f'emotion {label[:20]!r} is not 0 to 6')
     if usage not in (official := tuple(SPLIT_ROLES.values())):
@@ -119,7 +119,7 @@ def _read_file(path: Path) -> FaceSet:
 
 # %% ../nbs/17_fer2013.ipynb #ce8ffb72
 def load_fer2013(
-    path: str | os.PathLike, # table (plain, .xz, .gz, .bz2, .zip, .tar.gz), Kaggle's zip, its folder, or a folder with one
+    path: str | os.PathLike, # table (plain, .xz, .gz, .bz2, .zip, .tar.gz), Kaggle's zip or folder, or a folder of those
 ) -> FaceSet: # in the order of the table, or of the file names
     """FER2013 (Goodfellow et al. 2013) from any edition, with the official splits where the edition has them.
     Raises `FileNotFoundError`; `FerError` naming file, row and reason. Editions of one file are cached."""

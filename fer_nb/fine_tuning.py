@@ -328,7 +328,7 @@ class FineTuneResult:
     model: object      # Keras model; gray faces in 0..255 -> logits
     classes: tuple     # in the order of the logits
     history: list      # one dict for each epoch
-    report: dict       # of the judged rows, as `evaluate` gives it; `rows` says which they are
+    report: dict       # of the judged rows, as `evaluate` gives it; `split` says which they are
     files: dict        # {"keras": path, "fp16": path, ...}
     temperature: float # of the softmax
     folder: Path       # with files, checkpoint, figures and MODEL_CARD.md
@@ -344,8 +344,8 @@ class FineTuneResult:
         return softmax(predict_logits(self.model, images), self.temperature)
 
     def __repr__(self) -> str:
-        judged = f"accuracy {self.report['accuracy']:.1%} on {self.report['n']} {self.report['rows']} faces"
-        return f"Tuned({', '.join(self.classes)}: {judged}; {', '.join(p.name for p in self.files.values())})"
+        judged = f"accuracy {self.report['accuracy']:.1%} on {self.report['n']} {self.report['split']} faces"
+        return f"FineTuneResult({', '.join(self.classes)}: {judged}; {', '.join(p.name for p in self.files.values())})"
 
 # %% ../nbs/71_fine_tuning.ipynb #10-032
 def fine_tune(
@@ -421,4 +421,4 @@ def _evaluate(network, out: Path, faces: FaceSet, name: str, temperature: float,
     looks = [dict(split=split, reason='the finished model' if split == 'test' else flattering)]
     write_model_card(out, meta, report=report | dict(data=describe_dataset(faces), test_log=looks))
     known = faces.subjects is not None and len(set(faces.subjects)) > 1
-    return report['results'][0] | dict(samples='test' if split == 'test' else 'validation', people=known)
+    return report['results'][0] | dict(split='test' if split == 'test' else 'validation', disjoint_subjects=known)

@@ -77,7 +77,7 @@ def _read_bounded(stream: IO[bytes]) -> bytes:
     return content
 
 @contextmanager
-def file_tree(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]: # sorted names; from a name to its content
+def file_tree(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]: # names; name -> content
     "The files below a folder or in a zip. Raises `FerError`."
     if path.is_dir():
         names = (o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())

@@ -22,7 +22,8 @@ import numpy as np
 
 from .core import FerError
 
-if TYPE_CHECKING: from PIL.Image import Image as PillowImage
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 # %% ../nbs/10_images.ipynb #aa17a926
 class ImageError(FerError):
@@ -63,7 +64,8 @@ def _reader(kind: str) -> Callable: # class of Pillow that opens a file of this 
         stem = kind if kind == 'WebP' else kind.capitalize()
         return getattr(import_module(f'PIL.{stem}ImagePlugin'), f'{stem}ImageFile')
     try: return import_module('pillow_heif').HeifImageFile
-    except ImportError: raise ImageError("it is a HEIC image, which needs a package: pip install 'fer_nb[heif]'") from None
+    except ImportError:
+        raise ImageError("it is a HEIC image, which needs one more package: pip install 'fer_nb[heif]'") from None
 
 # %% ../nbs/10_images.ipynb #a4e0d5b3
 class _Counted(BytesIO):
@@ -130,7 +132,8 @@ def _detail(error: Exception) -> str:
     return f' ({words[:100]})' if words and 'BytesIO' not in words and 'identified' not in words else ''
 
 # %% ../nbs/10_images.ipynb #cfb0c172
-def _turn(image: 'PillowImage') -> int: # EXIF orientation, 1..8; 1 = upright, also where there is none that can be understood
+def _turn(image: 'PillowImage') -> int: # EXIF orientation, 1..8; 1 = upright
+    "How an image lies; upright where it does not say so, or not in a way that can be understood."
     if 'exif' not in image.info and '_exif' not in image.info: return 1
     try: turn = image.getexif().get(274, 1)
     except MemoryError: raise
@@ -145,7 +148,7 @@ def _upright(a: np.ndarray, turn: int) -> np.ndarray:
 
 # %% ../nbs/10_images.ipynb #71db1355
 def _one_scan(image: Any, data: bytes) -> bool:
-    "Whether the first scan of a JPEG, at which it has been opened, has all colours completely."
+    "Whether the first scan of a JPEG, at which it has been opened, has all colors completely."
     return not image.info.get('progressive') and data[image.fp.tell() - 4 - 2*image.layers] == image.layers
 
 def _limit(image: Any, most: int, data: bytes) -> None:
@@ -246,8 +249,8 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int]]:
     try: rgb = to_rgb(_pixels(image))
     except (ImageError, MemoryError): raise
     except Exception as e:
-        cut = 'truncated' in str(e) or 'unrecognized data stream' in str(e)
-        raise ImageError(f'the {kind} file is truncated' if cut else f'the {kind} data is damaged{_detail(e)}') from None
+        if 'truncated' in str(e): raise ImageError(f'the {kind} file is truncated') from None
+        raise ImageError(f'the {kind} data is damaged or cut off{_detail(e)}') from None
     turn = 1 if kind == 'TIFF' else _turn(image)
     return _upright(rgb, turn), size[::-1] if turn > 4 else size
 

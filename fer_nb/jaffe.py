@@ -47,6 +47,6 @@ def load_jaffe(
     skipped = {o: 'not the name of a JAFFE image' for o in files if o not in found} | failed
     subjects, expressions = zip(*(found[o] for o in names))
     return FaceSet(
-        images, np.array([EXPRESSIONS.index(o) for o in expressions]), subjects=np.array(subjects), names=np.array(names),
-        edition='JAFFE', skipped=report_skipped(path, skipped),
+        images, np.array([EXPRESSIONS.index(o) for o in expressions]), subjects=np.array(subjects),
+        names=np.array(names), edition='JAFFE', skipped=report_skipped(path, skipped),
     )

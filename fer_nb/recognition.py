@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Face', 'TrackedFace', 'Result', 'Recognizer']
 
-# %% ../nbs/44_recognition.ipynb #acdd1404
+# %% ../nbs/44_recognition.ipynb #a1c6a161
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from .boxes import Box, Detection
 
 from .classification import Classifier, classify
 from .core import FerError
 from .cropping import WHOLE_IMAGE, crop_face, crop_rule
-from .detection import Box, Detection, Detector, load_detector
+from .detection import Detector, load_detector
 from .drawing import draw_faces
 from .images import MAX_PIXELS, ImageError, image_name, load_image, read_image
 from .model_files import ModelError, find_model
@@ -153,13 +154,13 @@ def make_face(
     box = Box(left, top, right - left, bottom - top)
     return Face(box, float(found.score), label, float(p[best]), dict(zip(classes, p.tolist())), marks)
 
-# %% ../nbs/44_recognition.ipynb #ebbd5605
+# %% ../nbs/44_recognition.ipynb #41bb4b6d
 def confidence_threshold(
     min_confidence: float|str, # a number from 0 to 1, or "auto"
     about: dict[str, Any],     # metadata of a model
 ) -> float: # 0..1
     "The confidence below which a face is uncertain. Raises `FerError` for a number out of range or missing advice."
-    value = min_confidence
+    value: Any = min_confidence
     if value == 'auto':
         advice = about.get('uncertain')
         value = advice.get('threshold') if isinstance(advice, dict) else None

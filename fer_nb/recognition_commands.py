@@ -215,15 +215,16 @@ def _outputs(args: argparse.Namespace) -> dict[str, Path|None]: # by the keys of
 )
 def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with the video, 130 if it was stopped
     "Track the expressions of the faces in a video, a camera or a stream."
+    from fer_nb.face_stream import StreamOptions
     from fer_nb.video_analysis import analyze_video
     outputs = _outputs(args)
     recognizer = make_recognizer(args)
     if args.out: args.out.mkdir(parents=True, exist_ok=True)
+    options = StreamOptions(detect_every=args.detect_every, classify_every=args.classify_every, smooth=args.smooth)
     found = analyze_video(
         _source(args.source), recognizer, table=outputs['table'], video_out=outputs['video_out'],
         timeline=outputs['timeline'], summary=outputs['summary'], progress=not args.quiet,
-        start=args.start, stop=args.stop, detect_every=args.detect_every, classify_every=args.classify_every,
-        smooth=args.smooth,
+        start=args.start, stop=args.stop, options=options,
     )
     print(json.dumps(found.to_dict()) if args.json else found)
     for path in found.written.values(): print(f'wrote {path}', file=sys.stderr)
@@ -241,8 +242,10 @@ def _webcam_options(add: Callable) -> None:
 @command(_webcam_options, '\n1 --min-confidence auto\nclip.mp4')
 def _webcam(args: argparse.Namespace) -> int:
     "Show the expressions in front of a camera in a window; q or Esc ends it."
-    from fer_nb.webcam import show_window
-    shown = show_window(_source(args.source), make_recognizer(args), smooth=args.smooth)
+    from fer_nb.face_stream import StreamOptions
+    from fer_nb.window import show_window
+    options = StreamOptions(smooth=args.smooth)
+    shown = show_window(_source(args.source), make_recognizer(args), options=options)
     print(f'frames: {shown}', file=sys.stderr)
     return 0
 

@@ -41,19 +41,25 @@ def _camera(rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarra
     return noisy.clip(0, 255).astype(np.uint8)
 
 # %% ../nbs/13_synthetic.ipynb #f645843e
-def _synthetic_face(rng: np.random.Generator, expression: str, look: dict, size: int) -> np.ndarray: # (size, size)
+def _synthetic_face(
+    rng: np.random.Generator, # decides everything but the person
+    expression: str, # one of the classes
+    size: int, # of the image
+    *,
+    who: np.random.Generator, # decides who it is
+) -> np.ndarray: # (size, size)
     "One person somewhere."
-    big = 3 * size
-    image, center = _background(rng, big, big), big * rng.normal((.5, .52), .02)
-    draw_face(rng, image, expression, look, center, big * rng.uniform(.46, .56))
+    image = _background(rng, 3 * size, 3 * size)
+    look, center = random_look(who), 3 * size * rng.normal((.5, .52), .02)
+    draw_face(rng, image, expression, look, center, 3 * size * rng.uniform(.46, .56))
     _light(rng, image)
     return _camera(rng, image, size)
 
-def _studio_face(rng: np.random.Generator, expression: str, look: dict, size: int) -> np.ndarray: # (size, size)
-    "One person in the studio."
-    big = 3 * size
-    image, center = np.full((big, big, 3), 150, np.uint8), big * rng.normal((.5, .52), .005)
-    draw_face(rng, image, expression, look, center, big * .5, motion=.2)
+def _studio_face(rng: np.random.Generator, expression: str, size: int, *, who: np.random.Generator) -> np.ndarray:
+    "One person in the studio, as `_synthetic_face` does it."
+    image = np.full((3 * size, 3 * size, 3), 150, np.uint8)
+    look, center = random_look(who), 3 * size * rng.normal((.5, .52), .005)
+    draw_face(rng, image, expression, look, center, 3 * size * .5, motion=.2)
     return _shrink(image, size)
 
 # %% ../nbs/13_synthetic.ipynb #438dbf89
@@ -70,13 +76,14 @@ def synthetic_faces(
 ) -> FaceSet: # split into train (5/7), val (1/7) and test (1/7), each with every class
     "Draw faces of people who do not exist."
     draw = _studio_face if studio else _synthetic_face
-    labels, block, images = np.arange(n) % len(classes), np.arange(n) // len(classes), np.zeros((n, size, size), np.uint8)
+    labels, block = np.arange(n) % len(classes), np.arange(n) // len(classes)
+    images = np.zeros((n, size, size), np.uint8)
     for i, label in enumerate(labels):
         rng = np.random.default_rng([seed, i])
-        look = random_look(np.random.default_rng([seed, block[i] % subjects, 1]) if subjects else rng)
-        images[i] = draw(rng, classes[label], look, size)
-    who = np.array([f'P{o:02}' for o in block % subjects]) if subjects else None
-    return FaceSet(images, labels, classes, _BLOCKS[block % 7], subjects=who, edition='synthetic faces')
+        who = np.random.default_rng([seed, block[i] % subjects, 1]) if subjects else rng
+        images[i] = draw(rng, classes[label], size, who=who)
+    names = np.array([f'P{o:02}' for o in block % subjects]) if subjects else None
+    return FaceSet(images, labels, classes, _BLOCKS[block % 7], subjects=names, edition='synthetic faces')
 
 # %% ../nbs/13_synthetic.ipynb #b5bd1652
 def face_grid(
@@ -99,8 +106,8 @@ def synthetic_scene(
     seed: int = 0, # the same seed gives the same image
     *,
     size: tuple[int, int] = (640, 480), # (width, height) in pixels
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # uint8 RGB (height, width, 3); int boxes (n, 4) as x, y, width, height; labels (n,)
-    "Draw an image of several people with different expressions."
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # uint8 RGB (height, width, 3), int boxes (n, 4), int labels (n,)
+    "Draw an image of several people with different expressions. A box is x, y, width, height."
     rng, (width, height) = np.random.default_rng([seed, 2]), size
     image, boxes = _background(rng, width, height), []
     labels = np.array([rng.permutation(len(EXPRESSIONS)) for _ in range(-(-n // 7))]).ravel()[:n]

@@ -68,7 +68,7 @@ def read_table(
     name: str | os.PathLike, # for messages
     *,
     wanted: Sequence[str], # names of columns
-) -> tuple[list[int], Iterator[tuple[int, list[str]]]]: # their places; for each row its line and their content, stripped
+) -> tuple[list[int], Iterator[tuple[int, list[str]]]]: # their places; line and content of each row
     "The wanted columns of a table. Blank rows are left out. Raises `FerError`, also while the rows are read."
     reader = csv.reader(_lines(stream, name))
     at = _find_columns(next(reader, []), name, wanted)

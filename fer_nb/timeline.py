@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/55_timeline.ipynb #cbea5711
+# %% ../nbs/55_timeline.ipynb #d3a46b69
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from fer_nb.labels import COLORS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# %% ../nbs/55_timeline.ipynb #9f2a6627
+# %% ../nbs/55_timeline.ipynb #41b09d48
 def _course(
     face: Presence,
     tally: Tally,
@@ -30,7 +30,7 @@ def _course(
     probabilities = sums[:, :n]/np.maximum(seen, 1e-12)[:, None]
     return start, probabilities, np.where(seen > 0, sums[:, n:].argmax(axis=1), -1)
 
-# %% ../nbs/55_timeline.ipynb #dc0d671c
+# %% ../nbs/55_timeline.ipynb #71d90d8b
 def _runs(
     labels: np.ndarray, # (n,) int
 ) -> list[tuple[int, int, int]]: # of (label, begin, end)
@@ -38,7 +38,7 @@ def _runs(
     edges = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
     return [(int(labels[a]), a, b) for a, b in zip(edges, edges[1:])]
 
-# %% ../nbs/55_timeline.ipynb #cf5a7eea
+# %% ../nbs/55_timeline.ipynb #6239eb5e
 def _label_colors(classes: tuple[str, ...]) -> dict[str, str]: # {label: "#rrggbb"}
     "A color for each label."
     palette = list(COLORS.values())
@@ -49,7 +49,7 @@ def _text_color(color: str) -> str:
     rgb = [int(color[k:k + 2], 16) for k in (1, 3, 5)]
     return 'w' if np.dot(rgb, (.299, .587, .114)) < 110 else 'k'
 
-# %% ../nbs/55_timeline.ipynb #c9087fcc
+# %% ../nbs/55_timeline.ipynb #1fa6cb6d
 def format_time(
     seconds: float,
 ) -> str: # as 1:02:03 or 2:03
@@ -57,7 +57,7 @@ def format_time(
     minutes, rest = divmod(int(round(seconds)), 60)
     return f'{minutes//60}:{minutes%60:02}:{rest:02}' if minutes >= 60 else f'{minutes}:{rest:02}'
 
-# %% ../nbs/55_timeline.ipynb #ac927a92
+# %% ../nbs/55_timeline.ipynb #5886859a
 def _draw_label(ax: Any, name: str, begin: float, end: float, color: str, room: float) -> None:
     "A bar for the time of a label, with its name where that fits into the bar (`room` seconds)."
     ax.broken_barh([(begin, end - begin)], (-.34, .24), color=color, lw=0)
@@ -79,7 +79,7 @@ def _draw_course(ax: Any, face: Presence, tally: Tally) -> None:
         name = tally.labels[label]
         _draw_label(ax, name, edges[a], edges[b], colors[name], .007*duration*(len(name) + 1))
 
-# %% ../nbs/55_timeline.ipynb #3a782218
+# %% ../nbs/55_timeline.ipynb #5c408e5a
 def _draw_name(ax: Any, face: Presence) -> None:
     "Which face a row is about: number, time, and thumbnail."
     seconds = f'{face.seconds:.1f} s' if face.seconds < 60 else format_time(face.seconds)
@@ -91,7 +91,7 @@ def _draw_name(ax: Any, face: Presence) -> None:
     small.set_anchor('E')
     small.axis('off')
 
-# %% ../nbs/55_timeline.ipynb #2d3ef2a2
+# %% ../nbs/55_timeline.ipynb #9c240f53
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200) # seconds between two ticks
 
 def _set_times(ax: Any, begin: float, end: float) -> None:
@@ -104,7 +104,7 @@ def _set_times(ax: Any, begin: float, end: float) -> None:
     ax.set_xticks(np.arange(math.ceil(begin/step), end/step)*step)
     ax.xaxis.set_major_formatter(lambda t, _: format_time(t))
 
-# %% ../nbs/55_timeline.ipynb #41682d10
+# %% ../nbs/55_timeline.ipynb #0f9c199e
 def _longest_faces(tally: Tally, most: int) -> list[Presence]:
     "The faces that were there longest, by number."
     seen = sorted((o for o in tally.faces.values() if o.bins), key=lambda o: -o.seconds)
@@ -117,7 +117,7 @@ def _add_legend(fig: 'Figure', tally: Tally) -> None:
     patches = [Patch(color=_label_colors(tally.classes)[o], label=o) for o in used]
     fig.legend(handles=patches, loc='outside upper right', ncols=8, frameon=False, fontsize=8)
 
-# %% ../nbs/55_timeline.ipynb #075baa9e
+# %% ../nbs/55_timeline.ipynb #7a19eac8
 def plot_timeline(
     tally: Tally,
     faces: int=8,  # at most; those that were there longest

@@ -42,7 +42,7 @@ def _average_weights(trainer: Any) -> None: # a compiled trainer
     optimizer = trainer.optimizer
     if not optimizer.use_ema or int(optimizer.iterations) == 0: return
     for variable, average in zip(trainer.trainable_variables, optimizer._model_variables_moving_average):
-        variable.assign(average)
+        variable.assign(np.array(average))  # a copy, because JAX hands memory on
 
 # %% ../nbs/25_training.ipynb #44e92455
 def _estimate_batch_norm(network: Any, images: np.ndarray, *, batch_size: int = 256, batches: int = 16) -> None:

@@ -96,7 +96,7 @@ def test_files_and_classes(mine):
     written = {o.name for o in mine.folder.iterdir() if o.suffix in ('.md', '.keras', '.tflite', '.json', '.csv')}
     assert written == {'MODEL_CARD.md', 'evaluation.json', 'history.csv', 'model.keras', 'config.json',
                        'wink.fp16.tflite', 'wink.keras'}
-    assert (mine.report['rows'], mine.report['people']) == ('validation', True)
+    assert (mine.report['split'], mine.report['disjoint_subjects']) == ('validation', True)
 
 
 def test_nobody_is_on_both_sides(winks):

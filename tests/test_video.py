@@ -92,7 +92,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from fer_nb.recognition import TrackedFace
-from fer_nb.video_analysis import CsvTable
+from fer_nb.face_tables import CsvTable
 
 face = TrackedFace((1, 2, 3, 4), .9, 'happy', .75, dict(happy=.75, sad=.25), None, 0, 12, .5)
 for limit in range(500, 26_000, 500):

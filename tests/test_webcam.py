@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_nb.face_stream import StreamOptions
 from fer_nb.images import read_image
+from fer_nb.live import Live, _after_cell, at_own_speed, stop_all
 from fer_nb.recognition import Recognizer
 from fer_nb.video_input import read_video
-from fer_nb.webcam import Live, LiveView, _after_cell, paced, stop_all
+from fer_nb.webcam import LiveView
 
 
 @pytest.fixture(scope='module')
@@ -78,7 +80,7 @@ def test_stopping_ends_the_thread_and_closes_the_source(kind, stop, endless, rec
     stop(view)
     watch.join(5)
     assert not view.running and not watch.is_alive()
-    assert next(watch.film, None) is None
+    assert next(watch.video, None) is None
 
 
 def test_stops_by_itself_after_its_limit(endless, recognizer):
@@ -86,7 +88,7 @@ def test_stops_by_itself_after_its_limit(endless, recognizer):
     watch = view.watch
     until(lambda: not view.running)
     watch.join(5)
-    assert not watch.is_alive() and next(watch.film, None) is None
+    assert not watch.is_alive() and next(watch.video, None) is None
     assert view.message.startswith('Stopped after')
 
 
@@ -108,7 +110,7 @@ def test_wait_returns_only_when_the_end_was_told(n, limit, end, face, endless, r
     assert view.wait().told == end
 
 
-def test_a_source_that_hangs_holds_nobody_up(endless, recognizer):
+def test_a_source_that_hangs_does_not_hold_up_stop(endless, recognizer):
     hang = threading.Event()
     view = Live(endless(hang), recognizer, timeout=60).start()
     until(lambda: view.count == 5)
@@ -116,7 +118,7 @@ def test_a_source_that_hangs_holds_nobody_up(endless, recognizer):
     view.stop()
     assert time.time() - start < 5
     assert (view.state, view.running) == ('off', False)
-    hang.set()  # it goes on, but nobody listens any more
+    hang.set()  # it goes on, but nothing listens any more
     watch.join(5)
     assert (view.state, view.count, watch.is_alive()) == ('off', 5, False)
 
@@ -130,7 +132,7 @@ def test_memory_does_not_grow_with_the_frames(endless, recognizer):
 
     tracemalloc.start()
     try:
-        with LiveView(endless(), recognizer, realtime=False, detect_every=0.5) as view:
+        with LiveView(endless(), recognizer, realtime=False, options=StreamOptions(detect_every=0.5)) as view:
             before, after = held(view, 100), held(view, 400)
     finally: tracemalloc.stop()
     # 300 frames of this size would be 23 MB
@@ -139,8 +141,8 @@ def test_memory_does_not_grow_with_the_frames(endless, recognizer):
 
 def test_late_frames_are_left_out_but_not_all_of_them():
     shown = []
-    with read_video([(i / 10, np.full((2, 2), i, np.uint8)) for i in range(12)]) as film:
-        for _, rgb in paced(film, time.sleep):
+    with read_video([(i / 10, np.full((2, 2), i, np.uint8)) for i in range(12)]) as video:
+        for _, rgb in at_own_speed(video, time.sleep):
             shown.append(int(rgb[0, 0, 0]))
             time.sleep(0.3)
     assert shown[0] == 0 and 2 <= len(shown) <= 6
