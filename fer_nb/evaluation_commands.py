@@ -54,8 +54,8 @@ def _evaluate_file(
     if tuple(meta['classes']) != tuple(faces.classes):
         raise ValueError(f'{path} knows {meta["classes"]}, the data {list(faces.classes)}')
     return evaluate(
-        predict, faces, split=split, out=out, temperature=meta['temperature'], tta=tta, name=meta['name'], format=format,
-        scaling=meta.get('scaling'),
+        predict, faces, split=split, out=out, tta=tta, name=meta['name'], format=format,
+        temperature=meta['temperature'], scaling=meta.get('scaling'),
     )
 
 # %% ../nbs/83_evaluation_commands.ipynb #7312a93f
