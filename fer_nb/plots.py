@@ -32,7 +32,7 @@ def caption(
     return ', '.join([str(o) for o in known if o] + [f"n = {record['n']:,}"])
 
 # %% ../nbs/32_plots.ipynb #ac93d8c0
-_DPI = 110
+_DPI = 100
 
 def _new_figure(
     title: str, # first line
