@@ -10,9 +10,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from fer_nb.boxes import match_boxes
 from images import framed
 
+from fer_nb.boxes import match_boxes
 from fer_nb.detection import load_detector
 from fer_nb.images import read_image
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from .boxes import Detection
 
+from .boxes import Detection
 from .classification import Classifier, classify
 from .core import write_atomically
 from .cropping import CROP_RULES, crop_face, crop_rule, frame_relation

@@ -13,7 +13,7 @@ from .core import FerError
 from .detection import Detector
 
 # %% ../nbs/43_cropping.ipynb #c89d633c
-#: How the box of each detector becomes a crop that is framed like a FER2013 image; chosen by accuracy in `calibrate_crop`.
+#: How the box of each detector becomes a crop that is framed like a FER2013 image; chosen by `calibrate_crop`.
 CROP_RULES = {
     'haar': {'margin': -.05, 'vertical': 0., 'square': True, 'align': False},
     'yunet': {'margin': .15, 'vertical': -.05, 'square': True, 'align': True},
@@ -66,7 +66,7 @@ def crop_face(
 
 # %% ../nbs/43_cropping.ipynb #175e2bfe
 def crop_rule(
-    rules: dict|None, # one rule for all detectors, or {detector: rule}, as a model's metadata has it; None = `CROP_RULES`
+    rules: dict|None, # one rule for all detectors, or {detector: rule}, as in a model's metadata; None = `CROP_RULES`
     detector: str,    # name of the detector
 ) -> dict: # a complete rule
     "The crop rule that a model wants for a detector. Raises `FerError` for a rule that is not one."

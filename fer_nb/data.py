@@ -38,7 +38,7 @@ def _split_name(split: ArrayLike, name: str) -> str:
     "The name in `split` that is meant by a split's own name or by its role. Raises `FerError`."
     known = sorted(set(np.asarray(split).tolist()))
     for o in (name, SPLIT_ROLES.get(name), {v: k for k, v in SPLIT_ROLES.items()}.get(name)):
-        if o in known: return o
+        if o is not None and o in known: return o
     raise FerError(f"no split {name!r}; there are {', '.join(known)}")
 
 # %% ../nbs/11_data.ipynb #d044f8f8

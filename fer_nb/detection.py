@@ -17,8 +17,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from .boxes import Box, Detection, nms
 
+from .boxes import Box, Detection, nms
 from .core import FerError, cache_folder, sha256, write_atomically
 from .images import to_rgb
 
@@ -216,7 +216,8 @@ class YuNetDetector(Detector):
 # %% ../nbs/42_detection.ipynb #8e2c4716
 def _not_yunet(source: str, found: str) -> str:
     "What is said of a file with another checksum."
-    return f'{source}: not a YuNet detector that OpenCV can use (sha256 {found[:12]}..., expected {_YUNET_SHA256[:12]}...)'
+    checksums = f'sha256 {found[:12]}..., expected {_YUNET_SHA256[:12]}...'
+    return f'{source}: not a YuNet detector that OpenCV can use ({checksums})'
 
 # %% ../nbs/42_detection.ipynb #9a2303d1
 def _run_yunet(net: Any, rgb: np.ndarray) -> list[Detection]:

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-Color = Sequence[float]   # (r, g, b), or one gray value
+Color = float | Sequence[float]   # one gray value, or (r, g, b)
+Point = Sequence[float] | np.ndarray   # (x, y)
 Look = dict[str, Any]     # one person: colors and proportions
 Pose = dict[str, float]   # one expression: the keys of `_RELAXED`
 
@@ -36,8 +37,8 @@ class _Pen:
         cv2.fillPoly(self.image, [np.rint(self.place(points, lift=lift) * 16).astype(np.int32)], color, cv2.LINE_AA, 4)
 
     def line(self, points: ArrayLike, color: Color, width: float, *, lift: float=0.) -> None:
-        points = np.rint(self.place(points, lift=lift) * 16).astype(np.int32)
-        cv2.polylines(self.image, [points], False, color, max(1, round(width * self.scale)), cv2.LINE_AA, 4)
+        placed = np.rint(self.place(points, lift=lift) * 16).astype(np.int32)
+        cv2.polylines(self.image, [placed], False, color, max(1, round(width * self.scale)), cv2.LINE_AA, 4)
 
 # %% ../nbs/12_face_drawing.ipynb #8b95ed24
 _T = np.linspace(0, 1, 13)
@@ -197,7 +198,7 @@ def _pose(
     return pose | dict(wink=full.get('wink', 0))   # how far the one eye is shut
 
 # %% ../nbs/12_face_drawing.ipynb #c15ffbcd
-def _draw_eye(pen: _Pen, pose: Pose, look: Look, side: int, gaze: Sequence[float]) -> None:
+def _draw_eye(pen: _Pen, pose: Pose, look: Look, *, side: int, gaze: Point) -> None:
     "One eye; `side` is -1 on the left of the image, 1 on the right."
     if side > 0 and pose['wink']: pose = pose | {k: pose[k] * (1 - .95 * pose['wink']) for k in ('upper', 'lower')}
     inner, outer = (side * .17, -.2), (side * .53, -.2 + pose['droop'])
@@ -215,7 +216,7 @@ def _draw_eye(pen: _Pen, pose: Pose, look: Look, side: int, gaze: Sequence[float
     pen.line(_arc((side * .16, -.25), (side * .55, -.25 + pose['droop']), -pose['upper'] - .05), look['line'], .014)
 
 # %% ../nbs/12_face_drawing.ipynb #917f01b5
-def _draw_brow(pen: _Pen, pose: Pose, look: Look, side: int) -> None:
+def _draw_brow(pen: _Pen, pose: Pose, look: Look, *, side: int) -> None:
     "One brow, thicker at its inner end."
     y = -.43 - pose['brow']
     top = _arc((side * pose['gap'], y - pose['inner']), (side * .6, y + .03 + .25 * pose['inner']), -pose['arch'])
@@ -266,15 +267,15 @@ def _draw_lines(pen: _Pen, pose: Pose, look: Look) -> None:
         for y in (-.05, .02): line([(side * .6, -.19 + y / 2), (side * .72, -.2 + 2 * y)], pose['cheek'], .014)
 
 # %% ../nbs/12_face_drawing.ipynb #4ed88cbf
-def _draw_expression(pen: _Pen, pose: Pose, look: Look, gaze: Sequence[float]) -> None:
+def _draw_expression(pen: _Pen, pose: Pose, look: Look, *, gaze: Point=(0, 0)) -> None:
     "Everything in the face that moves."
-    for side in (-1, 1): _draw_eye(pen, pose, look, side, gaze)
+    for side in (-1, 1): _draw_eye(pen, pose, look, side=side, gaze=gaze)
     if look['beard'] or look['moustache']: _draw_beard(pen, look)
     for draw in (_draw_lines, _draw_nose, _draw_mouth): draw(pen, pose, look)
-    for side in (-1, 1): _draw_brow(pen, pose, look, side)
+    for side in (-1, 1): _draw_brow(pen, pose, look, side=side)
 
 # %% ../nbs/12_face_drawing.ipynb #410ac129
-def _relief(image: np.ndarray, look: Look, turn: dict[str, float], center: Sequence[float], scale: float) -> None:
+def _relief(image: np.ndarray, look: Look, turn: dict[str, float], *, center: Point, scale: float) -> None:
     "Multiply soft light and shadow of the head into `image`: nose, eye sockets, cheeks, under lip and nose."
     n, zoom = 64, scale / 24
     pen = _Pen(np.full((n, n), 128, np.uint8), (n / 2, n / 2), n / 2 / 1.333, **turn)
@@ -297,7 +298,7 @@ def draw_face(
     image: np.ndarray, # uint8 RGB (H, W, 3), drawn into
     expression: str, # a key of `_POSES`
     look: Look, # from `random_look`
-    center: Sequence[float], # (x, y) in pixels
+    center: Point, # in pixels
     scale: float, # half a face height in pixels
     *,
     motion: float = 1., # how much the head turns; 0 = straight into the camera
@@ -307,8 +308,8 @@ def draw_face(
     turn = dict(yaw=motion * rng.normal(0, .16), pitch=motion * rng.normal(0, .09), roll=motion * rng.normal(0, .1))
     pen = _Pen(image, center, scale, **turn)
     _draw_head(pen, look)
-    _draw_expression(pen, pose, look, gaze)
+    _draw_expression(pen, pose, look, gaze=gaze)
     _draw_hair(pen, look)
     if look['glasses']: _draw_glasses(pen)
-    _relief(image, look, turn, center, scale)
+    _relief(image, look, turn, center=center, scale=scale)
     return pen.place(_contour(look))

@@ -119,7 +119,7 @@ def _read_file(path: Path) -> FaceSet:
 
 # %% ../nbs/17_fer2013.ipynb #ce8ffb72
 def load_fer2013(
-    path: str | os.PathLike, # table (plain, .xz, .gz, .bz2, .zip, .tar.gz), Kaggle's zip or folder, or a folder of those
+    path: str | os.PathLike, # table (plain, .xz, .gz, .bz2, .zip, .tar.gz), Kaggle's zip or folder, or a folder of one
 ) -> FaceSet: # in the order of the table, or of the file names
     """FER2013 (Goodfellow et al. 2013) from any edition, with the official splits where the edition has them.
     Raises `FileNotFoundError`; `FerError` naming file, row and reason. Editions of one file are cached."""

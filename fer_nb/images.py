@@ -62,20 +62,28 @@ def _kind(data: bytes) -> str: # JPEG, PNG, ...
 def _reader(kind: str) -> Callable: # class of Pillow that opens a file of this format
     if kind != 'HEIC':
         stem = kind if kind == 'WebP' else kind.capitalize()
-        return getattr(import_module(f'PIL.{stem}ImagePlugin'), f'{stem}ImageFile')
+        reader = getattr(import_module(f'PIL.{stem}ImagePlugin'), f'{stem}ImageFile')
+        # a JPEG's resolution is not wanted, and Pillow would read all of its EXIF for it
+        return reader if kind != 'JPEG' else type('Jpeg', (reader,), dict(_read_dpi_from_exif=lambda self: None))
     try: return import_module('pillow_heif').HeifImageFile
     except ImportError:
         raise ImageError("it is a HEIC image, which needs one more package: pip install 'fer_nb[heif]'") from None
 
 # %% ../nbs/10_images.ipynb #a4e0d5b3
 class _Counted(BytesIO):
-    "A file that can be read only so many times, until the header is known."
-    left: float = 20_000
+    "A file that can be read so many times until its header is known, and so many times its length in all."
+    times: float = 20_000
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        self.bytes = 8*len(data) + (1 << 20)
 
     def read(self, size: int|None=-1, /) -> bytes:
-        self.left -= 1
-        if self.left < 0: raise ImageError('its header has too many parts')
-        return super().read(size)
+        data = super().read(size)
+        self.times -= 1
+        self.bytes -= len(data)
+        if self.times < 0 or self.bytes < 0: raise ImageError('its header has too many parts')
+        return data
 
 # %% ../nbs/10_images.ipynb #7ecb76b6
 def _image_of_png(data: bytes) -> bytes:
@@ -120,8 +128,10 @@ def _open(data: bytes) -> 'PillowImage': # its pixels are not decoded yet
     file = _Counted(data)
     try: image = _reader(kind)(file)
     except (ImageError, MemoryError): raise
-    except Exception as e: raise ImageError(f'the {kind} header is damaged or cut off{_detail(e)}') from None
-    file.left = float('inf')
+    except Exception as e:
+        if 'decompression bomb' in str(e): raise ImageError('its header claims too many pixels') from None
+        raise ImageError(f'the {kind} header is damaged or cut off{_detail(e)}') from None
+    file.times = float('inf')
     image.format = kind
     if not image.width or not image.height: raise ImageError('it has no pixels')
     return image
@@ -129,16 +139,27 @@ def _open(data: bytes) -> 'PillowImage': # its pixels are not decoded yet
 def _detail(error: Exception) -> str:
     "The first words of another library's message, in brackets."
     words = ' '.join(str(error).split())
-    return f' ({words[:100]})' if words and 'BytesIO' not in words and 'identified' not in words else ''
+    return f' ({words[:100]})' if words and 'BytesIO' not in words and not re.search('identified|unpack', words) else ''
 
-# %% ../nbs/10_images.ipynb #cfb0c172
-def _turn(image: 'PillowImage') -> int: # EXIF orientation, 1..8; 1 = upright
-    "How an image lies; upright where it does not say so, or not in a way that can be understood."
-    if 'exif' not in image.info and '_exif' not in image.info: return 1
-    try: turn = image.getexif().get(274, 1)
-    except MemoryError: raise
-    except Exception: return 1
-    return turn if turn in range(1, 9) else 1
+# %% ../nbs/10_images.ipynb #c1afe303
+def _orientation(exif: bytes) -> int: # 1..8; 1 = upright
+    "The orientation in an EXIF block; upright where there is none, or none that can be understood."
+    exif = re.sub(rb'^(Exif\0\0)+', b'', exif)
+    order = '<' if exif[:2] == b'II' else '>'
+    try:
+        at, = struct.unpack_from(order + 'I', exif, 4)
+        count, = struct.unpack_from(order + 'H', exif, at)
+        for tag, kind, _, value in struct.iter_unpack(order + 'HHI4s', exif[at + 2:at + 2 + 12*count]):
+            if tag != 274 or kind not in (3, 4): continue
+            turn, = struct.unpack_from(order + ('H' if kind == 3 else 'I'), value)
+            return turn if 1 <= turn <= 8 else 1
+    except struct.error: pass
+    return 1
+
+# %% ../nbs/10_images.ipynb #b9db5de0
+def _turn(image: 'PillowImage') -> int: # EXIF orientation, 1..8
+    "How the pixels of an image file lie. Pillow turns a TIFF itself, and the decoder of HEIC does, too."
+    return 1 if image.format == 'TIFF' else _orientation(image.info.get('exif') or b'')
 
 def _upright(a: np.ndarray, turn: int) -> np.ndarray:
     "Apply an EXIF orientation."
@@ -146,7 +167,7 @@ def _upright(a: np.ndarray, turn: int) -> np.ndarray:
     across, down = turn in (2, 3, 6, 7), turn in (3, 4, 7, 8)
     return cv2.flip(a, -1 if across and down else int(across)) if across or down else a
 
-# %% ../nbs/10_images.ipynb #71db1355
+# %% ../nbs/10_images.ipynb #4cbba808
 def _one_scan(image: Any, data: bytes) -> bool:
     "Whether the first scan of a JPEG, at which it has been opened, has all colors completely."
     return not image.info.get('progressive') and data[image.fp.tell() - 4 - 2*image.layers] == image.layers
@@ -162,7 +183,7 @@ def _limit(image: Any, most: int, data: bytes) -> None:
 def _too_large(size: tuple[int, int], most: int) -> ImageError:
     return ImageError(f'it has {size[0]} x {size[1]} pixels, the limit is {most:,} pixels')
 
-# %% ../nbs/10_images.ipynb #989f0f5f
+# %% ../nbs/10_images.ipynb #52e5e019
 def _check_range(a: np.ndarray) -> None:
     "Raises `ImageError` for numbers whose range is not that of an image, or of doubtful meaning."
     if a.dtype.kind not in 'iuf': raise ImageError(f'its values have type {a.dtype}, not numbers')
@@ -174,7 +195,7 @@ def _check_range(a: np.ndarray) -> None:
     if a.dtype.kind == 'f' and 1.001 < high < 2:
         raise ImageError(f'its values run to {high:g}, which is neither 0..1 nor 0..255')
 
-# %% ../nbs/10_images.ipynb #ec44167d
+# %% ../nbs/10_images.ipynb #2f85cce8
 def _to_bytes(a: np.ndarray) -> np.ndarray: # uint8
     "An array of any sensible number type -> uint8."
     if a.dtype == np.uint8: return a
@@ -184,7 +205,7 @@ def _to_bytes(a: np.ndarray) -> np.ndarray: # uint8
     if a.dtype == np.uint16: return cv2.convertScaleAbs(a, alpha=1/257).reshape(a.shape)
     return np.rint(a.clip(max=1)*255 if a.dtype.kind == 'f' and a.max() <= 1.001 else a).astype(np.uint8)
 
-# %% ../nbs/10_images.ipynb #8eedc8bd
+# %% ../nbs/10_images.ipynb #61414aa7
 def _on_white(a: np.ndarray) -> np.ndarray: # uint8 (H, W, 3)
     "RGBA bytes -> RGB bytes, as seen on white paper."
     color, alpha = a[..., :3], a[..., 3:]
@@ -192,7 +213,7 @@ def _on_white(a: np.ndarray) -> np.ndarray: # uint8 (H, W, 3)
     white = np.uint16(255)*(255 - alpha.astype(np.uint16))
     return ((color.astype(np.uint16)*alpha + white + 127)//255).astype(np.uint8)
 
-# %% ../nbs/10_images.ipynb #dc1f64a6
+# %% ../nbs/10_images.ipynb #e0127388
 def to_rgb(
     a: np.ndarray,   # (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); bool, integers, or floats in 0..1 or 0..255
     bgr: bool=False, # colors are blue first, as OpenCV has them
@@ -208,7 +229,7 @@ def to_rgb(
     if a.shape[2] == 1: return cv2.cvtColor(a, cv2.COLOR_GRAY2RGB)
     return cv2.cvtColor(a, cv2.COLOR_BGR2RGB) if bgr else a
 
-# %% ../nbs/10_images.ipynb #b185fa83
+# %% ../nbs/10_images.ipynb #75a13961
 def _jpeg_pixels(image: Any) -> np.ndarray: # uint8 (H, W, 3)
     "Decode an RGB JPEG."
     from PIL.Image import frombuffer
@@ -227,11 +248,11 @@ def _in_strips(image: 'PillowImage', rows: int=64) -> np.ndarray: # (H, W) or (H
     for y, strip in zip(starts[1:], strips): a[y:y + rows] = strip
     return a
 
-# %% ../nbs/10_images.ipynb #97fd839f
+# %% ../nbs/10_images.ipynb #622ccc7c
 def _pixels(image: Any) -> np.ndarray: # what `to_rgb` takes
     "Decode an opened image."
     if image.format == 'JPEG' and image.mode == 'RGB' and image.tile: return _jpeg_pixels(image)
-    image.load()  # Pillow turns a TIFF upright while it loads it
+    image.load()
     wide = image.mode in ('F', 'I') or image.mode.startswith('I;')
     if image.mode == 'La': image = image.convert('LA')
     if image.mode in ('RGBA', 'LA', 'PA', 'RGBa') or 'transparency' in image.info and not wide:
@@ -240,7 +261,7 @@ def _pixels(image: Any) -> np.ndarray: # what `to_rgb` takes
     a = _in_strips(image)
     return a.clip(max=65535).astype(np.uint16) if a.dtype == np.int32 and a.max() > 255 and a.min() >= 0 else a
 
-# %% ../nbs/10_images.ipynb #882456fa
+# %% ../nbs/10_images.ipynb #b3f49f5a
 def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int]]:
     "The bytes of an image file -> RGB array and the (width, height) the image really has, both upright."
     image = _open(data)
@@ -251,16 +272,16 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int]]:
     except Exception as e:
         if 'truncated' in str(e): raise ImageError(f'the {kind} file is truncated') from None
         raise ImageError(f'the {kind} data is damaged or cut off{_detail(e)}') from None
-    turn = 1 if kind == 'TIFF' else _turn(image)
+    turn = _turn(image)
     return _upright(rgb, turn), size[::-1] if turn > 4 else size
 
-# %% ../nbs/10_images.ipynb #7ce78099
+# %% ../nbs/10_images.ipynb #f92e55aa
 def _file_bytes(path: str|os.PathLike, limit: int) -> bytes:
     try: info = os.stat(path)
-    except FileNotFoundError:
-        web = '://' in str(path) and ', and addresses are not read: download it first'
-        raise ImageError(f'there is no such file{web or ""}') from None
-    except (OSError, ValueError) as e: raise ImageError(f"it cannot be opened ({getattr(e, 'strerror', e)})") from None
+    except (OSError, ValueError) as e:
+        if re.match(r'\w+://|data:', str(path)): raise ImageError('addresses are not read: download it first') from None
+        if isinstance(e, FileNotFoundError): raise ImageError('there is no such file') from None
+        raise ImageError(f"it cannot be opened ({getattr(e, 'strerror', e)})") from None
     if stat.S_ISDIR(info.st_mode): raise ImageError('it is a directory')
     if not stat.S_ISREG(info.st_mode): raise ImageError('it is not an ordinary file')
     if info.st_size > limit: raise ImageError(f'it has {info.st_size:,} bytes, the limit is {limit:,}')
@@ -274,27 +295,28 @@ def _stream_bytes(stream: Any, limit: int) -> bytes:
     if len(data) > limit: raise ImageError(f'it has more than {limit:,} bytes')
     return data
 
-# %% ../nbs/10_images.ipynb #42e78ef1
+# %% ../nbs/10_images.ipynb #13353ef8
 def _of_pillow(image: Any, max_pixels: int) -> np.ndarray: # uint8 (H, W, 3), upright
     if image.width*image.height > max_pixels: raise _too_large(image.size, max_pixels)
     try:
-        image.load()
-        turn, changed = _turn(image), not image.format
+        image.load()  # Pillow turns a TIFF upright while it loads it, and drops this entry then
+        turn, changed = image.getexif().get(274, 1), not image.format
         a = _pixels(image)
     except (ImageError, MemoryError): raise
     except Exception as e: raise ImageError(f'Pillow cannot read it{_detail(e)}') from None
+    if turn not in range(2, 9): turn = 1
     if changed and turn > 1:
         raise ImageError('its EXIF says that it is rotated, but it was changed: use PIL.ImageOps.exif_transpose first')
     return _upright(to_rgb(a), turn)
 
-# %% ../nbs/10_images.ipynb #9464bb38
+# %% ../nbs/10_images.ipynb #ebc7c64c
 def _bytes(source: Any, limit: int) -> bytes|None: # None where it is an array or a Pillow image
     if isinstance(source, (str, os.PathLike)): return _file_bytes(source, limit)
     if isinstance(source, (bytes, bytearray, memoryview)): return bytes(source)
     if hasattr(source, 'read') and not hasattr(source, 'getexif'): return _stream_bytes(source, limit)
     return None
 
-# %% ../nbs/10_images.ipynb #56c96fab
+# %% ../nbs/10_images.ipynb #fdf4876c
 @dataclass
 class LoadedImage:
     "An image that has been read."
@@ -306,7 +328,7 @@ class LoadedImage:
     @property
     def scale(self) -> float: return self.size[0]/self.rgb.shape[1]
 
-# %% ../nbs/10_images.ipynb #200cd54d
+# %% ../nbs/10_images.ipynb #bfd731de
 def image_name(
     source: Any, # anything that `read_image` takes
 ) -> str:
@@ -317,7 +339,7 @@ def image_name(
     name = getattr(source, 'name', None) or getattr(source, 'filename', None)
     return name if isinstance(name, str) else f'<{type(source).__name__}>'
 
-# %% ../nbs/10_images.ipynb #ce40f7b9
+# %% ../nbs/10_images.ipynb #aeace44b
 def _read(source: Any, max_pixels: int, bgr: bool) -> tuple[np.ndarray, tuple[int, int]]:
     "RGB and true size. Raises `ImageError` without the name."
     if (data := _bytes(source, 8*max_pixels + 65536)) is not None: return _decode(data, max_pixels)
@@ -335,7 +357,7 @@ def _named(source: Any, read: Callable) -> Any:
     except ImageError as e: raise ImageError(e.reason, image_name(source)) from None
     except MemoryError: raise ImageError('there is not enough memory for it', image_name(source)) from None
 
-# %% ../nbs/10_images.ipynb #af2ddf75
+# %% ../nbs/10_images.ipynb #83679b83
 def load_image(
     source: Any,                # path, bytes, binary file, array (see `to_rgb`), or Pillow image
     max_pixels: int=MAX_PIXELS, # never decode more than this; a JPEG of up to 4 times as many is decoded at half size
@@ -345,7 +367,7 @@ def load_image(
     "Read one image from anywhere. Raises `ImageError`, which names the source and the reason."
     return LoadedImage(*_named(source, lambda: _read(source, max_pixels, bgr)), image_name(source))
 
-# %% ../nbs/10_images.ipynb #75f9365f
+# %% ../nbs/10_images.ipynb #30363ad2
 def read_image(
     source: Any,                # path, bytes, binary file, array (see `to_rgb`), or Pillow image
     max_pixels: int=MAX_PIXELS, # never decode more than this; a JPEG of up to 4 times as many comes back at half size
@@ -355,7 +377,7 @@ def read_image(
     "Read one image from anywhere as RGB. Raises `ImageError`, which names the source and the reason."
     return load_image(source, max_pixels, bgr=bgr).rgb
 
-# %% ../nbs/10_images.ipynb #b8576fbf
+# %% ../nbs/10_images.ipynb #98f477d0
 def read_gray(
     source: Any,                # see `read_image`
     max_pixels: int=MAX_PIXELS,
@@ -371,5 +393,5 @@ def image_size(
         data = _bytes(source, 8*MAX_PIXELS + 65536)
         if data is None: raise ImageError('it is not a path, bytes or file')
         image = _open(data)
-        return image.size[::-1] if image.format != 'TIFF' and _turn(image) > 4 else image.size
+        return image.size[::-1] if _turn(image) > 4 else image.size
     return _named(source, read)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from .boxes import Box, Detection
 
+from .boxes import Box, Detection
 from .classification import Classifier, classify
 from .core import FerError
 from .cropping import WHOLE_IMAGE, crop_face, crop_rule
@@ -213,7 +213,7 @@ class Recognizer(_Parts):
         return results if many else results[0]
 
     def recognize_crops(self,
-        crops: Iterable[Any], # images that are faces already: an array (N, H, W), or a list of anything that `__call__` takes
+        crops: Iterable[Any], # images that are faces: an array (N, H, W), or a list of anything that `__call__` takes
         *,
         bgr: bool=False,
     ) -> list[Result]: # in the same order
@@ -231,7 +231,8 @@ def _recognize(
 ) -> list[Result]: # in the same order
     "Search all images, classify all their faces in one go, and sort the answers."
     r = recognizer
-    see = partial(detect_and_crop, detector=detector, rule=rule, size=r.classifier.size, max_pixels=r.max_pixels, bgr=bgr)
+    size = r.classifier.size
+    see = partial(detect_and_crop, detector=detector, rule=rule, size=size, max_pixels=r.max_pixels, bgr=bgr)
     if r.threads == 1 or len(sources) < 2: seen = list(map(see, sources))
     else:
         with ThreadPoolExecutor(r.threads) as pool: seen = list(pool.map(see, sources))

@@ -14,9 +14,9 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fer_nb.core import FerError
 
@@ -31,7 +31,7 @@ def existing_path(path: str | os.PathLike) -> Path:
     return path
 
 # %% ../nbs/14_tables.ipynb #f0331046
-_OPENERS = {b'\xfd7zXZ\0': lzma.open, b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
+_OPENERS: dict[bytes, Callable[..., Any]] = {b'\xfd7zXZ\0': lzma.open, b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
 
 def open_packed(path: Path) -> IO[bytes]:
     "A binary stream of what is inside a plain, xz, gzip or bzip2 file."

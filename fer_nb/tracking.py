@@ -11,8 +11,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from .boxes import Box, Detection
 
+from .boxes import Box, Detection
 from .core import FerError
 
 # %% ../nbs/52_tracking.ipynb #e76afbb7

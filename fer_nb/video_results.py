@@ -40,7 +40,7 @@ class AnnotatedVideo:
         if self.writer is None: self.writer, self.first = VideoWriter(self.path, (rgb.shape[1], rgb.shape[0])), time
         last = self.writer.last
         if last is not None and not time - self.first > last: self.skipped += 1
-        else: self.writer.add(time - self.first, draw_faces(rgb, faces, self.classes))
+        else: self.writer.add(time - self.first, draw_faces(rgb, faces, classes=self.classes))
 
     def close(self) -> None:
         "Finish the video and move it to its place; without frames there is none."

@@ -19,17 +19,13 @@ def folder(tmp_path_factory, photos):
     "A folder with a portrait, and with synthetic faces as FER2013 has them and in class folders."
     import cv2
 
-    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
+    from fer_nb.fer2013 import write_fer2013
     from fer_nb.synthetic import synthetic_faces
 
     path = tmp_path_factory.mktemp('cli')
     (path / 'portrait.jpg').write_bytes(photos[0].read_bytes())
-    faces, usage = synthetic_faces(n=105, seed=3), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
-    rows = [
-        f'{label},{" ".join(map(str, image.ravel()))},{usage[split]}'
-        for label, image, split in zip(remap_labels(faces.labels, EXPRESSIONS, FER2013_CSV), faces.images, faces.split)
-    ]
-    (path / 'few.csv').write_text('\n'.join(['emotion,pixels,Usage', *rows]) + '\n')
+    faces = synthetic_faces(n=105, seed=3)
+    write_fer2013(faces, path / 'few.csv')
     for i, (image, label) in enumerate(zip(faces.images, faces.labels)):
         if (name := faces.classes[label]) in ('happy', 'surprise', 'fear'):
             (path / 'own' / name).mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from fer_nb.detection import DownloadError, download_yunet, load_detector
 
 RIGHT = b'the file that is wanted'
 FAILURES = {
-    'wrong': "not a YuNet detector that OpenCV can use (sha256 ",
+    'wrong': 'not a YuNet detector that OpenCV can use (sha256 ',
     'cut': 'cut off after 5 of 232,589 bytes',
     'stalled': 'timed out',
     'endless': 'it has more than 1,048,576 bytes',

@@ -101,9 +101,9 @@ def hostile(portrait: Image.Image) -> dict[str, tuple[bytes, str]]:
         'jpeg with endless EXIF': (
             jpeg_with(portrait, *(segment(0xE1, b'Exif\0\0' + exif[i:i + 65000]) for i in range(0, 1 << 20, 65000))), '',
         ),
-        'gif with a frame beyond its border': (gif[:frame + 5] + b'\xff\xff\xff\xff' + gif[frame + 9:], '65535 x 65535'),
+        'gif with a frame beyond its border': (gif[:frame + 5] + b'\xff\xff\xff\xff' + gif[frame + 9:], 'too many pixels'),
         'gif with endless comments': (gif[:frame] + comments + gif[frame:], 'too many parts'),
-        'webp of 268 megapixels': (b'RIFF' + struct.pack('<I', len(webp) + 10) + b'WEBP' + vp8x + webp[12:], 'WebP'),
+        'webp of 268 megapixels': (b'RIFF' + struct.pack('<I', len(webp) + 10) + b'WEBP' + vp8x + webp[12:], 'too many pixels'),
         'bmp of 900 megapixels': (
             encoded(portrait, 'BMP')[:18] + struct.pack('<ii', 30_000, 30_000) + encoded(portrait, 'BMP')[26:],
             '30000 x 30000 pixels',
@@ -126,6 +126,7 @@ def hostile(portrait: Image.Image) -> dict[str, tuple[bytes, str]]:
 def cost(data: bytes) -> tuple[str, float, float]:  # message, seconds, MB
     "What reading costs, in a process of its own."
     megabytes = 1 << (20 if sys.platform == 'darwin' else 10)
+    warnings.simplefilter('ignore')
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     try:
         image_size(data)
@@ -142,7 +143,6 @@ NAMES = list(hostile(Image.new('RGB', (SIDE, SIDE))))
 def cases(portrait) -> dict: return hostile(portrait)
 
 
-@pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', NAMES)
 def test_hostile(name, cases):
     "Neither memory nor time follows what a file claims."
@@ -150,4 +150,4 @@ def test_hostile(name, cases):
     with multiprocessing.get_context('spawn').Pool(1) as pool: message, seconds, megabytes = pool.apply(cost, (data,))
     assert reason in message if reason else True, message
     assert '\n' not in message and len(message) < 300
-    assert megabytes < LIMIT_MB and seconds < 5, (message, megabytes, seconds)
+    assert megabytes < LIMIT_MB and seconds < 2, (message, megabytes, seconds)

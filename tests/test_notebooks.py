@@ -67,17 +67,11 @@ def test_inline(notebook, runner):
 @pytest.fixture(scope='session')
 def materials(photos, tmp_path_factory) -> dict:
     "What parameters can point to: a small FER2013 file with synthetic faces, and a folder with an annotated photo."
-    from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
+    from fer_nb.fer2013 import write_fer2013
     from fer_nb.synthetic import synthetic_faces
 
     folder = tmp_path_factory.mktemp('materials')
-    faces, usage = synthetic_faces(n=840, seed=5), {'train': 'Training', 'val': 'PublicTest', 'test': 'PrivateTest'}
-    labels = remap_labels(faces.labels, EXPRESSIONS, FER2013_CSV)
-    rows = [
-        f'{label},{" ".join(map(str, image.ravel()))},{usage[split]}'
-        for label, image, split in zip(labels, faces.images, faces.split)
-    ]
-    (folder / 'fer2013.csv').write_text('\n'.join(['emotion,pixels,Usage', *rows]) + '\n')
+    write_fer2013(synthetic_faces(n=840, seed=5), folder / 'fer2013.csv')
     (folder / 'photos').mkdir()
     shutil.copy(photos[0], folder / 'photos/portrait.jpg')
     (folder / 'photos/boxes.csv').write_text('file,left,top,width,height\nportrait.jpg,151,105,225,225\n')
