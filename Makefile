@@ -48,7 +48,7 @@ lab: $(STAMP)  ## open JupyterLab on the notebooks
 	@cd nbs && ../$(BIN)/python -m jupyterlab
 
 app: $(STAMP)  ## serve upload and camera as a page without code, at http://127.0.0.1:8866 or another PORT=...
-	@cd nbs && JUPYTER_PATH=../fer_nb ../$(BIN)/voila app.ipynb --template=faces --no-browser --Voila.ip=127.0.0.1 --port=$(PORT) \
+	@cd nbs && JUPYTER_PATH=../fer_nb ../$(BIN)/voila 63_app.ipynb --template=faces --no-browser --Voila.ip=127.0.0.1 --port=$(PORT) \
 	  --Voila.port_retries=0 --Voila.log_format='%(message)s' $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) \
 	  --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=300
 

@@ -80,8 +80,10 @@ def make_result(
     "The faces of an uploaded image with their labels."
     crops, p = image.crops, image.probabilities
     if crops is None or p is None: return Result('unreadable', [], None, image.error, image.name, classes)
-    labels = dict(classes=classes, min_confidence=min_confidence)
-    faces = [make_face(crops, found, p=row, **labels) for found, row in zip(crops.found, p)]
+    faces = [
+        make_face(crops, found, p=row, classes=classes, min_confidence=min_confidence)
+        for found, row in zip(crops.found, p)
+    ]
     return Result('ok' if faces else 'no_face', faces, crops.size, None, image.name, classes)
 
 # %% ../nbs/60a_album.ipynb #9460f176

@@ -77,7 +77,7 @@ def read_class_folders(
     *,
     crop: Callable[[bytes], np.ndarray] = read_center, # see `load_class_folders`
 ) -> FaceSet: # in the order of the file names
-    "Images in class folders, read anew each time. Raises `FerError`."
+    "Images in class folders, without the cache. Raises `FerError`."
     with file_tree(path) as (files, read):
         place = _sort(filter(is_image_name, files), subjects)
         skipped = {o: 'not an image in a class folder' for o in files if o not in place} | empty_folders(path)

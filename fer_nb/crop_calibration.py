@@ -168,7 +168,7 @@ def least_threshold(
     labels: np.ndarray,        # (N,)
     probabilities: np.ndarray, # (N, C), calibrated
     accuracy: float=.8,        # wanted of the answers
-) -> dict: # threshold, accuracy, coverage, rows
+) -> dict: # threshold, accuracy, coverage, samples
     "The smallest confidence from which on the answers reach an accuracy. Raises `ValueError` where none does."
     steps = np.round(np.arange(0, 1, .01), 2)
     given = probabilities.max(axis=1) >= steps[:, None]
@@ -179,7 +179,7 @@ def least_threshold(
     k = int(np.argmax(enough))
     return dict(
         threshold=float(steps[k]), accuracy=round(float(right[k] / given[k].sum()), 4),
-        coverage=round(float(given[k].mean()), 4), rows=len(labels),
+        coverage=round(float(given[k].mean()), 4), samples=len(labels),
     )
 
 # %% ../nbs/73_crop_calibration.ipynb #07-027
@@ -211,7 +211,7 @@ def plot_framing(
     fig, axes = plt.subplots(1, len(names), figsize=size, squeeze=False, sharey=True, dpi=75, layout='constrained')
     plt.close(fig)
     for ax, (name, o) in zip(axes.flat, names.items()): _plot_rules(ax, name, o)
-    fig.suptitle(f"{report['model']}, faces in scenes against the original images, {report['rows']}", fontsize=9)
+    fig.suptitle(f"{report['model']}, faces in scenes against the original images, {report['samples']}", fontsize=9)
     return fig
 
 # %% ../nbs/73_crop_calibration.ipynb #07-028
@@ -224,13 +224,13 @@ def plot_coverage(
     fig, ax = plt.subplots(figsize=(4.6, 3.6), dpi=75, layout='constrained')
     plt.close(fig)
     x, y = (np.array([o[k] for o in curve]) for k in ('coverage', 'accuracy'))
-    band = 1.96*(y*(1 - y)/(x*chosen['rows']))**.5
+    band = 1.96*(y*(1 - y)/(x*chosen['samples']))**.5
     ax.plot(x, y)
     ax.fill_between(x, y - band, np.minimum(1, y + band), alpha=.15, label='95 %, each point by itself')
     label = f'from confidence {chosen["threshold"]:.3f} on'
     ax.plot(chosen['coverage'], chosen['accuracy'], 'o', color='k', label=label)
     ax.set(xlabel='share of faces that get an answer', ylabel='accuracy of the answers', xlim=(0, 1))
-    ax.set_title(f"{report['model']}, {report['rows']}", fontsize=9)
+    ax.set_title(f"{report['model']}, {report['samples']}", fontsize=9)
     ax.legend(fontsize=8)
     return fig
 
@@ -319,7 +319,7 @@ def adjust(
     points = np.unique(np.linspace(0, len(p) - 1, 60).round().astype(int)[1:])
     report = dict(
         model=name, file=runs[0].name,
-        rows=f'{len(rows):,} {"PublicTest" if "PublicTest" in set(rows.split) else "validation"} rows', wanted=accuracy,
+        samples=f'{len(rows):,} {"PublicTest" if "PublicTest" in set(rows.split) else "validation"} samples', wanted=accuracy,
         uncertain=uncertain,
         detectors={d.name: adjust_detector(rows, training, d, classifier, rules) for d in detectors},
         coverage=[{k: round(float(v[i]), 4) for k, v in curve.items()} for i in points],

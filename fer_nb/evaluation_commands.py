@@ -34,9 +34,9 @@ def _open_model(
     path: Path, # `<name>.keras` or `<name>.<format>.tflite`
 ) -> tuple[Any, str, dict[str, Any]]: # function from images (n, h, w, 1) to logits or Keras model; format; metadata
     "Open a model file for evaluation. Raises `FileNotFoundError`, or `ModelError` naming the file and the reason."
-    from fer_nb.export import open_network
+    from fer_nb.export import load_network
     from fer_nb.model_files import read_metadata, read_model
-    if path.suffix == '.keras': return open_network(path), 'keras', read_metadata(path)
+    if path.suffix == '.keras': return load_network(path), 'keras', read_metadata(path)
     meta, weights = read_model(path)
     return _LiteRT(meta, weights), path.suffixes[-2][1:] if len(path.suffixes) > 1 else 'litert', meta
 

@@ -28,7 +28,7 @@ from .data import FaceSet, image_groups, train_val_split
 from .datasets import load_dataset
 from .detection import load_detector
 from .evaluation import evaluate, predict_logits
-from .export import ExportError, export, open_network
+from .export import ExportError, export_model, load_network
 from .images import ImageError, load_image
 from .labels import EXPRESSIONS, canonical_label
 from .model_card import write_model_card
@@ -136,7 +136,7 @@ def _load_for_transfer(
     path, # a .keras file with an output called `expression`
 ) -> tuple: # Keras model, names of its classes, what it says about itself
     "A network to go on with. Raises `FileNotFoundError`, or `ModelError` naming the file and what does not fit."
-    network = open_network(path)
+    network = load_network(path)
     try: meta = read_metadata(path)
     except ModelError: meta = {}
     head = next((o for o in network.layers if o.name == 'expression' and hasattr(o, 'units')), None)
@@ -402,12 +402,13 @@ def _export_all(
     "The files of a model by kind. A kind that does not do what the network does is left out, with a warning."
     files: dict[str, Path] = {}
     for kind in kinds:
-        try: reports = export(network, out, faces, name, (kind,), about, temperature=temperature)
+        try: reports = export_model(
+            network, out, faces=faces, name=name, formats=(kind,), about=about, temperature=temperature)
         except ExportError as e: warnings.warn(f'{name}: not exported as {kind}: {e}', stacklevel=3)
-        else: files |= {o['kind']: out / o['file'] for o in reports}
+        else: files |= {o['format']: out / o['file'] for o in reports}
     if kinds and not files:
         raise ExportError(f'{name}: none of the exports {", ".join(kinds)} does what the network does')
-    if not kinds: export(network, out, faces, name, (), about, temperature=temperature)
+    if not kinds: export_model(network, out, faces=faces, name=name, formats=(), about=about, temperature=temperature)
     return files | dict(keras=out/f'{name}.keras')
 
 # %% ../nbs/71_fine_tuning.ipynb #6428c95c

@@ -37,6 +37,23 @@ def _main_record(
         return o['protocol'] != 'labels', not test, o['samples'] == 'deduplicated', o['tta'] != 'none'
     return min(records, key=rank)
 
+# %% ../nbs/35_model_card.ipynb #0330c43c
+_HUB_LICENSES = ('apache-2.0', 'mit', 'bsd-3-clause', 'cc-by-4.0', 'cc0-1.0')  # as model hubs name them
+
+# %% ../nbs/35_model_card.ipynb #3dc6976e
+def _front_matter(
+    metadata: dict, # as for `model_card`
+    fer2013: bool, # was it trained or evaluated on FER2013?
+) -> str:
+    "What model hubs read: license, task, data, metrics."
+    license = str(metadata['license']).split()[0].lower()
+    lines = [
+        f'license: {license if license in _HUB_LICENSES else "other"}', 'pipeline_tag: image-classification',
+        'tags: [facial-expression-recognition]', *['datasets: [fer2013]'] * fer2013,
+        'metrics: [accuracy, balanced_accuracy, f1, roc_auc]',
+    ]
+    return '\n'.join(['---', *lines, '---'])
+
 # %% ../nbs/35_model_card.ipynb #af4d5c95
 #: Metadata that the card shows elsewhere than in the table of facts.
 _PROSE = ('name', 'classes', 'data', 'license', 'test_log', 'command', 'selection', 'pretraining', 'scaling')
@@ -105,6 +122,14 @@ average over 2 and 10 views. A ten-crop view has 44 pixels. The Keras
 network takes it as it is; the exported files have a fixed input and get it enlarged to 48, so their ten-crop results \
 are not the same measurement."""
 
+# %% ../nbs/35_model_card.ipynb #7da692ec
+def _fold(
+    title: str, # what is folded away
+    table: str, # Markdown
+) -> str:
+    "A long table that the reader opens."
+    return f'<details><summary>{title}</summary>\n\n{table}\n\n</details>'
+
 # %% ../nbs/35_model_card.ipynb #448534e3
 def _calibration(
     records: Sequence[dict], # from `evaluate`
@@ -136,12 +161,14 @@ def _results(
     main: dict, # the main record
 ) -> list[str]: # paragraphs
     "All results: per class, calibration, formats, seeds, robustness, plots."
-    parts = ['## Results', _READING, results_table(report['results'])]
+    records = report['results']
+    plain = [o for o in records if (o['split'], o['protocol'], o['tta']) == (main['split'], 'labels', 'none')]
+    parts = ['## Results', results_table(plain), _READING, _fold('Every measurement', results_table(records))]
     if seeds := report.get('seeds'):
-        note = 'The same configuration with other seeds, before export: mean and standard deviation.'
-        parts += ['### Other seeds', note, seeds_table(seeds)]
+        note = 'The same configuration with other seeds, before export.'
+        parts += ['### Other seeds', note, _fold('Mean and standard deviation', seeds_table(seeds))]
     parts += ['### Per class', f'{caption(main)}.', per_class_table(main)]
-    parts += _calibration(report['results'], main) + _exported_files(report, main)
+    parts += _calibration(records, main) + _exported_files(report, main)
     if corrupted := report.get('robustness'):
         note = 'One corruption at a time, the same samples; the intervals of the drops are those of paired shares.'
         parts += ['### Robustness', note, robustness_table(corrupted)]
@@ -281,7 +308,7 @@ def model_card(
     fer2013 = 'fer2013' in f"{metadata['data']} {report.get('edition')}".lower()
     command = f"```\n{metadata['command']}\n```" if metadata.get('command') else 'No command was given.'
     parts = [
-        *_summary(metadata, report, main), _USE, *_protocol(metadata, report), *_results(report, main),
+        _front_matter(metadata, fer2013), *_summary(metadata, report, main), _USE, *_protocol(metadata, report), *_results(report, main),
         *_references() * fer2013, *_label_noise(report, main), _GROUPS, *_rights(metadata, fer2013),
         '## How to reproduce it', command,
     ]

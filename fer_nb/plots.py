@@ -25,10 +25,10 @@ def caption(
     record: dict, # what is known: name, split, samples, protocol, tta, format, n; each may be missing
 ) -> str: # one line
     "What a record was measured on."
-    samples = f"{record['samples']} samples" if record.get('samples') else None
-    tta = record.get('tta')
+    samples, tta = record.get('samples'), record.get('tta')
+    which = samples and ('all samples' if samples == 'all' else f'{samples} split')
     views = tta and ('no TTA' if tta == 'none' else f'TTA {tta}')
-    known = [record.get('name'), record.get('split'), samples, record.get('protocol'), views, record.get('format')]
+    known = [record.get('name'), record.get('split'), which, record.get('protocol'), views, record.get('format')]
     return ', '.join([str(o) for o in known if o] + [f"n = {record['n']:,}"])
 
 # %% ../nbs/32_plots.ipynb #ac93d8c0

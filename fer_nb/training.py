@@ -115,10 +115,10 @@ def _training_logger(
             self.begun = time.time()
         def on_epoch_end(self, epoch: int, logs: dict) -> None:
             logs.update(_score_averaged(trainer, *data))
-            row = {'epoch': epoch + 1}
+            row: dict[str, float] = {'epoch': epoch + 1}
             row |= {k: float(logs[k]) for k in ('loss', 'accuracy', 'val_loss', 'val_accuracy')}
-            row |= {'learning_rate': float(trainer.optimizer.learning_rate)}
-            row |= {'seconds': round(time.time() - self.begun, 2)}
+            row['learning_rate'] = float(trainer.optimizer.learning_rate)
+            row['seconds'] = round(time.time() - self.begun, 2)
             for callback in callbacks: callback.on_epoch_end(epoch, logs)
             _save_epoch(trainer, config, row, history, out, files)
             bar.set_postfix(loss=f"{row['loss']:.3f}", val_accuracy=f"{row['val_accuracy']:.4f}")

@@ -49,7 +49,9 @@ class _Transfers:
     def add(self, id: str, data: bytes) -> int|None: # how many bytes there are now; None where none are wanted
         if id not in self.files: return None
         _, size, received = self.files[id]
-        if len(received) + len(data) > min(size, self.max_bytes): return self.cancel(id)
+        if len(received) + len(data) > min(size, self.max_bytes):
+            self.cancel(id)
+            return None
         received += data
         return len(received)
 
@@ -154,7 +156,7 @@ class UploadPanel(_PanelState):
 
     def to_df(self) -> 'pandas.DataFrame': return results_to_df(self.results, self.album.recognizer.classes)
     def add(self, name: str, data: bytes) -> None: _add(self, _clean_name(name), bytes(data))
-    def clear(self) -> None: _clear(self)
+    def clear(self) -> None: _remove(self)
     def refresh(self) -> None: _refresh(self)
     def draw(self, i: int=0) -> np.ndarray: return draw_upload(self.album, self.album.images[i])
     def save(self, folder: str|os.PathLike) -> list[Path]: return save_album(self.album, folder)
@@ -189,8 +191,13 @@ def _add_batch(panel: UploadPanel, files: Iterable[tuple[str, bytes]]) -> None:
     panel.album.batch += 1
     for name, data in files: panel.add(name, data)
 
-def _clear(panel: UploadPanel) -> None:
-    panel.album.remove()
+def _remove(panel: UploadPanel, id: str='') -> None: # "" = all
+    panel.album.remove(id)
+    panel.refresh()
+
+def _refuse(panel: UploadPanel, n: int) -> None:
+    "Say that the browser kept some files back."
+    panel.album.refused += max(0, n)
     panel.refresh()
 
 # %% ../nbs/61_upload.ipynb #a964fd1d
@@ -315,7 +322,5 @@ def _answer(panel: UploadPanel, message: object, buffers: Sequence=()) -> None:
     elif kind == 'want' and isinstance(keys, list): _send_images(panel, [key for key in keys if isinstance(key, str)])
     elif kind in ('begin', 'part', 'cancel'): _receive(panel, kind, id, message, buffers)
     elif kind == 'save': _save(panel, message.get('what'), id)
-    elif kind == 'remove' or kind == 'surplus' and isinstance(more, int):
-        if kind == 'remove': panel.album.remove(id)
-        else: panel.album.refused += max(0, more)
-        panel.refresh()
+    elif kind == 'remove': _remove(panel, id)
+    elif kind == 'surplus' and isinstance(more, int): _refuse(panel, more)

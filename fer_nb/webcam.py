@@ -161,7 +161,9 @@ def _stop_with_panel(view: LiveView) -> None:
         if change['old'] and not change['new']: view.stop('Stopped, because the panel was not shown any more.')
     view.panel._view_count = 0  # asks the front end to count how often it is shown
     view.panel.observe(hidden, '_view_count')
-    view.panel.observe(lambda change: change['new'] or view.stop(), 'comm')
+    def closed(change: dict) -> None:
+        if not change['new']: view.stop()
+    view.panel.observe(closed, 'comm')
 
 def _close(view: LiveView) -> None:
     "Stop, and take the panel away."

@@ -185,10 +185,10 @@ def test_exported_model_predicts(fer_nb, exported):
 
 
 def test_export_writes_the_scaling_into_the_network(exported):
-    from fer_nb.export import open_network
+    from fer_nb.export import load_network
 
     before, after = [
-        open_network(exported / o).get_layer('expression').get_weights()[1]
+        load_network(exported / o).get_layer('expression').get_weights()[1]
         for o in ('run/model.keras', 'exported/tiny.keras')
     ]
     assert not np.allclose(before, after)  # the offsets are in the last layer

@@ -67,7 +67,7 @@ def kaggle(few) -> dict:
 
 
 def as_set(faces) -> list:
-    "What must be the same, whatever the order of the rows."
+    "What must be the same, whatever the order of the samples."
     return sorted((image.tobytes(), int(k), str(s)) for image, k, s in zip(faces.images, faces.labels, faces.split))
 
 
@@ -108,7 +108,7 @@ def damaged(case, content, kaggle, folder) -> bytes:
     lines = content.decode().splitlines()
     head, first, second, third = lines[:4]
     texts = {
-        'column': ['emotion,picture,Usage', *lines[1:]],
+        'column': ['emotion,image,Usage', *lines[1:]],
         'short': [head, first, second, third.replace(' ', '', 1)],
         'letters': [head, first, second.replace(' ', ' x', 1)],
         'bright': [head, first, re.sub(r' \d+ ', ' 256 ', second, count=1)],

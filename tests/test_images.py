@@ -1,7 +1,7 @@
 """Images that claim more than they hold, rare kinds of each format, and what reading them may cost."""
 import io
-import math
 import multiprocessing
+import re
 import resource
 import struct
 import sys
@@ -9,13 +9,14 @@ import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from fer_nb.images import MAX_PIXELS, ImageError, image_size, load_image, read_gray, read_image
+from fer_nb.images import ImageError, image_size, load_image, read_gray, read_image
 
 SIDE = 64
 LIMIT_MB = 300  # of memory that a hostile file of a few MB may cost
@@ -103,7 +104,7 @@ def hostile(portrait: Image.Image) -> dict[str, tuple[bytes, str]]:
         ),
         'gif with a frame beyond its border': (gif[:frame + 5] + b'\xff\xff\xff\xff' + gif[frame + 9:], 'too many pixels'),
         'gif with endless comments': (gif[:frame] + comments + gif[frame:], 'too many parts'),
-        'webp of 268 megapixels': (b'RIFF' + struct.pack('<I', len(webp) + 10) + b'WEBP' + vp8x + webp[12:], 'too many pixels'),
+        'webp of 268 megapixels': (b'RIFF' + struct.pack('<I', len(webp) + 10) + b'WEBP' + vp8x + webp[12:], 'header'),
         'bmp of 900 megapixels': (
             encoded(portrait, 'BMP')[:18] + struct.pack('<ii', 30_000, 30_000) + encoded(portrait, 'BMP')[26:],
             '30000 x 30000 pixels',
@@ -123,17 +124,26 @@ def hostile(portrait: Image.Image) -> dict[str, tuple[bytes, str]]:
     }
 
 
+def peak() -> float:  # MB
+    "The most memory that this process has used so far."
+    status = Path('/proc/self/status')
+    if status.exists(): return int(re.search(r'VmHWM:\s+(\d+) kB', status.read_text())[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == 'darwin' else 10))
+
+
 def cost(data: bytes) -> tuple[str, float, float]:  # message, seconds, MB
     "What reading costs, in a process of its own."
-    megabytes = 1 << (20 if sys.platform == 'darwin' else 10)
     warnings.simplefilter('ignore')
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start, message = peak(), time.perf_counter(), ''
     try:
         image_size(data)
         read_image(data)
-        message = ''
     except ImageError as e: message = str(e)
-    return message, time.perf_counter() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / megabytes
+    return message, time.perf_counter() - start, peak() - before
+
+
+def apart(data: bytes) -> tuple[str, float, float]:
+    with multiprocessing.get_context('spawn').Pool(1) as pool: return pool.apply(cost, (data,))
 
 
 NAMES = list(hostile(Image.new('RGB', (SIDE, SIDE))))
@@ -147,7 +157,163 @@ def cases(portrait) -> dict: return hostile(portrait)
 def test_hostile(name, cases):
     "Neither memory nor time follows what a file claims."
     data, reason = cases[name]
-    with multiprocessing.get_context('spawn').Pool(1) as pool: message, seconds, megabytes = pool.apply(cost, (data,))
+    message, seconds, megabytes = apart(data)
     assert reason in message if reason else True, message
     assert '\n' not in message and len(message) < 300
     assert megabytes < LIMIT_MB and seconds < 2, (message, megabytes, seconds)
+
+
+@pytest.mark.parametrize('kind, most', dict(PNG=14, JPEG=9, BMP=14, WEBP=40, TIFF=14, GIF=14).items())
+def test_memory(kind, most):
+    "Memory follows the number of pixels; the measurement sees it."
+    side = 2048
+    message, _, megabytes = apart(encoded(Image.new('P' if kind == 'GIF' else 'RGB', (side, side)), kind))
+    assert not message and 3 < megabytes * 2**20 / side**2 < most
+
+
+def test_half_size(portrait):
+    "A large JPEG takes a quarter of the memory; one whose decoder would need all of it is refused."
+    data = encoded(portrait.resize((90, 60)), 'JPEG', quality=95)
+    half = load_image(data, 2000)
+    assert half.rgb.shape == (30, 45, 3) and half.size == (90, 60) and half.scale == 2
+    with pytest.raises(ImageError, match='90 x 60 pixels, the limit is 1,000'): read_image(data, 1000)
+    scan = data.index(b'\xff\xda')
+    alone = data[:scan + 4] + b'\x01' + data[scan + 5:]
+    for several in encoded(portrait.resize((90, 60)), 'JPEG', progressive=True), alone:
+        with pytest.raises(ImageError, match='90 x 60 pixels'): read_image(several, 2000)
+
+
+def deep_png(values: np.ndarray) -> bytes: return cv2.imencode('.png', values)[1].tobytes()
+
+
+def raw_tiff(portrait: Image.Image, alpha: int, extra: int) -> bytes:
+    "A TIFF of four bytes a pixel, the last of which is what `extra` says."
+    image = portrait.convert('RGBA')
+    image.putalpha(alpha)
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[338] = extra
+    return encoded(image, 'TIFF', tiffinfo=info)
+
+
+def test_sixteen_bits():
+    "Gray is rounded, colors to within one; values of 12 bits are refused."
+    values = np.arange(0, 65536, 17, dtype=np.uint16)[:3840].reshape(60, 64)
+    exact = np.rint(values / 257).astype(np.uint8)
+    np.testing.assert_array_equal(read_gray(deep_png(values)), exact)
+    np.testing.assert_array_equal(read_gray(encoded(Image.fromarray(values), 'TIFF')), exact)
+    colors = read_image(deep_png(np.dstack([values] * 3)))
+    assert np.abs(colors[..., 0].astype(int) - exact).max() <= 1
+    for twelve in deep_png(values // 16), Image.fromarray(values // 16):
+        with pytest.raises(ImageError, match='16-bit values only reach'): read_image(twelve)
+
+
+def test_transparency(portrait):
+    "Transparent pixels are white in every form of transparency, in color and in gray."
+    clear = portrait.convert('RGBA')
+    clear.putalpha(0)
+    palette = portrait.convert('P')
+    forms = {
+        'png': encoded(clear, 'PNG'), 'gray': encoded(clear.convert('LA'), 'PNG'), 'webp': encoded(clear, 'WEBP'),
+        'palette': encoded(palette, 'PNG', transparency=bytes(256)), 'tiff': encoded(clear, 'TIFF'),
+        'one color': encoded(Image.new('RGB', (9, 9), 'red'), 'PNG', transparency=(255, 0, 0)),
+        'gif': encoded(Image.new('P', (9, 9), 3), 'GIF', transparency=3), 'avif': encoded(clear, 'AVIF'),
+    }
+    for name, data in forms.items(): assert read_image(data).min() == read_gray(data).min() == 255, name
+    premultiplied = raw_tiff(Image.new('RGB', (9, 9), (100, 50, 0)), 128, 1)
+    assert np.abs(read_image(premultiplied)[0, 0].astype(int) - (227, 177, 127)).max() <= 1
+    np.testing.assert_array_equal(read_image(raw_tiff(portrait, 7, 0)), np.asarray(portrait))  # no transparency
+
+
+def test_kinds(portrait):
+    "Rare forms that are read."
+    gray, rgb = np.asarray(portrait.convert('L')), np.asarray(portrait)
+    np.testing.assert_array_equal(read_gray(encoded(portrait.convert('L'), 'PNG')), gray)
+    motion = encoded(portrait, 'JPEG', quality=95)
+    np.testing.assert_array_equal(read_image(motion + b'\0\0\0\x18ftypmp42' + bytes(9999)), read_image(motion))
+    np.testing.assert_array_equal(read_image(encoded(portrait, 'PNG') + bytes(99)), rgb)
+    np.testing.assert_array_equal(read_image(tiff(tags(t278=(4, 1, 2**32 - 1)), gray.tobytes())), gray[..., None].repeat(3, 2))
+    for compression in ('tiff_deflate', 'tiff_lzw', 'packbits', 'zstd'):
+        np.testing.assert_array_equal(read_image(encoded(portrait, 'TIFF', compression=compression)), rgb)
+    for scale in (1, 255):
+        np.testing.assert_array_equal(read_gray(encoded(Image.fromarray(gray / np.float32(scale)), 'TIFF')), gray)
+    bits = encoded(portrait.convert('1'), 'PNG')
+    assert set(np.unique(read_image(bits))) == {0, 255}
+    cmyk = read_image(encoded(portrait.convert('CMYK'), 'TIFF'))
+    np.testing.assert_array_equal(cmyk, rgb)
+
+
+def test_unused_byte(portrait):
+    "The fourth byte of a BMP with 32 bits a pixel is no transparency."
+    rgb = np.asarray(portrait)
+    rows = np.dstack([rgb[::-1, :, ::-1], np.zeros_like(rgb[..., :1])]).tobytes()
+    header = struct.pack('<IiiHHIIiiII', 40, SIDE, SIDE, 1, 32, 0, len(rows), 0, 0, 0, 0)
+    bmp = b'BM' + struct.pack('<IHHI', 54 + len(rows), 0, 0, 54) + header + rows
+    np.testing.assert_array_equal(read_image(bmp), rgb)
+
+
+OTHERS = {
+    'postscript': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'pdf': b'%PDF-1.7\n', 'photoshop': b'8BPS\0\1',
+    'fits': b'SIMPLE  =                    T', 'icon': b'\0\0\1\0', 'svg': b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    'video': b'\0\0\0\x18ftypisom\0\0\0\0isomiso2', 'plain ppm': b'P3 1 1 255 0 0 0',
+    'jpeg 2000': b'\0\0\0\x0cjP  \r\n\x87\n',
+}
+
+
+@pytest.mark.parametrize('kind', OTHERS)
+def test_other_formats(kind, tmp_path, monkeypatch):
+    "What is not in the list is not opened, whatever its name says, and starts no other program."
+    monkeypatch.setattr('subprocess.Popen', lambda *_, **__: pytest.fail('a program was started'))
+    (tmp_path / 'photo.jpg').write_bytes(OTHERS[kind] + bytes(200))
+    with pytest.raises(ImageError, match='photo.jpg: it is not a JPEG'): read_image(tmp_path / 'photo.jpg')
+
+
+def test_heic(monkeypatch):
+    "Without its package, a HEIC image is refused with the remedy."
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    with pytest.raises(ImageError, match=r"pip install 'fer_nb\[heif\]'"):
+        read_image(b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(99))
+
+
+def test_heic_image(portrait):
+    "With it, it is read."
+    pillow_heif = pytest.importorskip('pillow_heif')
+    file = io.BytesIO()
+    pillow_heif.from_pillow(portrait).save(file, quality=95)
+    assert image_size(file.getvalue()) == portrait.size
+    assert np.abs(read_image(file.getvalue()).astype(int) - np.asarray(portrait)).mean() < 5
+
+
+def test_settings_stay(portrait):
+    "Pillow's own settings and the warning filters are as they were; no warning is given."
+    before = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter('always')
+        for kind in ('PNG', 'JPEG', 'TIFF', 'WEBP', 'BMP'):
+            with pytest.raises(ImageError, match='limit'): read_image(encoded(portrait, kind), 99)
+        read_image(png(GRAY))
+        read_image(jpeg_with(portrait, segment(0xE1, b'Exif\0\0' + overlapping_exif(60_000))))
+    assert not given and before == (Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+
+
+def test_threads(portrait):
+    "Many threads read the same as one."
+    kinds = [encoded(portrait, kind) for kind in ('PNG', 'JPEG', 'TIFF', 'WEBP', 'BMP', 'AVIF')] * 8
+    with ThreadPoolExecutor(8) as pool: together = list(pool.map(read_image, kinds))
+    for data, image in zip(kinds, together): np.testing.assert_array_equal(image, read_image(data))
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'MPO', 'TIFF', 'WEBP', 'BMP', 'GIF', 'AVIF', 'PPM', 'APNG'])
+def test_mutations(portrait, kind):
+    "A file with changed bytes is read, or refused by the one error."
+    frames = dict(save_all=True, append_images=[portrait.rotate(90)]) if kind in ('MPO', 'WEBP', 'GIF', 'APNG') else {}
+    data, rng = encoded(portrait, 'PNG' if kind == 'APNG' else kind, **frames), np.random.default_rng(0)
+    refused = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        for _ in range(150):
+            changed = bytearray(data)
+            for at in rng.integers(0, min(len(data), 600 if rng.random() < .5 else len(data)), rng.integers(1, 8)):
+                changed[at] = rng.integers(256)
+            try: assert read_image(bytes(changed)).dtype == np.uint8
+            except ImageError: refused += 1
+    assert refused

@@ -31,7 +31,7 @@ def tiny():
 
 
 @pytest.fixture(scope='module')
-def rows(faces):
+def samples(faces):
     "Rows to train on and to validate on."
     train, val = train_val_split(faces)
     return train[np.arange(200)], val[np.arange(32)]
@@ -40,16 +40,16 @@ def rows(faces):
 def weights(network) -> bytes: return b''.join(w.tobytes() for w in network.get_weights())
 
 
-def learn(config, rows, folder):
+def learn(config, samples, folder):
     "Train without a progress bar: (network, history)."
-    return fit(config, *rows, folder, progress=False)
+    return fit(config, *samples, folder, progress=False)
 
 
 @pytest.fixture(scope='module')
-def undisturbed(rows, tmp_path_factory):
+def undisturbed(samples, tmp_path_factory):
     "A run without interruption: its folder, network and history."
     folder = tmp_path_factory.mktemp('undisturbed')
-    return folder, *learn(LONG, rows, folder)
+    return folder, *learn(LONG, samples, folder)
 
 
 def test_the_learning_rate_is_highest_after_the_warm_up():
@@ -67,17 +67,17 @@ def test_the_default_optimizer_learns(faces, tmp_path):
 
 # The same configuration, the same weights
 
-def test_the_same_configuration_gives_the_same_weights(undisturbed, rows, tmp_path):
+def test_the_same_configuration_gives_the_same_weights(undisturbed, samples, tmp_path):
     _, network, history = undisturbed
-    again, second = learn(LONG, rows, tmp_path)
+    again, second = learn(LONG, samples, tmp_path)
     assert np.isfinite(np.concatenate([w.ravel() for w in network.get_weights()])).all()
     assert weights(again) == weights(network)
     assert [h['loss'] for h in second] == [h['loss'] for h in history]
 
 
-def test_another_seed_gives_other_weights(undisturbed, rows, tmp_path):
+def test_another_seed_gives_other_weights(undisturbed, samples, tmp_path):
     _, network, history = undisturbed
-    other, second = learn(replace(LONG, seed=6), rows, tmp_path)
+    other, second = learn(replace(LONG, seed=6), samples, tmp_path)
     assert weights(other) != weights(network) and second[0]['loss'] != history[0]['loss']
 
 
@@ -109,10 +109,10 @@ training.fit({config!r}, samples('train.npz'), samples('val.npz'), 'run', progre
 
 
 @pytest.fixture(scope='module')
-def killed(rows, run, tmp_path_factory):
+def killed(samples, run, tmp_path_factory):
     "The folder of a run that was killed in the middle of writing the checkpoint of its second epoch."
     folder = tmp_path_factory.mktemp('killed')
-    for name, part in zip(('train', 'val'), rows):
+    for name, part in zip(('train', 'val'), samples):
         np.savez(folder / f'{name}.npz', images=part.images, labels=part.labels, classes=list(part.classes))
     done = run('python', '-c', KILLED.format(config=LONG), cwd=folder)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -124,27 +124,27 @@ def test_a_kill_leaves_the_last_good_checkpoint(killed):
     assert not (killed / 'model.keras').exists()
 
 
-def test_a_killed_run_ends_in_the_same_weights(killed, undisturbed, rows, tmp_path):
+def test_a_killed_run_ends_in_the_same_weights(killed, undisturbed, samples, tmp_path):
     _, network, history = undisturbed
     folder = shutil.copytree(killed, tmp_path / 'run')
-    resumed, whole = learn(LONG, rows, folder)
+    resumed, whole = learn(LONG, samples, folder)
     assert weights(resumed) == weights(network)
     assert [h['loss'] for h in whole] == [h['loss'] for h in history]
     assert sorted(p.name for p in folder.iterdir()) == FILES
 
 
-def test_another_configuration_does_not_go_on(undisturbed, rows):
+def test_another_configuration_does_not_go_on(undisturbed, samples):
     with pytest.raises(ValueError, match='is from another configuration .*epochs = 3'):
-        learn(replace(LONG, epochs=4), rows, undisturbed[0])
+        learn(replace(LONG, epochs=4), samples, undisturbed[0])
 
 
-def test_a_damaged_checkpoint_is_named(undisturbed, rows, tmp_path):
+def test_a_damaged_checkpoint_is_named(undisturbed, samples, tmp_path):
     (tmp_path / 'checkpoint.npz').write_bytes((undisturbed[0] / 'checkpoint.npz').read_bytes()[:1000])
-    with pytest.raises(ValueError, match='checkpoint.npz: not a readable checkpoint'): learn(LONG, rows, tmp_path)
+    with pytest.raises(ValueError, match='checkpoint.npz: not a readable checkpoint'): learn(LONG, samples, tmp_path)
 
 
-def test_a_checkpoint_of_another_network_is_refused(undisturbed, rows):
-    other = _prepare(replace(LONG, network='xs'), rows[0])
+def test_a_checkpoint_of_another_network_is_refused(undisturbed, samples):
+    other = _prepare(replace(LONG, network='xs'), samples[0])
     with pytest.raises(ValueError, match='belongs to another network or optimizer'):
         load_checkpoint(undisturbed[0] / 'checkpoint.npz', other)
 
@@ -157,13 +157,13 @@ STUCK = TrainConfig(
 )
 
 
-def test_small_views_adam_plateau_and_early_stopping(rows, tmp_path):
+def test_small_views_adam_plateau_and_early_stopping(samples, tmp_path):
     "With a learning rate near nothing the accuracy cannot improve: the rate is halved and the run ends early."
-    _, history = learn(STUCK, rows, tmp_path)
+    _, history = learn(STUCK, samples, tmp_path)
     assert len(history) == 6 and (tmp_path / 'best.npz').exists()
     rates = [h['learning_rate'] for h in history]
     np.testing.assert_allclose(rates, [1e-9] * (len(rates) - 2) + [5e-10] * 2)
-    assert len(learn(STUCK, rows, tmp_path)[1]) == len(history)  # the end is remembered
+    assert len(learn(STUCK, samples, tmp_path)[1]) == len(history)  # the end is remembered
 
 
 def test_class_weights_weigh_samples():
@@ -172,13 +172,13 @@ def test_class_weights_weigh_samples():
     np.testing.assert_allclose([loss(1, 1), loss(3, 0), loss(2, 4)], np.log(2) * np.array([1, 1.5, 3]), rtol=1e-6)
 
 
-def test_class_weights_are_inverse_frequencies(rows, monkeypatch):
+def test_class_weights_are_inverse_frequencies(samples, monkeypatch):
     seen = []
     monkeypatch.setattr('fer_nb.training.make_trainer', lambda net, config, w, teachers: seen.append(w) or 1 / 0)
     for config in (STUCK, replace(STUCK, class_weights=False)):
-        with pytest.raises(ZeroDivisionError): _prepare(config, rows[0])
-    counts = np.bincount(rows[0].labels)
-    np.testing.assert_allclose(seen[0], len(rows[0]) / counts / 7, rtol=1e-6)
+        with pytest.raises(ZeroDivisionError): _prepare(config, samples[0])
+    counts = np.bincount(samples[0].labels)
+    np.testing.assert_allclose(seen[0], len(samples[0]) / counts / 7, rtol=1e-6)
     np.testing.assert_array_equal(seen[1], np.ones(7))
 
 
@@ -189,11 +189,11 @@ def teacher(undisturbed): return undisturbed[0] / 'model.keras'
 
 
 @pytest.fixture(scope='module')
-def soft_labels(teacher, rows, tmp_path_factory):
+def soft_labels(teacher, samples, tmp_path_factory):
     "A file of soft labels by a teacher, counted twice, and what `make_soft_labels` returned."
     path = tmp_path_factory.mktemp('soft_labels') / 'soft_labels.npz'
     config = TrainConfig(crop=32)
-    return path, make_soft_labels([teacher, teacher], rows[0], path, config=config, views=2, progress=False)
+    return path, make_soft_labels([teacher, teacher], samples[0], path, config=config, views=2, progress=False)
 
 
 def distilled(source) -> TrainConfig:
@@ -206,18 +206,18 @@ def distilled(source) -> TrainConfig:
 
 
 @pytest.fixture(scope='module')
-def distillations(soft_labels, teacher, rows, tmp_path_factory):
+def distillations(soft_labels, teacher, samples, tmp_path_factory):
     "Two runs, one with soft labels from a file and one with a live teacher: folder and history."
     folders = {name: tmp_path_factory.mktemp(name) for name in ('file', 'live')}
     teachers = {'file': soft_labels[0], 'live': teacher}
-    return {name: (folder, learn(distilled(teachers[name]), rows, folder)[1]) for name, folder in folders.items()}
+    return {name: (folder, learn(distilled(teachers[name]), samples, folder)[1]) for name, folder in folders.items()}
 
 
-def test_soft_labels_are_probabilities(soft_labels, rows):
+def test_soft_labels_are_probabilities(soft_labels, samples):
     path, probabilities = soft_labels
     assert probabilities.shape == (200, 7)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(load_soft_labels(path, rows[0]), probabilities, atol=1e-3)
+    np.testing.assert_allclose(load_soft_labels(path, samples[0]), probabilities, atol=1e-3)
 
 
 @pytest.mark.parametrize('name', ['file', 'live'])
@@ -230,19 +230,19 @@ def test_a_live_view_is_not_the_mean_of_views(distillations):
     assert distillations['file'][1][0]['loss'] != distillations['live'][1][0]['loss']
 
 
-def test_a_run_does_not_go_on_with_other_soft_labels(distillations, soft_labels, teacher, rows):
+def test_a_run_does_not_go_on_with_other_soft_labels(distillations, soft_labels, teacher, samples):
     "Other soft labels under the same name are refused; the same ones, written again, are not."
     path, folder = soft_labels[0], distillations['file'][0]
     known, said = path.read_bytes(), file_fingerprint(path)
     try:
-        make_soft_labels([teacher], rows[0], path, config=TrainConfig(crop=32), views=1, progress=False)
+        make_soft_labels([teacher], samples[0], path, config=TrainConfig(crop=32), views=1, progress=False)
         with pytest.raises(ValueError, match='soft_labels.npz held something else'):
-            learn(distilled(path), rows, folder)
+            learn(distilled(path), samples, folder)
         path.write_bytes(known)
         with np.load(path) as z: arrays = dict(z)
         np.savez_compressed(path, **arrays)
         assert path.read_bytes() != known and file_fingerprint(path) == said
-        assert len(learn(distilled(path), rows, folder)[1]) == 4
+        assert len(learn(distilled(path), samples, folder)[1]) == 4
     finally: path.write_bytes(known)
 
 
@@ -252,16 +252,16 @@ def test_fingerprints_of_files_that_are_gone_are_empty(soft_labels):
     assert found == {str(path): file_fingerprint(path), 'gone.keras': ''} and file_fingerprint(path)
 
 
-def test_a_network_starts_from_saved_weights(undisturbed, teacher, rows):
-    fresh, begun = (_prepare(replace(LONG, init_from=start), rows[0]).network for start in ('', str(teacher)))
+def test_a_network_starts_from_saved_weights(undisturbed, teacher, samples):
+    fresh, begun = (_prepare(replace(LONG, init_from=start), samples[0]).network for start in ('', str(teacher)))
     assert weights(begun) == weights(undisturbed[1]) != weights(fresh)
-    z = main_logits(keras.saving.load_model(teacher), rows[1].images)
-    np.testing.assert_array_equal(main_logits(begun, rows[1].images), z)
+    z = main_logits(keras.saving.load_model(teacher), samples[1].images)
+    np.testing.assert_array_equal(main_logits(begun, samples[1].images), z)
 
 
-def test_a_live_teacher_computes_in_the_precision_of_the_configuration(teacher, rows):
+def test_a_live_teacher_computes_in_the_precision_of_the_configuration(teacher, samples):
     "In 16 bits it gives nearly the same probabilities."
-    images = rows[0].images[:64, ..., None]
+    images = samples[0].images[:64, ..., None]
     ask = lambda precision: mean_probabilities(load_teachers([teacher], 7, precision=precision), images)
     whole, half = (keras.ops.convert_to_numpy(ask(p)) for p in ('float32', 'mixed_bfloat16'))
     gap = np.abs(whole - half).max()
@@ -271,19 +271,19 @@ def test_a_live_teacher_computes_in_the_precision_of_the_configuration(teacher, 
 
 # Files that are something else
 
-def test_soft_labels_about_other_faces_are_named(soft_labels, rows):
+def test_soft_labels_about_other_faces_are_named(soft_labels, samples):
     with pytest.raises(ValueError, match='soft_labels.npz: holds predictions for other faces'):
-        load_soft_labels(soft_labels[0], rows[0][np.arange(100)])
+        load_soft_labels(soft_labels[0], samples[0][np.arange(100)])
 
 
-def test_a_file_that_holds_no_soft_labels_is_named(undisturbed, rows):
+def test_a_file_that_holds_no_soft_labels_is_named(undisturbed, samples):
     with pytest.raises(ValueError, match='not a readable file of predictions'):
-        load_soft_labels(undisturbed[0] / 'checkpoint.npz', rows[0])
+        load_soft_labels(undisturbed[0] / 'checkpoint.npz', samples[0])
 
 
-def test_a_teacher_that_is_no_network_is_named(soft_labels, rows, tmp_path):
+def test_a_teacher_that_is_no_network_is_named(soft_labels, samples, tmp_path):
     with pytest.raises(ValueError, match='soft_labels.npz: not a saved network'):
-        make_soft_labels([soft_labels[0]], rows[0], tmp_path / 'x.npz')
+        make_soft_labels([soft_labels[0]], samples[0], tmp_path / 'x.npz')
 
 
 def test_a_teacher_of_other_classes_is_named(teacher):
@@ -291,6 +291,6 @@ def test_a_teacher_of_other_classes_is_named(teacher):
         load_teachers([teacher], 5)
 
 
-def test_weights_of_another_network_do_not_start(teacher, rows, tmp_path):
+def test_weights_of_another_network_do_not_start(teacher, samples, tmp_path):
     config = replace(LONG, network='xs', init_from=str(teacher))
-    with pytest.raises(ValueError, match='model.keras: cannot start xs'): learn(config, rows, tmp_path)
+    with pytest.raises(ValueError, match='model.keras: cannot start xs'): learn(config, samples, tmp_path)

@@ -15,7 +15,7 @@ import pytest
 from fer_nb.checkpoints import _NEW_SETTINGS, _make_portable, _without_new, load_initial_weights, save_keras
 from fer_nb.core import _OPENCV
 from fer_nb.distillation import load_teachers
-from fer_nb.export import open_network
+from fer_nb.export import load_network
 from fer_nb.model_files import ModelError
 
 OPENCVS = {
@@ -190,8 +190,8 @@ def test_reason(from_the_future, network):
     import keras
 
     ending = f"got an unexpected keyword argument 'novel'; written by Keras 99.1, this is {keras.__version__})"
-    for use in open_network, lambda path: load_teachers([path], 7), lambda path: load_initial_weights(network, path):
+    for use in load_network, lambda path: load_teachers([path], 7), lambda path: load_initial_weights(network, path):
         with pytest.raises(ValueError) as caught: use(from_the_future)
         message = str(caught.value)
         assert message.startswith(f'{from_the_future}: ') and message.endswith(ending) and '\n' not in message
-    with pytest.raises(ModelError, match='not a Keras model'): open_network(from_the_future)
+    with pytest.raises(ModelError, match='not a Keras model'): load_network(from_the_future)

@@ -69,14 +69,16 @@ def of_parameters(cells: list):
 
 
 def of_titles(name: str, cells: list):
-    "The first cells name the notebook, say it in one line, and tell the module."
+    "The first cells name the notebook, say it in one line, and tell the module where there is one."
     prose = '\n'.join(source(c) for c in cells if c['cell_type'] == 'markdown')
     prose = re.sub(r'^```.*?^```', '', prose, flags=re.M | re.S)
     if not re.match(r'# .+\n+> .+', source(cells[0])): yield 'the first cell is not "# Title" and "> one line"'
     if (titles := len(re.findall(r'^# ', prose, re.M))) != 1: yield f'{titles} first-level titles instead of one'
     if number := re.match(r'\d+[a-z]?_(\w+)$', name):
-        exported = re.findall(r'^#\|\s*default_exp (\S+)', '\n'.join(map(source, cells)), re.M)
-        if exported != [number[1]]: yield f'its module should be {number[1]!r}, not {exported}'
+        text = '\n'.join(map(source, cells))
+        modules = re.findall(r'^#\|\s*default_exp (\S+)', text, re.M)
+        exports = re.search(r'^#\|\s*exporti?\b', text, re.M)
+        if (modules or exports) and modules != [number[1]]: yield f'its module should be {number[1]!r}, not {modules}'
 
 
 def problems(path: Path):

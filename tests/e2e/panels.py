@@ -21,13 +21,13 @@ def appears(page, what, locator):
 # Upload
 
 def upload(scope, photo: Path, look, name: str):
-    "Choose a picture of two faces: it is shown with two boxes, and each face with its probabilities."
+    "Choose an image of two faces: it is shown with two boxes, and each face with its probabilities."
     scope.locator('.fer-upload input[type=file]').set_input_files(photo)
     card = scope.locator(f'.fer-card[aria-label="{photo.name}"]')
     faces = card.locator('li.fer-face')
     expect(faces, 'there are not two faces').to_have_count(2)
     expect(card.locator('.fer-sub'), 'the card does not count the faces').to_contain_text('2 faces')
-    expect(card.locator('.fer-photo img'), 'the picture is not shown').to_have_js_property('naturalWidth', 800)
+    expect(card.locator('.fer-photo img'), 'the image is not shown').to_have_js_property('naturalWidth', 800)
     expect(card.locator('.fer-photo .fer-box'), 'there are not two boxes').to_have_count(2)
     for face in faces.all():
         expect(face.locator('.fer-verdict'), 'a face has no label').to_contain_text(re.compile(r'[a-z]+\s*\d+%'))
@@ -37,17 +37,17 @@ def upload(scope, photo: Path, look, name: str):
     look(f'{name}-upload', card)
 
 
-def upload_no_picture(scope, look, name: str):
-    "Choose a file that is no picture: it is refused in words."
+def upload_no_image(scope, look, name: str):
+    "Choose a file that is no image: it is refused in words."
     letter = {'name': 'letter.pdf', 'mimeType': 'application/pdf', 'buffer': b'%PDF-1.7\n' + bytes(2000)}
     scope.locator('.fer-upload input[type=file]').set_input_files(letter)
     card = scope.locator('.fer-card[aria-label="letter.pdf"]')
     expect(card.locator('.fer-trouble'), 'a PDF is not refused in words').to_contain_text('PDF')
-    look(f'{name}-no-picture', card)
+    look(f'{name}-no-image', card)
 
 
 def download_table(page, scope):
-    "Save the table of a picture with two faces and a file that is none: a header and three rows."
+    "Save the table of an image with two faces and a file that is none: a header and three rows."
     with page.expect_download() as got: scope.locator('[data-do=save][data-what=csv]').click()
     assert got.value.suggested_filename == 'faces.csv', f'the table is called {got.value.suggested_filename}'
     table = Path(got.value.path()).read_text(encoding='utf-8-sig').splitlines()
@@ -125,21 +125,21 @@ def is_steady(figures: dict, lag=500):
 
 
 def falls_back(camera, words: str, photo: Path, look, name: str):
-    "Where the camera cannot be had: the reason in words, and a single picture instead."
+    "Where the camera cannot be had: the reason in words, and a single image instead."
     if words != INSECURE: camera.locator('[data-do=start]').click()
     expect(camera.locator('.fer-message'), 'the reason is not given').to_contain_text(words)
     expect(camera, 'the camera is on').to_have_attribute('data-state', 'off')
     look(name, camera)
     camera.locator('input[type=file]').set_input_files(photo)
-    expect(camera.locator('.fer-said li'), 'there are not two faces in the single picture').to_have_count(2)
-    look(f'{name}-picture', camera)
+    expect(camera.locator('.fer-said li'), 'there are not two faces in the single image').to_have_count(2)
+    look(f'{name}-image', camera)
 
 
-def shows_no_picture(text: str, state: str, photo: Path):
-    "Neither the picture nor its name is in a saved notebook, nor a long piece of base64 in the state of its widgets."
+def shows_no_image(text: str, state: str, photo: Path):
+    "Neither the image nor its name is in a saved notebook, nor a long piece of base64 in the state of its widgets."
     data = photo.read_bytes()
     middle = len(data) // 2
     pieces = [base64.b64encode(data[i : i + 90])[4:-4].decode() for i in range(middle, middle + 3)]
-    assert not any(piece in text for piece in pieces), 'the picture is in the saved notebook'
-    assert photo.stem not in text, 'the name of the picture is in the saved notebook'
+    assert not any(piece in text for piece in pieces), 'the image is in the saved notebook'
+    assert photo.stem not in text, 'the name of the image is in the saved notebook'
     assert not re.search(r'[A-Za-z0-9+/]{2000}', state), 'a long piece of base64 is in the state of the widgets'

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import psutil
 
-SHORT = 'from fer_nb.webcam import BrowserCamera\ncamera = BrowserCamera()', 'camera'
+SHORT = 'from fer_nb.browser_camera import BrowserCamera\ncamera = BrowserCamera()', 'camera'
 SETTINGS = {  # the state of widgets is saved, which is the harder case for privacy
     '@jupyter-widgets/jupyterlab-manager/plugin': {'saveState': True},
     '@jupyterlab/apputils-extension/notification': {'fetchNews': 'false'},
@@ -99,7 +99,7 @@ def start_lab(folder: Path, log: Path, root: Path, detector: str) -> Server:
     notes, port, token = folder / 'notebooks', free_port(), os.urandom(12).hex()
     notes.mkdir()
     with_values(root / 'nbs/61_upload.ipynb', notes, show=True, detector=detector)
-    with_values(root / 'nbs/62_webcam.ipynb', notes, panels='yes', detector=detector)
+    with_values(root / 'nbs/62a_browser_camera.ipynb', notes, panels='yes', detector=detector)
     kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
     cells = [nbformat.v4.new_code_cell(cell) for cell in SHORT]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notes / 'camera.ipynb')

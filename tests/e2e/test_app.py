@@ -14,7 +14,7 @@ from panels import (
     open_camera,
     sees_face,
     upload,
-    upload_no_picture,
+    upload_no_image,
     watch,
 )
 from playwright.sync_api import expect
@@ -50,10 +50,10 @@ def test_upload(page, app, visitors, look, figures):
     text = body.inner_text()
     code = 'import' in text or 'UploadPanel' in text or page.locator('.jp-InputArea-editor').count()
     assert not code, f'there is code on the page: {text[:500]}'
-    assert 'Nothing is saved' in text, 'the page does not say what becomes of pictures'
+    assert 'Nothing is saved' in text, 'the page does not say what becomes of images'
     look('app-open')
     upload(body, visitors, look, 'app')
-    upload_no_picture(body, look, 'app')
+    upload_no_image(body, look, 'app')
     download_table(page, body)
 
 

@@ -13,9 +13,9 @@ from panels import (
     is_closed,
     is_steady,
     open_camera,
-    shows_no_picture,
+    shows_no_image,
     upload,
-    upload_no_picture,
+    upload_no_image,
     watch,
 )
 from servers import Server, until
@@ -95,15 +95,15 @@ def test_upload(page, lab, visitors, look):
     appears(page, 'the upload panel', scope)
     scope.scroll_into_view_if_needed()
     upload(scope, visitors, look, 'lab')
-    upload_no_picture(scope, look, 'lab')
+    upload_no_image(scope, look, 'lab')
     download_table(page, scope)
     theme(page, 'Dark')
     look('lab-dark', scope.locator('.fer-card').last)
-    shows_no_picture(*save_notebook(page, lab.notes / '61_upload.ipynb'), visitors)
+    shows_no_image(*save_notebook(page, lab.notes / '61_upload.ipynb'), visitors)
 
 
 def test_camera(page, lab, detector, look, figures):
-    open_notebook(page, lab, '62_webcam.ipynb')
+    open_notebook(page, lab, '62a_browser_camera.ipynb')
     run_all(page)
     camera = page.locator('.jp-OutputArea-output .fer-camera').last
     appears(page, 'the camera', camera)
@@ -141,4 +141,4 @@ def test_refused_camera(page, lab, visitors, look):
     appears(page, 'the camera', camera)
     falls_back(camera, REFUSED, visitors, look, 'lab-refused')
     text, _ = save_notebook(page, lab.notes / 'camera.ipynb')
-    shows_no_picture(text, text, visitors)  # nothing else is shown there, so no long base64 may be anywhere
+    shows_no_image(text, text, visitors)  # nothing else is shown there, so no long base64 may be anywhere
