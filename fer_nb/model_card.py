@@ -308,7 +308,8 @@ def model_card(
     fer2013 = 'fer2013' in f"{metadata['data']} {report.get('edition')}".lower()
     command = f"```\n{metadata['command']}\n```" if metadata.get('command') else 'No command was given.'
     parts = [
-        _front_matter(metadata, fer2013), *_summary(metadata, report, main), _USE, *_protocol(metadata, report), *_results(report, main),
+        _front_matter(metadata, fer2013), *_summary(metadata, report, main), _USE,
+        *_protocol(metadata, report), *_results(report, main),
         *_references() * fer2013, *_label_noise(report, main), _GROUPS, *_rights(metadata, fer2013),
         '## How to reproduce it', command,
     ]
