@@ -17,7 +17,7 @@ from fer_nb.training import fit
 MODELS['tiny'] = partial(build_around, residual_body(4, 8))
 with np.load('samples.npz') as z: faces = FaceSet(z['images'], z['labels'], tuple(z['classes'].tolist()))
 config = TrainConfig(
-    network='tiny', epochs=4, crop=32, batch_size=16, mixup=0.2, no_aug_fraction=0.5, rotation=0.0, shift=0.0, noise=0.0,
+    network='tiny', epochs=4, crop=32, batch_size=16, mixup=0.2, no_aug_fraction=0.5, rotation=0.0, noise=0.0,
     optimizer='adam', learning_rate=0.01, seed=3,
 )
 network, history = fit(config, faces, faces[np.arange(16)], 'run', progress=False)
