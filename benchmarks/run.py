@@ -15,16 +15,21 @@ import tempfile
 from pathlib import Path
 
 import cold
+import decoding
 import warm
 from timing import RUNS
 
 OUT = Path('models/bench.json')
-PARTS = [*cold.PARTS, *warm.PARTS, 'detection']  # cold first: what this process holds counts as its children's memory
+# cold first: what this process holds counts as its children's memory
+PARTS = [*cold.PARTS, *decoding.PARTS, *warm.PARTS, 'detection']
 
 
 def ratios(taken: dict[str, float]) -> dict[str, float]:
     "Every figure divided by what stands beside it."
-    pairs = [("cold predict / cold python -c 'import cv2'", 'cold predict, s', "cold python -c 'import cv2', s")]
+    pairs = [
+        ("cold predict / cold python -c 'import cv2'", 'cold predict, s', "cold python -c 'import cv2', s"),
+        ('read a JPEG / cv2.imdecode', 'read a JPEG of 12 megapixels, ms', 'cv2.imdecode of the same JPEG, ms'),
+    ]
     for name in taken:
         *who, unit = name.split(', ')
         label = ', '.join(who)
@@ -74,7 +79,7 @@ def measure(wanted: list[str], folder: Path) -> dict:
     "The report on some parts."
     report = dict(machine=machine())
     taken, missing = {}, []
-    for name, part in cold.PARTS.items():
+    for name, part in (cold.PARTS | decoding.PARTS).items():
         if name in wanted: taken |= show(rounded(part()))
     if warm.PARTS.keys() & wanted:
         stage = warm.Stage(folder)
