@@ -7,6 +7,7 @@ __all__ = ['augment']
 
 # %% ../nbs/22_augmentation.ipynb #ba7d8d93
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class AugmentConfig:
     random_erasing: float = 0.3     # share of faces with a rectangle erased
 
 # %% ../nbs/22_augmentation.ipynb #d8210309
-def _affine_maps(n: int, size: int, config: AugmentConfig, seed): # of images of size x size pixels
+def _affine_maps(n: int, size: int, config: AugmentConfig, seed: Any) -> Any: # of images of size x size pixels
     "Random maps (n, 8) about the middle of the image, from output to input pixels."
     import keras
     from keras import ops
@@ -43,7 +44,12 @@ def _affine_maps(n: int, size: int, config: AugmentConfig, seed): # of images of
     return ops.stack([a, b, tx, c, d, ty, zero, zero], axis=1)
 
 # %% ../nbs/22_augmentation.ipynb #6412d264
-def random_affine(images, config: AugmentConfig, *, seed): # (N, H, H, 1) float; a `keras.random.SeedGenerator`
+def random_affine(
+    images: Any, # (N, H, H, 1) float
+    config: AugmentConfig,
+    *,
+    seed: Any, # a `keras.random.SeedGenerator`
+) -> Any:
     "Each face under a map of its own, bilinear, edges repeated, cut to the middle: (N, crop, crop, 1)."
     from keras import ops
     size = images.shape[1]
@@ -53,7 +59,12 @@ def random_affine(images, config: AugmentConfig, *, seed): # (N, H, H, 1) float;
     return moved[:, edge:size - edge, edge:size - edge]
 
 # %% ../nbs/22_augmentation.ipynb #f4dc3d2b
-def random_photometric(images, contrast: float, *, seed): # (N, H, W, 1) float in 0..255; largest change, relative
+def random_photometric(
+    images: Any, # (N, H, W, 1) float in 0..255
+    contrast: float, # largest change, relative
+    *,
+    seed: Any,
+) -> Any:
     "Random contrast, brightness and gamma for each face; same shape, 0..255."
     import keras
     from keras import ops
@@ -65,7 +76,7 @@ def random_photometric(images, contrast: float, *, seed): # (N, H, W, 1) float i
     return ops.clip(x, 0., 1.) * 255
 
 # %% ../nbs/22_augmentation.ipynb #04105a87
-def random_noise(images, share: float, *, seed): # (N, H, W, 1) float in 0..255; share of the faces
+def random_noise(images: Any, share: float, *, seed: Any) -> Any: # (N, H, W, 1) float in 0..255; share of the faces
     "Loss of detail in some faces, Gaussian noise of up to 20 gray levels in some; same shape."
     import keras
     from keras import ops
@@ -76,14 +87,19 @@ def random_noise(images, share: float, *, seed): # (N, H, W, 1) float in 0..255;
     return x + ops.where(v < share, 20. * sigma, 0.) * keras.random.normal(ops.shape(x), seed=seed)
 
 # %% ../nbs/22_augmentation.ipynb #c1438786
-def _within(n: int, start, length, axis: int): # pixels of the side; (N, 1, 1, 1), shares of it; 1: rows, 2: columns
+def _within(
+    n: int, # pixels of the side
+    start: Any, # (N, 1, 1, 1), share of the side
+    length: Any, # (N, 1, 1, 1), 0 to 1
+    axis: int, # 1: rows, 2: columns
+) -> Any:
     "Which rows or columns lie in a stretch from `start` of a tenth to a half of the side; a mask that broadcasts."
     from keras import ops
     at = ops.reshape(ops.arange(n, dtype='float32'), (1, n, 1, 1) if axis == 1 else (1, 1, n, 1))
     return ops.logical_and(at >= start * n, at < (start + .1 + .4 * length) * n)
 
 # %% ../nbs/22_augmentation.ipynb #e294e8f1
-def random_erasing(images, share, *, seed): # (N, H, W, 1) float; share of the faces
+def random_erasing(images: Any, share: Any, *, seed: Any) -> Any: # (N, H, W, 1) float; share of the faces
     "A rectangle of up to half the side becomes one gray; same shape."
     import keras
     from keras import ops
@@ -95,12 +111,12 @@ def random_erasing(images, share, *, seed): # (N, H, W, 1) float; share of the f
 
 # %% ../nbs/22_augmentation.ipynb #86c14772
 def augment(
-    images, # faces (N, H, H, 1), uint8 or float in 0..255
+    images: Any, # faces (N, H, H, 1), uint8 or float in 0..255
     config: AugmentConfig,
     *,
-    seed, # a `keras.random.SeedGenerator`
-    erasing=None, # share of faces with a rectangle erased; None: that of the configuration
-):
+    seed: Any, # a `keras.random.SeedGenerator`
+    erasing: Any = None, # share of faces with a rectangle erased; None: that of the configuration
+) -> Any:
     "One random view of each face: (N, crop, crop, 1) float32."
     from keras import ops
     x = random_affine(ops.cast(images, 'float32'), config, seed=seed)
@@ -109,12 +125,12 @@ def augment(
 
 # %% ../nbs/22_augmentation.ipynb #4cb91426
 def mixup(
-    images, # (N, H, W, 1)
+    images: Any, # (N, H, W, 1)
     targets: list, # each (N, any): labels, votes or soft labels, as shares
     *,
     alpha: float, # of Beta(alpha, alpha)
-    share, # share of the batch that is blended at all
-    seed,
+    share: Any, # share of the batch that is blended at all
+    seed: Any,
 ) -> tuple:
     "Images and all targets, blended; the image of its own place has at least half the weight."
     import keras
@@ -122,5 +138,5 @@ def mixup(
     n = ops.shape(images)[0]
     weight = keras.random.beta((n, 1), alpha, alpha, seed=seed)
     weight = ops.where(keras.random.uniform((n, 1), seed=seed) < share, ops.maximum(weight, 1 - weight), 1.)
-    def blend(a, k): return k * a + (1 - k) * ops.flip(a, axis=0)
+    def blend(a, k) -> Any: return k * a + (1 - k) * ops.flip(a, axis=0)
     return blend(images, ops.reshape(weight, (n, 1, 1, 1))), [blend(t, weight) for t in targets]

@@ -6,8 +6,9 @@
 __all__ = ['load_backbone']
 
 # %% ../nbs/21_backbones.ipynb #a8de3ae7
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .core import FerError
 
@@ -37,7 +38,7 @@ def _make_backbone(name: str, weights: str | None = None, **options) -> 'Model':
     return getattr(keras.applications, kind)(include_top=False, weights=weights, **variant, **options)
 
 # %% ../nbs/21_backbones.ipynb #17590837
-def _download(name: str, make, timeout: float) -> 'Model':
+def _download(name: str, make: Callable, timeout: float) -> 'Model':
     "Keras' own download, but it gives up after `timeout` seconds without an answer. Raises WeightsError."
     import contextlib
     import os
@@ -76,7 +77,7 @@ def load_backbone(
 ) -> 'Model':
     "A network of `keras.applications` without its top. Raises WeightsError, FileNotFoundError, FerError."
     import warnings
-    def make(source): return _make_backbone(name, source, input_shape=(size, size, 3))
+    def make(source) -> Any: return _make_backbone(name, source, input_shape=(size, size, 3))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # 224-pixel weights are used at another size on purpose
         if weights == 'imagenet' and name in BACKBONES: return _download(name, make, timeout)
@@ -85,7 +86,7 @@ def load_backbone(
     return network
 
 # %% ../nbs/21_backbones.ipynb #67f61433
-def _as_photograph(x, name: str, size: int): # faces (N, 48, 48, 1) in 0..255; a key of `BACKBONES`; pixels
+def _as_photograph(x: Any, name: str, size: int) -> Any: # faces (N, 48, 48, 1) in 0..255; a key of `BACKBONES`; pixels
     "What a backbone expects to see: (N, size, size, 3) in its own scaling."
     from keras import layers
     x = layers.Resizing(size, size, interpolation='bilinear', name='enlarge')(x)
@@ -102,7 +103,7 @@ def _as_photograph(x, name: str, size: int): # faces (N, 48, 48, 1) in 0..255; a
 # %% ../nbs/21_backbones.ipynb #a344fb3a
 def build_pretrained(
     name: str, # a key of `BACKBONES`
-    classes, # class names
+    classes: Sequence[str], # class names
     *,
     weights: str | Path | None = 'imagenet', # see `load_backbone`
     size: int = 96, # side in pixels to which faces are enlarged

@@ -9,6 +9,7 @@ __all__ = ['make_soft_labels']
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,10 @@ from .data import FaceSet
 from .train_config import TrainConfig
 
 # %% ../nbs/24_distillation.ipynb #a9fbd07c
-def mean_probabilities(teachers: Iterable[Callable], faces): # functions from faces to logits or a dict; (N, H, W, 1)
+def mean_probabilities(
+    teachers: Iterable[Callable], # from faces to logits, or to a dict with them
+    faces: Any, # (N, H, W, 1)
+) -> Any:
     "Mean probabilities (N, C) of the teachers; no gradient flows into them."
     from keras import ops
     outputs = [teacher(faces, training=False) for teacher in teachers]

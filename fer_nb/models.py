@@ -6,9 +6,9 @@
 __all__ = ['MODELS', 'build_model']
 
 # %% ../nbs/20_models.ipynb #cdaa2b7f
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keras import Model
 
 # %% ../nbs/20_models.ipynb #cf1191c7
-def _conv_bn(x, filters: int, kernel: int = 3, strides: int = 1, relu: bool = True): # feature map (N, H, W, C)
+def _conv_bn(x: Any, filters: int, kernel: int = 3, strides: int = 1, relu: bool = True) -> Any:
     "Convolution, batch normalization and (if asked) ReLU: (N, H, W, C) -> (N, H/strides, W/strides, filters)."
     from keras import layers
     x = layers.Conv2D(
@@ -29,13 +29,13 @@ def _conv_bn(x, filters: int, kernel: int = 3, strides: int = 1, relu: bool = Tr
     return layers.ReLU()(x) if relu else x
 
 # %% ../nbs/20_models.ipynb #46642909
-def _shortcut(x, filters: int, strides: int):
+def _shortcut(x: Any, filters: int, strides: int) -> Any:
     "`x` itself, or its averaged and projected version where the shape changes."
     from keras import layers
     if strides > 1: x = layers.AveragePooling2D(strides, padding='same')(x)
     return x if x.shape[-1] == filters else _conv_bn(x, filters, kernel=1, relu=False)
 
-def _residual(x, filters: int, strides: int = 1): # feature map (N, H, W, C); strides 2 halves it
+def _residual(x: Any, filters: int, strides: int = 1) -> Any: # feature map (N, H, W, C); strides 2 halves it
     "Residual block of two 3x3 convolutions: (N, H, W, C) -> (N, H/strides, W/strides, filters)."
     from keras import layers
     y = _conv_bn(x, filters, strides=strides)
@@ -45,7 +45,7 @@ def _residual(x, filters: int, strides: int = 1): # feature map (N, H, W, C); st
 # %% ../nbs/20_models.ipynb #4230fc80
 def residual_body(*widths: int) -> Callable: # filters of the stem and of each stage
     "Stem, pooling and one residual block for each width; all but the first block halve the map."
-    def body(x):
+    def body(x) -> Any:
         from keras import layers
         x = layers.MaxPooling2D(2)(_conv_bn(x, widths[0]))
         for i, filters in enumerate(widths): x = _residual(x, filters, strides=2 if i else 1)
@@ -55,7 +55,7 @@ def residual_body(*widths: int) -> Callable: # filters of the stem and of each s
 # %% ../nbs/20_models.ipynb #18975788
 def _plain_body(*stages: tuple[int, int]) -> Callable: # (filters, convolutions) of each stage
     "Stacks of 3x3 convolutions with a pooling between the stages."
-    def body(x):
+    def body(x) -> Any:
         from keras import layers
         for i, (filters, n) in enumerate(stages):
             if i: x = layers.MaxPooling2D(2)(x)
@@ -64,7 +64,7 @@ def _plain_body(*stages: tuple[int, int]) -> Callable: # (filters, convolutions)
     return body
 
 # %% ../nbs/20_models.ipynb #e3273d55
-def _heads(x, ferplus: bool): # features (N, C); add the FER+ head?
+def _heads(x: Any, ferplus: bool) -> Any: # features (N, C); add the FER+ head?
     "Logits (N, 7) named `expression`; with `ferplus` a dict of these and logits (N, 8) named `ferplus`."
     from keras import layers
     main = layers.Dense(len(EXPRESSIONS), dtype='float32', name='expression')(x)
@@ -136,7 +136,11 @@ def main_logits(network: 'Model', images: np.ndarray, *, batch_size: int = 256) 
     return np.asarray(out['expression'] if isinstance(out, dict) else out)
 
 # %% ../nbs/20_models.ipynb #9364903f
-def replace_head(network: 'Model', known, classes) -> 'Model': # class names of its head; those wanted
+def replace_head(
+    network: 'Model',
+    known: Sequence[str], # class names of its head
+    classes: Sequence[str], # class names that are wanted
+) -> 'Model':
     "The same features under a head for other classes, one output. Raises FerError where there is no such head."
     import keras
     old = next((l for l in network.layers if l.name == 'expression' and isinstance(l, keras.layers.Dense)), None)

@@ -26,7 +26,7 @@ def learning_rate_schedule(config: TrainConfig, steps: int) -> Any: # steps of t
     )
 
 # %% ../nbs/23a_optimizers.ipynb #739e6fd4
-def _orthogonalize(x, steps: int = 4): # (rows, columns); more steps come nearer
+def _orthogonalize(x: Any, steps: int = 4) -> Any: # (rows, columns); more steps come nearer
     "The matrix with singular values moved towards 1 by the Newton-Schulz steps of Jordan et al. 2024; same shape."
     from keras import ops
     rows, columns = x.shape
@@ -49,7 +49,7 @@ def _muon() -> Any:
         def update_step(self, gradient, variable, learning_rate) -> None:
             if len(variable.shape) < 4: return super().update_step(gradient, variable, learning_rate)
             mean, gradient = self.momentums[self._get_variable_index(variable)], ops.cast(gradient, variable.dtype)
-            def blend(m): return self.momentum * m + (1 - self.momentum) * gradient
+            def blend(m) -> Any: return self.momentum * m + (1 - self.momentum) * gradient
             self.assign(mean, blend(mean))
             step = ops.reshape(blend(mean) if self.nesterov else mean, (-1, variable.shape[-1]))
             rate = learning_rate * self.kernel_rate * (step.shape[1] / min(step.shape)) ** .5

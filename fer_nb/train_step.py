@@ -59,12 +59,12 @@ def make_batches(
     return batches
 
 # %% ../nbs/24a_train_step.ipynb #36c27576
-def _cross_entropy(target, logits):
+def _cross_entropy(target: Any, logits: Any) -> Any:
     "Cross-entropy (N,) of logits (N, C) against shares (N, C)."
     from keras import ops
     return -ops.sum(target * ops.log_softmax(logits), axis=-1)
 
-def _distillation_loss(soft_labels, logits, temperature: float):
+def _distillation_loss(soft_labels: Any, logits: Any, temperature: float) -> Any:
     "Cross-entropy (N,) against soft labels, both softened; scaled so that its gradient keeps its size."
     from keras import ops
     soft = ops.power(soft_labels, 1 / temperature)
@@ -107,7 +107,7 @@ def make_trainer(
             self.view_size, self.built = 0, True  # all variables are there
         def call(self, batch: dict, training: bool = False) -> dict:
             return _forward(self, batch, config, teachers, training)
-        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Any:
             loss, hits = losses(y_pred, config, class_weights)
             self.accuracy.update_state(hits)
             return loss
