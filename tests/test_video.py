@@ -18,7 +18,7 @@ pytest.importorskip('resource')  # limits on the size of files
 PROGRAM = """
 import resource, sys
 import cv2, numpy as np
-from fer_nb.detection import read_image
+from fer_nb.images import read_image
 from fer_nb.recognition import Recognizer
 from fer_nb.video_analysis import analyze_video
 
