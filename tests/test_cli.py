@@ -264,7 +264,7 @@ def test_card(evaluated, call):
     assert call(*words)[0] == 0 and '### Other seeds' not in path.read_text()
     assert call(*words, '--seeds', 'experiment.json')[0] == 0 and path.read_text() == text
     code, _, err = call(*words, '--seeds', 'about.yaml')
-    assert (code, last(err)) == (2, 'fer_nb model-card: about.yaml: not the report of a study')
+    assert (code, last(err)) == (2, 'fer_nb model-card: about.yaml: not the report of an experiment')
 
 
 def test_calibrate_crop_needs_a_litert_file(exported, call):
@@ -288,7 +288,7 @@ def test_fine_tune(exported, call):
     (['own', '--map', 'happy'], '--map happy: OLD=NEW is needed'),
     (['own', '--map', 'glad=grin'], 'no class glad'),
     (['own', '--backbone', 'nothing'], "backbone 'nothing' is neither"),
-    (['own', '--set', 'epoch=3'], 'no option epoch'),
+    (['own', '--set', 'epoch=3'], 'unknown field epoch'),
     (['own', '--set', 'epochs'], '--set epochs: NAME=VALUE is needed'),
     (['own/happy'], ''),
 ])
