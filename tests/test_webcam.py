@@ -1,4 +1,4 @@
-"""Live views end when they should, whatever the source does, and keep no more than the newest frame."""
+"""Live views and windows end when they should, whatever the source does, and keep no more than the newest frame."""
 
 import gc
 import threading
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_nb import window
 from fer_nb.face_stream import StreamOptions
 from fer_nb.images import read_image
 from fer_nb.live import Live, _after_cell, at_own_speed, stop_all
@@ -146,3 +147,52 @@ def test_late_frames_are_left_out_but_not_all_of_them():
             shown.append(int(rgb[0, 0, 0]))
             time.sleep(0.3)
     assert shown[0] == 0 and 2 <= len(shown) <= 6
+
+
+# The window
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    "A screen that keeps what OpenCV shows. With the third image `key` is pressed, or the window is closed."
+    screen = SimpleNamespace(images=[], key=-1, closes=False, windows=0)
+
+    def third(): return len(screen.images) >= 3
+
+    gui = {
+        'namedWindow': lambda *_: setattr(screen, 'windows', 1),
+        'resizeWindow': lambda *_: None,
+        'imshow': lambda _, image: screen.images.append(image),
+        'waitKey': lambda _: screen.key if third() else -1,
+        'getWindowProperty': lambda *_: 0.0 if screen.closes and third() else 1.0,
+        'destroyAllWindows': lambda: setattr(screen, 'windows', 0),
+    }
+    for name, function in gui.items(): monkeypatch.setattr(cv2, name, function)
+    monkeypatch.setattr(window, 'check_display', lambda: None)
+    return screen
+
+
+ENDS = {
+    'q': dict(key=ord('q')),
+    'Esc': dict(key=27),
+    'closed': dict(closes=True),
+    'another key': dict(key=ord('x')),
+    'the end': {},
+}
+
+
+@pytest.mark.parametrize('end', ENDS)
+def test_the_window_ends_when_a_person_or_the_video_ends_it(end, screen, face, recognizer):
+    vars(screen).update(ENDS[end])
+    shown = window.show_window([(i / 100, face) for i in range(5)], recognizer)
+    assert shown == len(screen.images) == (3 if end in ('q', 'Esc', 'closed') else 5)
+    assert screen.windows == 0
+    assert screen.images[0].shape[0] > face.shape[0]  # the line below says how to end it
+
+
+def test_a_mirrored_window_swaps_left_and_right(screen, recognizer):
+    frame = np.zeros((100, 200, 3), np.uint8)
+    frame[:, :100] = 255, 0, 0
+    for mirror in False, True: window.show_window([(0.0, frame)], recognizer, mirror=mirror)
+    plain, mirrored = (image[:100, :, ::-1] for image in screen.images)
+    assert np.array_equal(plain, frame) and np.array_equal(mirrored, frame[:, ::-1])

@@ -53,6 +53,8 @@ def test_upload(page, app, visitors, look, figures):
     assert 'Nothing is saved' in text, 'the page does not say what becomes of images'
     look('app-open')
     upload(body, visitors, look, 'app')
+    remove = body.locator('.fer-foot [data-do=remove]')
+    expect(remove, 'the camera changes the style of the panel').to_have_css('border-top-color', 'rgba(0, 0, 0, 0)')
     upload_no_image(body, look, 'app')
     download_table(page, body)
 
