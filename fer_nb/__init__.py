@@ -18,7 +18,7 @@ _OFFERED = {
     'evaluation': ['evaluate'],
     'recognition': ['Recognizer', 'Face', 'Result'],
     'drawing': ['draw_faces'],
-    'face_stream': ['FaceStream', 'track_video'],
+    'face_stream': ['FaceStream', 'StreamOptions', 'track_video'],
     'video_analysis': ['analyze_video'],
     'upload': ['UploadPanel'],
     'webcam': ['LiveView'],

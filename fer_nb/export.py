@@ -35,14 +35,14 @@ def load_network(model: 'Model|str|Path') -> 'Model': # a Keras model, or the pa
     try: return keras.saving.load_model(model, compile=False, safe_mode=True)
     except Exception as e: raise ModelError(f'{model}: not a Keras model ({explain_load_error(model, e)})') from None
 
-# %% ../nbs/70_export.ipynb #c0773090
+# %% ../nbs/70_export.ipynb #77f2b20f
 def _main_head(network: 'Model') -> 'Model': # its output: logits, or a dict of them
     "The network with the logits of the expressions as its only output."
     import keras
     out = network.output
     return keras.Model(network.input, out['expression'], name=network.name) if isinstance(out, dict) else network
 
-def _save_for_litert(network: 'Model', folder: str, *, size: int = 48) -> None: # to write into; side of the input, pixels
+def _save_for_litert(network: 'Model', folder: str, *, size: int = 48) -> None: # side of the input, pixels
     "Write the network as a SavedModel, from which every LiteRT format is converted."
     import keras
     import tensorflow as tf
@@ -50,7 +50,7 @@ def _save_for_litert(network: 'Model', folder: str, *, size: int = 48) -> None: 
     spec = keras.InputSpec(shape=(1, size, size, 1), dtype='float32', name='face')
     _main_head(network).export(folder, verbose=False, input_signature=[spec])
 
-# %% ../nbs/70_export.ipynb #3d97f839
+# %% ../nbs/70_export.ipynb #1ee565f3
 def _check_format(format: str, calibration: np.ndarray|None) -> None:
     "Raises ExportError for an unknown LiteRT format or a missing calibration set."
     if format not in ('fp32', 'fp16', 'int8'): raise ExportError(f'LiteRT format {format!r} is not fp32, fp16 or int8')
@@ -68,7 +68,8 @@ def _convert_litert(
     if format != 'fp32': converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if format == 'fp16': converter.target_spec.supported_types = [tf.float16]
     if format == 'int8':
-        converter.representative_dataset = lambda: ([x[None, ..., None].astype('float32')] for x in calibration)
+        samples = np.asarray(calibration, 'float32')[:, None, ..., None]
+        converter.representative_dataset = lambda: ([x] for x in samples)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     return converter.convert()
 
@@ -86,8 +87,8 @@ def to_litert(
         _save_for_litert(network, folder, size=size)
         return _convert_litert(folder, format, calibration=calibration)
 
-# %% ../nbs/70_export.ipynb #e20be3f5
-def _to_onnx(network: 'Model', size: int = 48) -> bytes: # under the TensorFlow backend; side of the input, pixels
+# %% ../nbs/70_export.ipynb #4b8c4e04
+def _to_onnx(network: 'Model', *, size: int = 48) -> bytes: # under the TensorFlow backend; side of the input, pixels
     "The network as ONNX (opset 17): float faces (N, size, size, 1) in 0..255 -> logits (N, C)."
     import tensorflow as tf
     import tf2onnx

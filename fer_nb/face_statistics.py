@@ -17,7 +17,7 @@ from fer_nb.recognition import TrackedFace
 # %% ../nbs/54_face_statistics.ipynb #32493cf8
 def face_thumbnail(
     rgb: np.ndarray, # uint8 (H, W, 3)
-    box: tuple[int, int, int, int], # (x, y, width, height), inside it
+    box: tuple[float, float, float, float], # (x, y, width, height), inside it
     size: int=64,    # pixels
 ) -> np.ndarray: # uint8 (size, size, 3)
     "A square around a face."

@@ -22,7 +22,8 @@ import numpy as np
 
 from fer_nb.core import FerError
 from fer_nb.data import FACE_SIZE
-from fer_nb.images import IMAGE_SUFFIXES, ImageError, image_size, read_gray
+from fer_nb.image_formats import IMAGE_SUFFIXES
+from fer_nb.images import ImageError, image_size, read_gray
 from fer_nb.tables import DAMAGED
 
 # %% ../nbs/15_image_files.ipynb #d7ef54bd

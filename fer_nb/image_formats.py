@@ -28,6 +28,12 @@ class ImageError(FerError):
         super().__init__(f'{name}: {reason}' if name else reason)
         self.reason = reason
 
+# %% ../nbs/09_image_formats.ipynb #69f681a5
+#: Endings of image files: what is taken out of a folder.
+IMAGE_SUFFIXES = frozenset(
+    '.jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .pbm .pgm .ppm .pnm'.split()
+)
+
 # %% ../nbs/09_image_formats.ipynb #64c5e88c
 _MAGIC = {
     rb'\xff\xd8\xff': 'JPEG', rb'\x89PNG\r\n\x1a\n': 'PNG', rb'GIF8[79]a': 'GIF', rb'BM': 'BMP',

@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 # %% ../nbs/10_images.ipynb #6b366577
 #: Decoded images are never larger than this many pixels, unless the caller says otherwise.
 MAX_PIXELS = 50_000_000
-#: Endings of image files: what is taken out of a folder.
-IMAGE_SUFFIXES = frozenset(
-    '.jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .pbm .pgm .ppm .pnm'.split()
-)
 
 # %% ../nbs/10_images.ipynb #10212dba
 def _orientation(exif: bytes) -> int: # 1..8; 1 = upright

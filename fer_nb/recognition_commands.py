@@ -20,7 +20,7 @@ from typing import Any
 
 from .commands import add_model, command, make_recognizer
 from .core import write_atomically
-from .images import IMAGE_SUFFIXES
+from .image_formats import IMAGE_SUFFIXES
 from .recognition import face_rows
 
 # %% ../nbs/81_recognition_commands.ipynb #142c7f44

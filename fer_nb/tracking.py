@@ -130,11 +130,12 @@ def _may_match(
 ) -> np.ndarray: # bool (N, M)
     "Which detection can be which face, by distance and size."
     where = _boxes_at(states, time)
+    middle = where[:, :2] + where[:, 2:]/2
+    apart = np.hypot(*(np.subtract.outer(middle[:, k], found['middle'][:, k]) for k in (0, 1)))
     size, other = states['size'].mean(axis=1)[:, None], found['size'].mean(axis=1)[None]
-    apart = (where[:, :2] + where[:, 2:]/2)[:, None] - found['middle'][None]
     once, faster, most = _REACH[(states['count'] == 1).astype(int)].T
     reach = np.minimum(once + faster*(time - states['seen']), most)[:, None]*np.maximum(size, other)
-    return (np.hypot(*np.moveaxis(apart, 2, 0)) <= reach) & (np.maximum(size, other) <= 1.6*np.minimum(size, other))
+    return (apart <= reach) & (np.maximum(size, other) <= 1.6*np.minimum(size, other))
 
 # %% ../nbs/52_tracking.ipynb #654cff72
 def _match_scores(states: np.ndarray, found: np.ndarray, time: float) -> np.ndarray: # (N, M)

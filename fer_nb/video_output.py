@@ -14,6 +14,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
+from .core import move_part, part_path
 from .images import MAX_PIXELS, ImageError, to_rgb
 from .video_basics import VideoError, complete_length, error_reason, import_av
 
@@ -55,14 +56,14 @@ def _to_frame(rgb: np.ndarray, stream: Any) -> Any: # a frame of PyAV
 # %% ../nbs/51_video_output.ipynb #a6ce1ee6
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov') # of videos that can be written
 
-def _check_target(path: Path, part: Path, size: tuple[int, int]) -> None:
-    "Raises `VideoError` where a video cannot be written."
+def _begin_part(path: Path, size: tuple[int, int]) -> Path: # where the video is written until it is complete
+    "Check a place. Raises `VideoError` where a video cannot be written."
     width, height = size
     if min(width, height) < 1 or width*height > MAX_PIXELS:
         raise VideoError(f'{path}: a video cannot have {width} x {height} pixels')
     if path.suffix.lower() not in VIDEO_SUFFIXES: raise VideoError(f'{path}: videos are written as .mp4')
     if path.is_dir(): raise VideoError(f'{path}: it is a directory')
-    try: open(part, 'wb').close()
+    try: return part_path(path)
     except (OSError, ValueError) as e: raise VideoError(f'{path}: it cannot be written ({error_reason(e)})') from None
 
 # %% ../nbs/51_video_output.ipynb #ccf781d8
@@ -93,7 +94,7 @@ class _PartFile:
     def _move(self, error: Exception|None) -> OSError|None:
         try:
             if error: os.truncate(self.part, complete_length(self.part))
-            if self.frames and os.path.getsize(self.part): os.replace(self.part, self.path)
+            if self.frames and os.path.getsize(self.part): move_part(self.part, self.path)
             else: self.part.unlink()
         except OSError as e: return e
         return None
@@ -115,9 +116,8 @@ class VideoWriter(_PartFile):
         codec: str|None=None, # FFmpeg's name of an encoder; None: the best there is
     ):
         self.path, self.frames, self._ticks = Path(path), 0, -1
-        self.part = self.path.with_name(self.path.name + '.part')
         self.last: float|None = None # seconds of the newest frame
-        _check_target(self.path, self.part, size)
+        self.part = _begin_part(self.path, size)
         try: self._container, self._stream = _open_encoder(self.part, size, quality, codec)
         except (import_av().FFmpegError, ValueError) as e:
             self.part.unlink()

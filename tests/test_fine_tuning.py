@@ -6,12 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_nb.cross_validation import cross_dataset, fine_tuner, leave_one_subject_out, random_folds
-from fer_nb.fine_tuning import _load_for_transfer, fine_tune, initial_network, load_faces, split_dataset, train_network
+from fer_nb.core import FerError
+from fer_nb.cross_validation import FineTuner, cross_dataset, leave_one_subject_out, random_folds
+from fer_nb.fine_tuning import FineTuneConfig, fine_tune, make_config, split_dataset, train_network
+from fer_nb.initial_networks import initial_network, load_for_transfer, shipped_keras_file
 from fer_nb.labels import EXPRESSIONS
+from fer_nb.own_faces import load_faces
 from fer_nb.synthetic import synthetic_faces
 
-QUICK = {'epochs': 2, 'thaw': .5, 'progress': False}
+QUICK = {'epochs': 2, 'unfreeze_every': .5}
+HEAD = {'mode': 'head', 'epochs': 1}
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +35,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def winks():
-    "An eighth class beside the seven expressions; four people, 14 faces of each, no splits."
+    "An eighth class beside the seven expressions; four subjects, 14 faces of each, no splits."
     faces = synthetic_faces(56, subjects=4, classes=(*EXPRESSIONS, 'wink'), seed=3)
     return replace(faces, split=np.full(len(faces), 'all'))
 
@@ -43,20 +47,19 @@ def out(tmp_path_factory): return tmp_path_factory.mktemp('wink')
 @pytest.fixture(scope='module')
 def mine(winks, tiny, out):
     "What `fine_tune` makes of them."
-    return fine_tune(winks, out, tiny, name='wink', kinds=('fp16',), **QUICK)
+    return fine_tune(winks, out, backbone=tiny, name='wink', formats=['fp16'], config=QUICK, progress=False)
 
 
 # --- the network to begin with
 
 
 def test_new_head_keeps_what_was_known():
-    "With an eighth class the logits of the seven are those of the shipped student."
+    "With an eighth class the logits of the seven are those of the shipped model."
     from fer_nb.evaluation import predict_logits
-    from fer_nb.fine_tuning import shipped_keras_file
 
     images = synthetic_faces(14).images
-    network, origin = initial_network('s', 'pretrained', (*EXPRESSIONS, 'wink'))
-    before, *_ = _load_for_transfer(shipped_keras_file('s'))
+    network, origin = initial_network('s', 'pretrained', classes=(*EXPRESSIONS, 'wink'))
+    before, *_ = load_for_transfer(shipped_keras_file('s'))
     logits = predict_logits(before, images)
     np.testing.assert_allclose(
         predict_logits(network, images)[:, :7], logits['expression'] if isinstance(logits, dict) else logits, atol=1e-3
@@ -64,8 +67,8 @@ def test_new_head_keeps_what_was_known():
     assert origin.startswith('s: ')
 
 
-@pytest.mark.parametrize('backbone, weights, said', [
-    ('xs', 'pretrained', "student 'xs' is not shipped"),
+@pytest.mark.parametrize('backbone, weights, message', [
+    ('xs', 'pretrained', "model 'xs' is not shipped"),
     ('resnet', 'pretrained', "backbone 'resnet' is neither"),
     ('resnet', None, 'resnet: only'),
     ('vgg16', 'text.keras', 'text.keras'),
@@ -75,7 +78,7 @@ def test_new_head_keeps_what_was_known():
     ('text.keras', 'pretrained', 'text.keras: not a Keras model'),
     ('none.keras', 'pretrained', 'none.keras: no such model file'),
 ])
-def test_unusable_beginnings(backbone, weights, said, tmp_path, monkeypatch):
+def test_unusable_beginnings(backbone, weights, message, tmp_path, monkeypatch):
     "One line that names what does not fit."
     import keras
 
@@ -85,7 +88,8 @@ def test_unusable_beginnings(backbone, weights, said, tmp_path, monkeypatch):
         if backbone == f'{name}.keras':
             layers = [keras.layers.Flatten(), keras.layers.Dense(7, name=head)]
             keras.Sequential([keras.Input((48, 48, channels)), *layers]).save(backbone)
-    with pytest.raises((ValueError, FileNotFoundError), match=said): initial_network(backbone, weights, ['a', 'b'])
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        initial_network(backbone, weights, classes=['a', 'b'])
 
 
 # --- fine_tune
@@ -99,7 +103,7 @@ def test_files_and_classes(mine):
     assert (mine.report['split'], mine.report['disjoint_subjects']) == ('validation', True)
 
 
-def test_nobody_is_on_both_sides(winks):
+def test_no_subject_is_on_both_sides(winks):
     sides = split_dataset(winks)
     train, val = (set(sides.subset(o).subjects) for o in ('train', 'val'))
     assert train and val and not train & val
@@ -109,13 +113,13 @@ def test_recognizer_gives_the_same_probabilities(mine):
     images = synthetic_faces(8, seed=77, classes=mine.classes).images
     recognize = mine.recognizer()
     assert recognize.classes == mine.classes
-    told = [list(r.faces[0].probabilities.values()) for r in recognize.recognize_crops(images)]
-    np.testing.assert_allclose(told, mine.probabilities(images), atol=.02)
+    probabilities = [list(r.faces[0].probabilities.values()) for r in recognize.recognize_crops(images)]
+    np.testing.assert_allclose(probabilities, mine.probabilities(images), atol=.02)
 
 
 def test_batch_norm_is_left_alone_and_layers_join_from_the_top(mine, tiny):
-    "After two epochs the upper convolution has learnt, the lower one has not begun."
-    before, *_ = _load_for_transfer(tiny)
+    "After two epochs the upper convolution has learned, the lower one has not begun."
+    before, *_ = load_for_transfer(tiny)
     pairs = zip(before.layers, mine.model.layers[-len(before.layers):])
     layers = [(type(a).__name__, a.get_weights(), b.get_weights()) for a, b in pairs]
     for kind, old, new in layers:
@@ -127,14 +131,14 @@ def test_batch_norm_is_left_alone_and_layers_join_from_the_top(mine, tiny):
 
 
 def test_only_the_head_learns(winks, tiny, tmp_path):
-    before, *_ = _load_for_transfer(tiny)
-    network, *_ = train_network(split_dataset(winks), tmp_path, tiny, mode='head', epochs=1, progress=False)
+    before, *_ = load_for_transfer(tiny)
+    network = train_network(split_dataset(winks), tmp_path, backbone=tiny, config=HEAD, progress=False).network
     for a, b in zip(before.get_weights()[:-2], network.get_weights()[:-2]): np.testing.assert_array_equal(a, b)
 
 
-def test_the_same_recipe_gives_the_same_network(mine, winks, tiny, tmp_path):
+def test_the_same_configuration_gives_the_same_network(mine, winks, tiny, tmp_path):
     "The new head's first weights included."
-    network, history, *_ = train_network(split_dataset(winks), tmp_path, tiny, **QUICK)
+    network, history, *_ = train_network(split_dataset(winks), tmp_path, backbone=tiny, config=QUICK, progress=False)
     same = ('loss', 'val_loss', 'accuracy', 'val_accuracy')
     assert [[o[k] for k in same] for o in history] == [[o[k] for k in same] for o in mine.history]
     for a, b in zip(network.get_weights(), mine.model.get_weights()): np.testing.assert_array_equal(a, b)
@@ -143,105 +147,101 @@ def test_the_same_recipe_gives_the_same_network(mine, winks, tiny, tmp_path):
 def test_finished_run_is_only_reported(mine, winks, tiny, out):
     "The checkpoint is not written again."
     written = (out / 'checkpoint.npz').stat().st_mtime_ns
-    again = fine_tune(winks, out, tiny, name='wink', kinds=('fp16',), **QUICK)
+    again = fine_tune(winks, out, backbone=tiny, name='wink', formats=['fp16'], config=QUICK, progress=False)
     assert again.report['accuracy'] == mine.report['accuracy']
     assert (out / 'checkpoint.npz').stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize('rows, changes, said', [
-    (56, {'epochs': 3}, r'another configuration \(epochs'),
-    (40, {}, r'another configuration \(faces'),
-    (56, {'epoch': 3}, 'no option epoch;'),
-    (56, {'mode': 'half'}, "neither 'full' nor 'head'"),
-    (56, {'weights': None, 'mode': 'head'}, "mode = 'head' needs pretrained weights"),
+@pytest.mark.parametrize('samples, options, message', [
+    (56, {'config': QUICK | {'epochs': 3}}, r'another configuration \(epochs'),
+    (40, {}, r'another configuration \(dataset_fingerprint'),
+    (56, {'config': {'epoch': 3}}, 'unknown field epoch;'),
+    (56, {'config': {'mode': 'half'}}, "neither 'full' nor 'head'"),
+    (56, {'weights': None, 'config': HEAD}, "mode = 'head' needs pretrained weights"),
 ])
-def test_another_experiment_in_the_same_folder_is_refused(mine, winks, tiny, out, rows, changes, said):
-    with pytest.raises(ValueError, match=said): fine_tune(winks[:rows], out, tiny, **QUICK | changes)
+def test_another_experiment_in_the_same_folder_is_refused(mine, winks, tiny, out, samples, options, message):
+    with pytest.raises(FerError, match=message):
+        fine_tune(winks[:samples], out, **{'backbone': tiny, 'config': QUICK, 'progress': False} | options)
+
+
+def test_a_whole_configuration_or_some_of_its_fields():
+    "A `FineTuneConfig` is taken as it is; fields are changes of the defaults, which differ without pretrained weights."
+    assert make_config('s', 'pretrained', {'epochs': 7}) == FineTuneConfig(epochs=7)
+    assert make_config('xs', None, FineTuneConfig(epochs=7)) == FineTuneConfig(network='xs', epochs=7)
+    assert make_config('xs', None, {'epochs': 7}).learning_rate > FineTuneConfig().learning_rate
 
 
 # --- evaluation in folds, and across data sets
 
 
-def test_people_left_out(winks, tiny, tmp_path):
-    "Each person is judged once, by a network that learnt from the others; what is finished is not trained again."
-    learn, seen = fine_tuner(tiny, mode='head', epochs=1), []
+def test_subjects_left_out(winks, tiny, tmp_path):
+    "Each subject is predicted once, by a network that trained on the others; a finished fold is not trained again."
+    learn, seen = FineTuner(tiny, config=HEAD), []
 
-    def watched(faces, folder):
+    def recording(faces, folder):
         seen.append(set(faces.subjects))
         return learn(faces, folder)
 
-    watched.key = learn.key
-    study = leave_one_subject_out(winks, tmp_path, folds=2, learn=watched, progress=False)
-    assert (study.report['n'], len(study.folds), len(seen)) == (len(winks), 2, 2)
+    recording.key = learn.key
+    result = leave_one_subject_out(winks, tmp_path, folds=2, learner=recording, progress=False)
+    assert (result.report['n'], len(result.folds), len(seen)) == (len(winks), 2, 2)
     assert not seen[0] & seen[1] and seen[0] | seen[1] == set(winks.subjects)
-    again = leave_one_subject_out(winks, tmp_path, folds=2, learn=watched, progress=False)
+    again = leave_one_subject_out(winks, tmp_path, folds=2, learner=recording, progress=False)
     assert len(seen) == 2
-    np.testing.assert_array_equal(again.probabilities, study.probabilities)
+    np.testing.assert_array_equal(again.probabilities, result.probabilities)
 
 
-def test_random_split_has_everybody_on_both_sides(winks, tiny):
+def test_random_folds_forget_subjects(winks, tiny):
     seen = []
 
     def learn(faces, folder):
         seen.append(faces)
         return lambda images: np.full((len(images), 8), 1 / 8)
 
-    study = random_folds(winks, folds=2, learn=learn, progress=False)
-    assert (study.report['n'], len(seen)) == (len(winks), 2)
+    result = random_folds(winks, folds=2, learner=learn, progress=False)
+    assert (result.report['n'], len(seen)) == (len(winks), 2)
     assert all(o.subjects is None for o in seen)
 
 
 def test_from_scratch(winks, tmp_path):
     "Random weights: everything learns at once, batch norm too."
-    network, history, _, origin, recipe = train_network(split_dataset(winks), tmp_path, 'xs', None, epochs=1, progress=False)
-    assert (origin, recipe.freeze_bn, recipe.thaw, len(history)) == ('none, random initialisation', False, 0., 1)
-    means = [o.get_weights()[2] for o in network.layers if type(o).__name__ == 'BatchNormalization']
+    run = train_network(
+        split_dataset(winks), tmp_path, backbone='xs', weights=None, config={'epochs': 1}, progress=False
+    )
+    assert (run.origin, len(run.history)) == ('none, random initialisation', 1)
+    assert (run.config.freeze_bn, run.config.unfreeze_every) == (False, 0.)
+    means = [o.get_weights()[2] for o in run.network.layers if type(o).__name__ == 'BatchNormalization']
     assert means and all(np.abs(o).max() > 0 for o in means)
 
 
 def test_train_on_one_set_test_on_another(winks, tiny, tmp_path):
-    "Classes are merged, renamed and dropped on either side; every face of the other set is judged."
+    "Classes are merged, renamed and dropped on either side; every face of the other set is predicted."
     others = synthetic_faces(35, seed=8)
     mood = dict.fromkeys(('angry', 'disgust', 'fear', 'sad'), 'bad') | dict(happy='good', surprise='good', wink=None)
-    report = cross_dataset(winks, others, mood, tmp_path, backbone=tiny, mode='head', epochs=1, progress=False)
+    report = cross_dataset(
+        winks, others, mapping=mood, out=tmp_path, backbone=tiny, config=HEAD, progress=False
+    )
     assert (report['classes'], report['n'], report['left_out']) == (['bad', 'good', 'neutral'], 35, {})
     assert report['tested_on'] == others.edition
-    with pytest.raises(ValueError, match='no class tired in either set'): cross_dataset(winks, others, {'tired': None})
+    with pytest.raises(FerError, match='no class tired in either set'):
+        cross_dataset(winks, others, mapping={'tired': None})
 
 
 def test_fine_tuning_beats_no_training(tmp_path):
-    "The whole shipped student, judged on people whom it has not seen."
+    "The whole shipped model, evaluated on subjects that were not in the training."
     from fer_nb.cross_validation import evaluate_dataset
 
     ours, others = (synthetic_faces(105, subjects=10, studio=True, seed=seed) for seed in (8, 9))
     ours = replace(ours, split=np.full(len(ours), 'all'))
-    report = cross_dataset(ours, others, out=tmp_path, epochs=6, progress=False)
+    report = cross_dataset(ours, others, out=tmp_path, config={'epochs': 6}, progress=False)
     assert report['accuracy'] > evaluate_dataset(others, 's')['accuracy'] + .1
-
-
-def test_networks_are_compared_once(tiny, tmp_path, monkeypatch):
-    "Results under the same protocol are read, not trained again; another protocol is another comparison."
-    from fer_nb import transfer
-
-    monkeypatch.setattr(transfer, 'CANDIDATES', {'tiny': {'backbone': tiny, 'mode': 'head'}})
-    trained, file, faces = [], tmp_path / 'transfer.json', synthetic_faces(70)
-    compared = transfer.compared
-    monkeypatch.setattr(transfer, 'compared', lambda *a, **k: trained.append(a[2]) or compared(*a, **k))
-
-    def compare(rows): return transfer.compare_networks(faces, file, rows=rows, epochs=1, work=tmp_path, progress=False)
-
-    first = compare(35)
-    assert (first['protocol']['training_rows'], first['results']['tiny']['n']) == (35, len(faces.deduplicated('val')))
-    assert compare(35) == first and len(trained) == 1
-    monkeypatch.setattr(transfer, 'compared', lambda *a, **k: {'n': 0})
-    assert compare(28)['results'] == {'tiny': {'n': 0}}
 
 
 # --- memory
 
 
 def test_a_folder_is_read_one_file_at_a_time(tmp_path):
-    "200 pictures of 480 x 480 are 46 MB; beside the faces that stay, a tenth of that is enough."
+    "200 images of 480 x 480 are 46 MB; beside the faces that stay, a tenth of that is enough."
     images = synthetic_faces(10).images
     for i in range(200):
         path = tmp_path / ('asleep', 'awake')[i % 2] / f'{i}.jpg'

@@ -97,7 +97,7 @@ DECODE = """
 import sys
 import numpy as np
 from pathlib import Path
-from fer_nb.data import load_class_folders
+from fer_nb.class_folders import load_class_folders
 from fer_nb.images import read_image
 np.save('whole.npy', [read_image(path) for path in sys.argv[1:]])
 np.save('faces.npy', load_class_folders('classes').images)

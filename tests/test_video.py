@@ -14,7 +14,7 @@ from fer_nb.video_input import read_video
 
 pytest.importorskip('resource')  # limits on the size of files
 
-# a camera that pans over a face without end, in growing and fading light, so that the film does not become tiny
+# a camera that pans over a face without end, in growing and fading light, so that the video does not become tiny
 PROGRAM = """
 import resource, sys
 import cv2, numpy as np
@@ -36,12 +36,12 @@ if int(limit): resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)
 paths = {kind: f'{folder}/{name}' for kind, name in (o.split('=') for o in files)}
 analyze_video(pan(), Recognizer('s', detector='haar'), progress=False, **paths)
 """
-Run = namedtuple('Run', 'code told names table film')
+Run = namedtuple('Run', 'code told names table video')
 
 
 @pytest.fixture
 def analyzed(tmp_path, photos):
-    "Analyse in another process, which may get SIGINT; its exit code, summary and files."
+    "Analyze in another process, which may get SIGINT; its exit code, summary and files."
 
     def call(*files: str, signals: int = 0, n: int = 10**9, limit: int = 0) -> Run:
         wanted = [*files, 'summary=a.json']
@@ -52,15 +52,15 @@ def analyzed(tmp_path, photos):
                 process.send_signal(signal.SIGINT)
                 time.sleep(0.02)
             process.stdout.read()
-        table, film = None, None
+        table, video = None, None
         if (tmp_path / 'a.csv').exists(): table = pandas.read_csv(tmp_path / 'a.csv')
         if (tmp_path / 'a.parquet').exists(): table = pandas.read_parquet(tmp_path / 'a.parquet')
         if (tmp_path / 'a.mp4').exists():
-            with read_video(tmp_path / 'a.mp4') as reel: film = len(list(reel))
+            with read_video(tmp_path / 'a.mp4') as reader: video = len(list(reader))
             # a file that the limit cut off may say so
-            assert limit or not reel.problems
+            assert limit or not reader.problems
         told = json.loads((tmp_path / 'a.json').read_text())
-        return Run(process.returncode, told, sorted(o.name for o in tmp_path.iterdir()), table, film)
+        return Run(process.returncode, told, sorted(o.name for o in tmp_path.iterdir()), table, video)
 
     return call
 
@@ -69,7 +69,7 @@ def test_ctrl_c_twice_leaves_whole_files(analyzed):
     run = analyzed('table=a.csv', 'video_out=a.mp4', 'timeline=a.png', signals=2)
     assert (run.code, run.told['stopped'], run.told['problems']) == (0, True, [])
     assert run.names == ['a.csv', 'a.json', 'a.mp4', 'a.png']
-    assert run.film == run.table.frame.max() + 1 == run.told['frames'] >= 30
+    assert run.video == run.table.frame.max() + 1 == run.told['frames'] >= 30
 
 
 def test_ctrl_c_finishes_a_parquet_file(analyzed):
@@ -82,7 +82,7 @@ def test_a_full_disk_keeps_whole_lines_and_frames_and_says_so(analyzed):
     run = analyzed('table=a.csv', 'video_out=a.mp4', n=450, limit=40_000)
     assert (run.code, run.told['stopped'], run.told['frames']) == (0, False, 450)
     assert 0 < run.table.frame.max() < 449 and not run.table.isna().any().any()
-    assert 0 < run.film < 450
+    assert 0 < run.video < 450
     assert run.names == ['a.csv', 'a.json', 'a.mp4']
     assert len(run.told['problems']) == 2
     assert all('File too large' in o for o in run.told['problems'])
