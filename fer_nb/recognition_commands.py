@@ -21,7 +21,6 @@ from typing import Any
 from .commands import add_model, command, make_recognizer
 from .core import write_atomically
 from .image_formats import IMAGE_SUFFIXES
-from .recognition import face_rows
 
 # %% ../nbs/81_recognition_commands.ipynb #142c7f44
 def _inputs(
@@ -146,6 +145,7 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     images = _annotation_files(paths, args.annotate) if args.annotate else {}
     if args.csv and args.csv.resolve() in {p.resolve() for p in paths}:
         raise ValueError(f'{args.csv} is one of the inputs')
+    from fer_nb.recognition import face_rows
     recognizer = make_recognizer(args)
     if not args.json: print(f"{'file':<30}  face  expression  sure  {'x,y width x height':<18}  most probable")
     results = []
