@@ -46,8 +46,8 @@ class _Latest:
             self.change.notify()
 
 # %% ../nbs/49_cameras.ipynb #d60795bd
-class NewestFrames(_Latest):
-    "Reads a live source in a thread and gives its newest pairs. Only the thread touches the source, and it closes it."
+class _ReadingThread(_Latest):
+    "Puts the pairs of a live source there. Only the thread touches the source, and it closes it."
     def __init__(self,
         source: Any,    # gives pairs of (seconds, frame); has `problems` and `close`
         timeout: float, # seconds to wait for a frame
@@ -67,12 +67,13 @@ class NewestFrames(_Latest):
             self.source.close()
             self.stop()
 
+# %% ../nbs/49_cameras.ipynb #ff75dba6
+class NewestFrames(_ReadingThread):
+    "Reads a live source in a thread and gives its newest pairs."
     def __iter__(self) -> Iterator[Any]:
         while True:
             try: pair = self.take(self.timeout)
-            except TimeoutError:
-                self.source.problems.append(f'nothing came for {self.timeout:g} s: it stalled')
-                return
+            except TimeoutError: return self.source.problems.append(f'nothing came for {self.timeout:g} s: it stalled')
             if pair is None: break
             yield pair
         if self.error: raise self.error

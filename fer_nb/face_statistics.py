@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/54_face_statistics.ipynb #04e608e6
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,12 +52,11 @@ class Presence:
 
     def see(self, face: TrackedFace, rgb: np.ndarray|None) -> None:
         "It is in a frame."
-        size = min(face.box[2:])
-        self.last, self.frames = face.time, self.frames + 1
+        self.last, self.frames, size = face.time, self.frames + 1, min(face.box[2:])
         if rgb is not None and size > 1.1*self.size: self.thumbnail, self.size = face_thumbnail(rgb, face.box), size
 
     def count(self, weights: np.ndarray, start: float, step: float, width: float) -> np.ndarray: # added to the sums
-        "The frame was seen from `start`, seconds since the beginning, for `step` seconds; bins are `width` seconds wide."
+        "A frame was seen from `start`, seconds since the beginning, for `step` seconds; bins last `width` seconds."
         self.sums, self.seconds = self.sums + weights*step, self.seconds + step
         for b in range(int(start/width), math.ceil((start + step)/width)):
             part = min(start + step, (b + 1)*width) - max(start, b*width)
@@ -69,8 +69,8 @@ class Presence:
         for b, sums in bins.items(): self.bins[b//2] = self.bins.get(b//2, 0) + sums
 
 # %% ../nbs/54_face_statistics.ipynb #dbc667fe
-class Tally:
-    "Adds up what is seen, frame by frame, in bounded memory."
+class _Counts:
+    "What was seen so far."
     def __init__(self,
         classes: tuple[str, ...], # names of the expressions
         *,
@@ -87,6 +87,9 @@ class Tally:
         self.time, self.step = 0., 0.         # time until which is counted; length of the last step
         self.ids = self.frames = self.with_faces = 0
 
+# %% ../nbs/54_face_statistics.ipynb #26a34e7d
+class Tally(_Counts):
+    "Adds up what is seen, frame by frame, in bounded memory."
     def add(self,
         time: float, # seconds
         faces: list[TrackedFace],
@@ -136,7 +139,7 @@ def _drop_short(tally: Tally) -> None:
 def spread_of(
     sums: np.ndarray, # (2 C + 1,), of a `Presence` or all
     tally: Tally,
-) -> dict[str, dict[str, float|None]]: # {"labels": seconds, "probabilities": means, None where there are no faces}
+) -> dict[str, dict[str, Any]]: # {"labels": seconds, "probabilities": means, None where there are no faces}
     "Sums as seconds of each label and mean probabilities."
     n, seconds = len(tally.classes), sums[:len(tally.classes)].sum()
     labels = {o: float(v) for o, v in zip(tally.labels, sums[n:]) if o in tally.classes or v}

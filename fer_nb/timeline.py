@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def _course(
     face: Presence,
     tally: Tally,
-) -> tuple[int, np.ndarray, np.ndarray]: # first bin; (n, C) mean probabilities, 0 where away; (n,) main label, -1 where away
-    "The bins of a face, one after the other."
+) -> tuple[int, np.ndarray, np.ndarray]: # first bin, (n, C) mean probabilities, (n,) main label
+    "The bins of a face, one after the other; where it is away, probabilities are 0 and the label is -1."
     start, n = min(face.bins), len(tally.classes)
     sums = np.zeros((max(face.bins) - start + 1, len(tally.total)))
     for b, o in face.bins.items(): sums[b - start] = o

@@ -33,11 +33,12 @@ def _expected_frames(
     end = min((o for o in (stop, info.duration) if o is not None), default=None)
     return max(1, round((end - start)*info.fps)) if end is not None and info.fps else None
 
-def _progress_bar(total: int|None, name: str) -> Any: # of tqdm
+def _progress_bar(info: StreamInfo, start: float, stop: float|None) -> Any: # of tqdm
     "A bar with the time left, or a counter where the number of frames is not known."
     need('tqdm', 'a progress bar (unless progress=False)')
     from tqdm.auto import tqdm
-    return tqdm(total=total, desc=name, unit=' frames', dynamic_ncols=True)
+    total = _expected_frames(info, start, stop)
+    return tqdm(total=total, desc=Path(info.name).name, unit=' frames', dynamic_ncols=True)
 
 # %% ../nbs/58_video_analysis.ipynb #3b69d333
 def _process(
@@ -66,7 +67,7 @@ def _process(
     return False, None
 
 # %% ../nbs/58_video_analysis.ipynb #1b7cec23
-def _write_results(summary: VideoSummary, paths: dict[str, Path]) -> None:
+def _write_results(summary: VideoSummary, paths: dict[str, Path]) -> VideoSummary:
     "Write the timeline and the summary itself. What cannot be written is a problem of the summary."
     def plot(part: Path) -> None:
         plot_timeline(summary.tally, title=Path(summary.source).name).savefig(part, dpi=130)
@@ -79,6 +80,7 @@ def _write_results(summary: VideoSummary, paths: dict[str, Path]) -> None:
         except OSError as e:
             del summary.written[kind]
             summary.problems.append(f'{paths[kind]}: it cannot be written ({e.strerror})')
+    return summary
 
 # %% ../nbs/58_video_analysis.ipynb #6554bab3
 def analyze_video(
@@ -97,21 +99,17 @@ def analyze_video(
     options: StreamOptions|None=None, # how faces are tracked and smoothed
 ) -> VideoSummary:
     """Recognize the faces of a video. Ctrl-C ends it with what was done so far.
-
     Raises `VideoError` where it cannot be read, and `OutputError` for a bad path."""
     paths = check_results(source, dict(table=table, video=video_out, timeline=timeline, summary=summary))
     recognizer = recognizer or Recognizer()
     stream, tally = FaceStream(recognizer, options), Tally(recognizer.classes)
     with read_video(source, timeout=timeout, start=start, stop=stop, fps=fps) as reader, Interrupts() as interrupts:
         info = reader.info
-        total = _expected_frames(info, start, stop)
-        bar: AbstractContextManager = _progress_bar(total, Path(info.name).name) if progress else nullcontext()
+        bar: AbstractContextManager = _progress_bar(info, start, stop) if progress else nullcontext()
         with bar as shown:
             outputs = Outputs(paths, recognizer.classes)
             stopped, broken = _process(reader, stream, tally, outputs, interrupts, shown)
         tally.finish(1/(info.fps or 25))
         problems = [*reader.problems, *outputs.problems]
         if broken and broken not in reader.problems: problems.append(broken)
-        found = VideoSummary(info.name, tally, stopped, problems, outputs.written)
-        _write_results(found, paths)
-        return found
+        return _write_results(VideoSummary(info.name, tally, stopped, problems, outputs.written), paths)

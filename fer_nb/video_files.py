@@ -186,8 +186,7 @@ class _OpenVideo:
         start: float=0., # seconds: the frames begin shortly before
     ):
         self.problems, self.timeout, self.start = Problems(), timeout, start
-        self.end = 0.  # seconds read so far
-        self.count = 0 # packets read so far
+        self.end, self.count = 0., 0 # seconds and packets read so far
         self.container: Any = None
         if isinstance(source, (bytes, bytearray, memoryview)): source = BytesIO(source)
         self._file = None if is_address(source) or hasattr(source, 'read') else _open_file(source)
@@ -197,14 +196,11 @@ class _OpenVideo:
             raise
 
     def _begin(self, source: Any, name: str) -> None:
-        address = source if isinstance(source, str) else ''
         matrices = _display_matrices(source) if hasattr(source, 'seek') else {}
         self.container = _open_container(source, self.timeout)
         self.stream = _video_stream(self.container)
-        self.info, self.exact = _describe(self.container, self.stream, name, address)
+        self.info, self.exact = _describe(self.container, self.stream, name, source if is_address(source) else '')
         self.aspect, self.matrix = _set_up_decoder(self.stream, self.info.live), matrices.get(self.stream.id)
-        self.by_clock = self.info.live and self.container.format.name in _TIMELESS
-        self.origin = time.monotonic() if self.by_clock else None if self.info.live else _start_time(self.container)
 
     def close(self) -> None:
         "Close the container, and the file if it was opened here."
@@ -214,6 +210,13 @@ class _OpenVideo:
 # %% ../nbs/48_video_files.ipynb #0a587595
 class VideoFile(_OpenVideo):
     "A video or a stream: pairs of (seconds or None, frame of PyAV). Raises `VideoError`."
+    def _begin(self, source: Any, name: str) -> None:
+        super()._begin(source, name)
+        live = self.info.live
+        self.scaler = import_av().video.reformatter.VideoReformatter()
+        self.by_clock = live and self.container.format.name in _TIMELESS
+        self.origin = time.monotonic() if self.by_clock else None if live else _start_time(self.container)
+
     def time_of(self, x: Any) -> float|None:
         "The time of a frame or packet of PyAV, in seconds from the beginning."
         stamp = x.pts if x.pts is not None else x.dts
@@ -221,7 +224,6 @@ class VideoFile(_OpenVideo):
         return None if stamp is None else float(stamp*self.stream.time_base) - (self.origin or 0)
 
     def __iter__(self) -> Iterator[tuple[float|None, Any]]:
-        self.scaler = import_av().video.reformatter.VideoReformatter()
         for frame in _decode_from(self, self.start) if self.start and not self.info.live else _decode_all(self):
             if self.origin is None: self.origin = self.time_of(frame)
             if self.origin is None and self.count < 10: continue  # a stream's first frames often have no times yet

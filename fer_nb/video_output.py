@@ -66,6 +66,16 @@ def _begin_part(path: Path, size: tuple[int, int]) -> Path: # where the video is
     try: return part_path(path)
     except (OSError, ValueError) as e: raise VideoError(f'{path}: it cannot be written ({error_reason(e)})') from None
 
+# %% ../nbs/51_video_output.ipynb #6f8ef04d
+def _finish_part(part: Path, path: Path, keep: bool, damaged: bool) -> OSError|None: # what went wrong
+    "Cut off what is not complete, and move the file to its place or remove it."
+    try:
+        if damaged: os.truncate(part, complete_length(part))
+        if keep and os.path.getsize(part): move_part(part, path)
+        else: part.unlink()
+    except OSError as e: return e
+    return None
+
 # %% ../nbs/51_video_output.ipynb #ccf781d8
 class _PartFile:
     "A video that is written beside its place, until it is closed."
@@ -88,16 +98,8 @@ class _PartFile:
                 if self.frames and not error: container.mux(self._stream.encode())
             finally: container.close()
         except (import_av().FFmpegError, OSError) as e: error = error or e
-        finally: moving = self._move(error)
+        finally: moving = _finish_part(self.part, self.path, bool(self.frames), bool(error))
         return error or moving
-
-    def _move(self, error: Exception|None) -> OSError|None:
-        try:
-            if error: os.truncate(self.part, complete_length(self.part))
-            if self.frames and os.path.getsize(self.part): move_part(self.part, self.path)
-            else: self.part.unlink()
-        except OSError as e: return e
-        return None
 
     def __enter__(self) -> Self: return self
     def __exit__(self, kind: type|None, *_: object) -> None:

@@ -21,7 +21,7 @@ from fer_nb.core import part_path
 from fer_nb.drawing import draw_faces
 from fer_nb.face_tables import CsvTable, OutputError, ParquetTable
 from fer_nb.recognition import TrackedFace
-from fer_nb.video_basics import VideoError
+from fer_nb.video_basics import VideoError, error_reason
 from fer_nb.video_output import VIDEO_SUFFIXES, VideoWriter
 
 # %% ../nbs/57_video_results.ipynb #ea3a4327
@@ -96,6 +96,12 @@ def check_results(
         except OSError as e: raise OutputError(f'{path}: it cannot be written ({e.strerror})') from None
     return wanted
 
+# %% ../nbs/57_video_results.ipynb #666592bf
+def _describe_failure(path: Path, error: Exception, kept: bool) -> str:
+    "What became of an output that failed."
+    left = 'what was written before is kept' if kept else 'it was removed'
+    return f'{path}: it cannot be written any further ({error_reason(error)}); {left}'
+
 # %% ../nbs/57_video_results.ipynb #8218e11d
 class Outputs:
     "The files that are written frame by frame."
@@ -126,16 +132,11 @@ class Outputs:
         except (OSError, VideoError) as e: error = error or e
         if output.path.exists(): self.written[kind] = output.path
         if isinstance(error, VideoError): self.problems.append(str(error))
-        elif error:
-            left = 'what was written before is kept' if kind in self.written else 'it was removed'
-            reason = getattr(error, 'strerror', None) or error
-            self.problems.append(f'{output.path}: it cannot be written any further ({reason}); {left}')
+        elif error: self.problems.append(_describe_failure(output.path, error, kind in self.written))
 
 # %% ../nbs/57_video_results.ipynb #fb74b444
 class Interrupts:
-    """Ctrl-C as a `KeyboardInterrupt` that comes once, between `begin` and `end`, and never while something is `held`.
-
-    Only in the main thread."""
+    "Ctrl-C as one `KeyboardInterrupt` between `begin` and `end`, never while `held`; only in the main thread."
     def __init__(self) -> None:
         self.asked, self.holding = False, True
         self.before: Any = None # the handler that was there

@@ -29,25 +29,17 @@ class VideoSummary:
     written: dict[str, Path] = field(default_factory=dict)  # {"table", "video", "timeline", "summary": path}
 
     @property
-    def frames(self) -> int:
-        "How many frames were looked at."
-        return self.tally.frames
+    def frames(self) -> int: return self.tally.frames # how many were looked at
     @property
-    def with_faces(self) -> int:
-        "How many frames have a face."
-        return self.tally.with_faces
+    def with_faces(self) -> int: return self.tally.with_faces # how many have a face
     @property
-    def duration(self) -> float:
-        "Seconds from the first frame to the end."
+    def duration(self) -> float: # seconds
         return 0. if self.tally.start is None else self.tally.time - self.tally.start
     @property
-    def faces(self) -> list[dict]:
-        "The faces as plain data, in the order in which they came."
+    def faces(self) -> list[dict]: # plain data, in the order in which they came
         return [describe_face(face, self.tally) for face in self.tally.faces.values()]
 
-    def to_dict(self) -> dict:
-        "Numbers, texts, lists and dicts only, fit for `json.dumps`."
-        return _to_dict(self)
+    def to_dict(self) -> dict: return _to_dict(self) # plain data, fit for `json.dumps`
     def to_df(self) -> 'DataFrame': # columns: face, first, last, seconds, frames, mean probabilities, label
         "A row per face. `label` is the one that was shown longest."
         return _to_df(self)
