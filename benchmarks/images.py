@@ -1,6 +1,6 @@
 """What is shown to the recognizers: two portraits in the public domain, and scenes made of them.
 
-Heavy imports stand in the functions: `run.py` measures cold processes before it loads anything large itself."""
+Heavy imports are in the functions: `run.py` measures cold processes before it loads anything large itself."""
 from pathlib import Path
 
 FRAMES = 300  # of the video

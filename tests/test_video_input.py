@@ -63,6 +63,44 @@ def test_kinds(name, images, tmp_path):
     assert f.info.frames == 20 and f.info.duration == pytest.approx(0.8, abs=0.05)
 
 
+def test_transparent_parts_are_white(images, tmp_path):
+    alpha = np.full(images[0].shape[:2], 255, np.uint8)
+    alpha[:, :80] = 0
+    with av.open(str(tmp_path / 'veil.mov'), 'w') as video:
+        stream = video.add_stream('qtrle', rate=25)
+        stream.height, stream.width, stream.pix_fmt = *alpha.shape, 'argb'
+        frame = av.VideoFrame.from_ndarray(np.dstack([images[0], alpha]), 'rgba').reformat(format='argb')
+        video.mux(stream.encode(frame))
+        video.mux(stream.encode())
+    rgb = next(read_video(tmp_path / 'veil.mov'))[1]
+    assert rgb[:, :80].min() == 255
+    assert np.array_equal(rgb[:, 80:], images[0][:, 80:])
+
+
+def test_video_with_sound(images, tmp_path):
+    "Sound neither adds nor takes frames."
+    silent = written(tmp_path / 'silent.mp4', images[:20])
+    with av.open(str(silent)) as old, av.open(str(tmp_path / 'both.mp4'), 'w') as new:
+        stream, voice = new.add_stream_from_template(old.streams.video[0]), new.add_stream('aac', rate=44_100)
+        for packet in old.demux(video=0):
+            if packet.dts is None: continue
+            packet.stream = stream
+            new.mux(packet)
+        for i in range(40):
+            noise = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
+            noise.sample_rate, noise.pts = 44_100, i * 1024
+            new.mux(voice.encode(noise))
+        new.mux(voice.encode())
+    with read_video(tmp_path / 'both.mp4') as f: assert (len(list(f)), f.problems) == (20, [])
+
+
+def test_video_without_frames(tmp_path):
+    with av.open(str(tmp_path / 'none.mp4'), 'w') as video:
+        video.add_stream('libx264', rate=25)
+        video.start_encoding()
+    with pytest.raises(VideoError, match='none.mp4: it has no images'): read_video(tmp_path / 'none.mp4')
+
+
 @pytest.fixture(scope='module')
 def huge(portrait, tmp_path_factory) -> bytes:
     "A video with one frame of 7680 x 4320 pixels."
