@@ -20,7 +20,8 @@ import numpy as np
 from .classification import classify
 from .cropping import WHOLE_IMAGE, crop_face, crop_rule
 from .detection import Detector, load_detector
-from .images import ImageError, load_image
+from .image_formats import ImageError
+from .images import load_image
 from .recognition import FaceCrops, Recognizer, Result, detect_and_crop, make_face
 from .widgets import encode_image, fit_within, plural
 
@@ -203,6 +204,7 @@ def _synthetic_people() -> bytes:
     from fer_nb.synthetic import synthetic_scene
     return encode_image(synthetic_scene(4, seed=3, size=(900, 600))[0], '.png')
 
+# %% ../nbs/60a_album.ipynb #876a2c01
 def _packaged_file(package: str, path: str) -> Path|None:
     "A file of an installed package, which is not imported for it."
     found = find_spec(package)

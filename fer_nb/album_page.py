@@ -7,8 +7,6 @@ __all__ = []
 
 # %% ../nbs/60b_album_page.ipynb #c7258476
 import base64
-import csv
-import io
 import json
 import os
 import re
@@ -21,8 +19,9 @@ import numpy as np
 
 from .album import Album, UploadedImage, file_advice, make_result, named_file, refusal
 from .core import write_atomically
-from .images import ImageError, load_image
-from .recognition import Face, Result, face_rows
+from .image_formats import ImageError
+from .images import load_image
+from .recognition import Face, Result, results_to_csv
 from .widgets import encode_image, face_card, face_style, plural, style_sheet
 
 # %% ../nbs/60b_album_page.ipynb #a607ccb4
@@ -48,6 +47,7 @@ _NO_FACE = (
     'an image that is only one face needs no search.'
 )
 
+# %% ../nbs/60b_album_page.ipynb #25e6dbcc
 def _trouble(title: str, text: str, style: str='') -> str:
     "A message in place of faces."
     return f'<div class="fer-trouble{style}"><div><p><b>{escape(title)}</b></p><p>{escape(text)}</p></div></div>'
@@ -73,8 +73,10 @@ def _failed_card(image: UploadedImage, actions: str) -> str:
 # %% ../nbs/60b_album_page.ipynb #5cafc69b
 def _data_uri(data: bytes, kind: str) -> str: return f'data:{kind};base64,{base64.b64encode(data).decode()}'
 
+# %% ../nbs/60b_album_page.ipynb #965f035c
 _ImageSource = Callable[[UploadedImage, str], str] #: (image, name of one of its `jpegs`) -> attributes of an <img>
 
+# %% ../nbs/60b_album_page.ipynb #a32058ff
 def _figure(image: UploadedImage, result: Result, source: _ImageSource) -> str:
     "An image with the boxes of its faces."
     size, faces = result.size or (1, 1), list(enumerate(result.faces, 1))
@@ -123,20 +125,7 @@ def table_html(
     title = f'Table of {plural(len(lines), "face")}'
     return f'<details><summary>{title}</summary><div class="fer-scroll">{table}</div></details>'
 
-# %% ../nbs/60b_album_page.ipynb #8d26fb8d
-def _without_formulas(row: dict) -> dict:
-    unsafe = [key for key in ('source', 'error') if str(row[key] or '')[:1] in tuple('=+-@')]
-    return row | {key: f"'{row[key]}" for key in unsafe}
-
-# %% ../nbs/60b_album_page.ipynb #ab24f2ae
-def to_csv(results: Sequence[Result]) -> str:
-    "One line for each face, or one that says why there is none; safe to open in a spreadsheet."
-    text, columns = io.StringIO(newline=''), face_rows(results or [Result('', [], None, None, '')])[0]
-    table = csv.DictWriter(text, columns)
-    table.writeheader()
-    table.writerows(map(_without_formulas, face_rows(results)))
-    return text.getvalue()
-
+# %% ../nbs/60b_album_page.ipynb #2a78be5e
 def to_json(results: Sequence[Result]) -> str:
     "The results as the recognizer gives them."
     return json.dumps([r.to_dict() for r in results], indent=1, ensure_ascii=False)
@@ -150,9 +139,10 @@ _IN_STATE = (
     'with its widgets.'
 )
 
+# %% ../nbs/60b_album_page.ipynb #a01be128
 def _links(results: Sequence[Result]) -> str:
     "Links that save the table."
-    csv_uri = _data_uri(to_csv(results).encode(), 'text/csv')
+    csv_uri = _data_uri(results_to_csv(results).encode(), 'text/csv')
     json_uri = _data_uri(to_json(results).encode(), 'application/json')
     return (
         f'<a class="fer-button" download="faces.csv" href="{csv_uri}">Save CSV</a>'
@@ -200,6 +190,7 @@ def _file_name(name: str) -> str:
     stem = re.sub(r'[^\w.-]+', '_', os.path.splitext(name)[0]).strip('._')[:80] or 'image'
     return f'{stem}-faces.jpg'
 
+# %% ../nbs/60b_album_page.ipynb #f8e3c574
 def _report(album: Album) -> str:
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Faces</title>'
     return f'<!DOCTYPE html><html lang="en">{head}<body>{album_html(album)}</body></html>'
@@ -211,7 +202,7 @@ def file_to_save(
     id: str='',  # of the image
 ) -> tuple[str, str, bytes]|None: # name, media type and content; None where there is no such thing
     "A file to download."
-    if what == 'csv': return 'faces.csv', 'text/csv', to_csv(album.results).encode('utf-8-sig')
+    if what == 'csv': return 'faces.csv', 'text/csv', results_to_csv(album.results).encode('utf-8-sig')
     if what == 'json': return 'faces.json', 'application/json', to_json(album.results).encode()
     if what == 'report': return 'faces.html', 'text/html', _report(album).encode()
     image = next((o for o in album.images if o.id == id and not o.error), None)

@@ -51,12 +51,14 @@ def _table(summary: DatasetSummary) -> str:
 # %% ../nbs/19a_audit.ipynb #8b760291
 _OFFICIAL_SIZES = dict(Training=28709, PublicTest=3589, PrivateTest=3589)   # of FER2013
 
+# %% ../nbs/19a_audit.ipynb #e658dc8a
 def _splits(faces: FaceSet) -> dict[str, FaceSet]:
     "The set by its splits: training, validation, test, then any others."
     order = [*SPLIT_ROLES, *SPLIT_ROLES.values()]
     names = sorted(set(faces.split.tolist()), key=lambda o: (order.index(o) if o in order else len(order), o))
     return {o: faces[faces.split == o] for o in names}
 
+# %% ../nbs/19a_audit.ipynb #1d0452f9
 def _leaks(splits: dict[str, FaceSet], groups: np.ndarray, split: np.ndarray) -> dict[str, int]:
     "How many images of each other split the training split has too; nothing where there is no training split."
     train = next((o for o in (SPLIT_ROLES['train'], 'train') if o in splits), None)
@@ -68,6 +70,7 @@ def _counted(votes: np.ndarray) -> dict[str, int]: # {protocol: number}
     "How many faces get a FER+ label."
     return {o: int((ferplus_labels(votes, o) >= 0).sum()) for o in PROTOCOLS}
 
+# %% ../nbs/19a_audit.ipynb #1e1495b3
 def _class_counts(faces: FaceSet) -> dict[str, int]:
     "How many faces each class has."
     return dict(zip(faces.classes, np.bincount(faces.labels, minlength=len(faces.classes)).tolist()))

@@ -26,6 +26,7 @@ BACKBONES: dict[str, tuple[str, dict]] = {
     'vgg16': ('VGG16', {}),
 }
 
+# %% ../nbs/21_backbones.ipynb #0bfc2ec2
 class WeightsError(FerError):
     "Pretrained weights that cannot be had, or that do not fit; says which and why."
 

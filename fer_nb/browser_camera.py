@@ -17,7 +17,8 @@ import numpy as np
 
 from .core import FerError
 from .face_stream import FaceStream, StreamOptions
-from .images import ImageError, load_image
+from .image_formats import ImageError
+from .images import load_image
 from .live import NO_ADVICE, draw_frame, frame_rate, least_confidence
 from .recognition import Face, Recognizer
 from .widgets import STATIC, css_color, style_sheet
@@ -27,6 +28,7 @@ _MAX_BYTES = 4 << 20 #: of one frame
 _MAX_VIEWS = 8       #: pages that may use one widget at a time
 _STILL = 1280        #: pixels of the longer side of a single image
 
+# %% ../nbs/62a_browser_camera.ipynb #edb95ba0
 def _frame_problem(content: dict, buffers: Sequence) -> str: # "" where all is well
     "What is wrong with a message that should hold a frame."
     view, number, time = content.get('view'), content.get('number'), content.get('time')
@@ -95,6 +97,7 @@ def _put(box: _Mailbox, view: str, message: object) -> None:
             box.thread.start()
         box.change.notify()
 
+# %% ../nbs/62a_browser_camera.ipynb #59a50a31
 def _answer_all(box: _Mailbox) -> None:
     "The work of the thread."
     while True:
@@ -186,6 +189,7 @@ def _with_minimum(faces: Sequence[Face], least: float) -> list[Face]:
     best = lambda face: max(face.probabilities, key=lambda name: face.probabilities[name])
     return [replace(face, label=best(face) if face.confidence >= least else 'uncertain') for face in faces]
 
+# %% ../nbs/62a_browser_camera.ipynb #dec6c426
 def _find_faces(camera: BrowserCamera, message: _FrameMessage, rgb: np.ndarray) -> Sequence[Face]:
     "Tracked in the frames of a view, or alone in a single image."
     least = camera.least if message.uncertain else 0.

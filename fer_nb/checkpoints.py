@@ -78,6 +78,7 @@ _NEW_SETTINGS = dict(
     renorm_momentum=0.99,
 )
 
+# %% ../nbs/23b_checkpoints.ipynb #a41c0152
 def _without_new(config: Any) -> Any:
     "A saved configuration without new settings that are not used."
     if isinstance(config, list): return [_without_new(o) for o in config]

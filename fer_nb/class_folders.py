@@ -27,6 +27,7 @@ _ALIASES = dict(train='train training', val='val valid validation', test='test t
                 PrivateTest='privatetest')
 _SPLITS = {alias: split for split, aliases in _ALIASES.items() for alias in aliases.split()}
 
+# %% ../nbs/16_class_folders.ipynb #342cd1cc
 def _without_wrappers(names: Iterable[str], depth: int) -> dict[str, tuple[str, ...]]: # name -> its parts
     "The parts of each name below the folders that wrap all of them and are no split; `depth` parts are left at least."
     parts = {o: PurePosixPath(o).parts for o in names if '/' in o}
@@ -56,6 +57,7 @@ def _sort(
 # %% ../nbs/16_class_folders.ipynb #90442481
 _OFFICIAL_NAME = re.compile(r'(Training|PublicTest|PrivateTest)_\d+\.\w+')
 
+# %% ../nbs/16_class_folders.ipynb #b9789e43
 def _edition(
     names: list[str], # of files
     split: list[str], # of each file

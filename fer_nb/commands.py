@@ -31,6 +31,7 @@ class Command:
 # %% ../nbs/80_commands.ipynb #b8e17cf9
 COMMANDS: dict[str, Command] = {} #: by name, in the order of `--help`
 
+# %% ../nbs/80_commands.ipynb #4b458e05
 def command(
     options: Callable[[Callable], None], # adds the options, given `add_argument`
     examples: str = '', # lines of a shell, without the leading "fer_nb NAME"
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
 #: which extra brings a package; else `train`
 EXTRAS = dict(av='video', tqdm='video', pyarrow='video', matplotlib='video', ipywidgets='notebook')
 
+# %% ../nbs/80_commands.ipynb #16e19091
 def _explain(error: BaseException) -> tuple[object, int]:
     "What to say of an error, and the exit code. An error that is not expected is raised again."
     if isinstance(error, KeyboardInterrupt): return 'stopped', 130

@@ -37,6 +37,7 @@ def _is_stream(path: Path) -> bool:
 # %% ../nbs/00_core.ipynb #a32e1abf
 def _part_name(path: Path, token: str) -> str: return f'.{path.stem[:40]}.{token}.part{path.suffix[-16:]}'
 
+# %% ../nbs/00_core.ipynb #8a1d3341
 def _remove_old_parts(path: Path) -> None:
     "Remove what was begun for the same file an hour ago or earlier, and never finished."
     ours = re.compile('[0-9a-f]{8}'.join(map(re.escape, _part_name(path, '\0').split('\0'))))
@@ -119,6 +120,7 @@ def softmax(
 _OPENCV = (4, 12), (5,) # the first version of OpenCV that will do, and the first one after it that will not
 _PACKAGES = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
 
+# %% ../nbs/00_core.ipynb #659876b6
 def _installed(names: Iterable[str]) -> list[str]: # those that are installed
     from importlib.metadata import PackageNotFoundError, distribution
     found = []

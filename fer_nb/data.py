@@ -21,6 +21,7 @@ from fer_nb.labels import EXPRESSIONS
 # %% ../nbs/11_data.ipynb #a4ee5093
 FACE_SIZE = 48   #: height and width of every face in a `FaceSet`, as in FER2013
 
+# %% ../nbs/11_data.ipynb #abb9c77b
 def image_groups(
     images: np.ndarray, # (N, ...) any dtype
 ) -> np.ndarray: # (N,) int64: equal numbers for images that are equal byte for byte, counted in order of appearance
@@ -74,6 +75,7 @@ class FaceSet:
 # %% ../nbs/11_data.ipynb #81a5e741
 _PER_SAMPLE = ('images', 'labels', 'split', 'votes', 'subjects', 'sample_ids', 'names')
 
+# %% ../nbs/11_data.ipynb #19ba2bcd
 def _check(faces: FaceSet) -> None:
     "Fill in what can be derived; raise `FerError` if the parts of a `FaceSet` do not fit together."
     n = len(faces.images)
@@ -114,6 +116,7 @@ def _best_fold(folds: np.ndarray, group: np.ndarray, total: np.ndarray) -> int: 
         if spread[k] < spread[best] or tie: best = k
     return best
 
+# %% ../nbs/11_data.ipynb #4d0c4b1a
 def _group_folds(labels: np.ndarray, groups: np.ndarray, n: int, seed: int) -> np.ndarray: # (N,) number of the fold
     "Divide whole groups into `n` folds with nearly equal shares of each class."
     label, group = (np.unique(o, return_inverse=True)[1] for o in (labels, groups))

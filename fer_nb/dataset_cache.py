@@ -32,6 +32,7 @@ def _save(faces: FaceSet, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, lambda part: np.savez(part, **arrays))
 
+# %% ../nbs/15a_dataset_cache.ipynb #87373768
 def _load(file: Path) -> FaceSet:
     "A FaceSet from the cache. Raises what a file that is damaged, or is not there, makes NumPy raise."
     with np.load(file, allow_pickle=False) as f: arrays = {o: f[o] for o in f.files}

@@ -60,6 +60,7 @@ def _moved(d: Detection, zoom: tuple[float, float], by: tuple[float, float]=(0, 
 # %% ../nbs/42_detection.ipynb #4d4e43bc
 _MAX_TILES = 64 # tiles in which one image is searched at most
 
+# %% ../nbs/42_detection.ipynb #1ffa14a7
 def _starts(length: int, side: int, step: int) -> list[int]:
     "Where tiles of one side begin, evenly spread over a length."
     count = max(1, -(-(length - side)//step) + 1)
@@ -182,6 +183,7 @@ class HaarDetector(Detector):
 # The sha256 of `face_detection_yunet_2023mar.onnx` of the OpenCV Zoo, the file this project was tested with.
 _YUNET_SHA256 = '8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4'
 
+# %% ../nbs/42_detection.ipynb #ddd6b257
 def _plausible(box: tuple, w: int, h: int) -> bool:
     "A box with an area, not far larger than the image, its middle in it; YuNet now and then answers with others."
     x, y, wide, high = box
@@ -235,6 +237,7 @@ def _run_yunet(net: Any, rgb: np.ndarray) -> list[Detection]:
 YUNET_URL = ('https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/'
              'face_detection_yunet_2023mar.onnx')
 
+# %% ../nbs/42_detection.ipynb #90ff00b9
 def yunet_path() -> Path|None: # it need not exist yet; None: this user has no cache folder
     "Where `download_yunet` keeps the file."
     folder = cache_folder()
@@ -261,6 +264,7 @@ def _download(url: str, timeout: float, most: int=1 << 20) -> bytes:
 class DownloadError(FerError):
     "A download that failed; the message names the address and the reason."
 
+# %% ../nbs/42_detection.ipynb #cab7d2a0
 def _fetch(url: str, timeout: float) -> bytes:
     "YuNet's file. Raises `DownloadError`."
     from http.client import HTTPException

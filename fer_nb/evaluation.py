@@ -39,6 +39,7 @@ _Logits = np.ndarray|dict[str, np.ndarray]  # (N, C), or one such array for each
 #: Kinds of test-time augmentation.
 TTA = ('none', 'flip', 'ten-crop')
 
+# %% ../nbs/33_evaluation.ipynb #35b180c9
 def check_tta(
     names: Sequence[str], # some of `TTA`
 ) -> None:
@@ -48,6 +49,7 @@ def check_tta(
 # %% ../nbs/33_evaluation.ipynb #ff500a34
 _CROP = 44  # side of the ten crops in pixels
 
+# %% ../nbs/33_evaluation.ipynb #73fbcbeb
 def _views(
     images: np.ndarray, # (N, H, W, 1)
     tta: str, # one of `TTA`

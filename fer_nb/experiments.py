@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # %% ../nbs/36_experiments.ipynb #f824afa9
 _ABOUT = ['split', 'samples', 'tta', 'protocol']  # what a record of a run is about
 
+# %% ../nbs/36_experiments.ipynb #c9e703c2
 def _results(
     report: dict, # from `run_experiment`, or read from its file
     **about: Any, # what the records are about, such as `tta='none'`

@@ -44,6 +44,7 @@ class _Pen:
 _T = np.linspace(0, 1, 13)
 _RING = np.linspace(0, 2 * np.pi, 24, endpoint=False)
 
+# %% ../nbs/12_face_drawing.ipynb #791952be
 def _arc(a: ArrayLike, b: ArrayLike, bulge: float, *, power: float=1., aside: float=0.) -> np.ndarray: # (13, 2)
     "A curve from a to b that bulges by `bulge` downward and `aside` to the right; `power` below 1 makes it rounder."
     hump = (4 * _T * (1 - _T)) ** power

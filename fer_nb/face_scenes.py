@@ -14,11 +14,12 @@ from itertools import product
 import cv2
 import numpy as np
 
+from .boxes import Detection
 from .classification import Classifier, classify
 from .core import FerError
 from .cropping import CROP_RULES, crop_face
 from .data import FaceSet
-from .detection import Detection, Detector
+from .detection import Detector
 from .synthetic import synthetic_scene
 
 # %% ../nbs/72a_face_scenes.ipynb #60301c7a

@@ -76,6 +76,7 @@ def _read_csv(stream: IO[bytes], name: str | os.PathLike) -> FaceSet: # with the
 _TABLES = ('fer2013.csv', 'icml_face_data.csv')
 _ARCHIVES = ('fer2013.tar.gz', 'fer2013.zip', 'archive.zip')
 
+# %% ../nbs/17_fer2013.ipynb #bdfdbaae
 def _table_in(names: Iterable[str], ends: tuple[str, ...] = ('',)) -> str | None:
     "The FER2013 table among the files of an archive or folder."
     found = {PurePosixPath(o).name.lower(): o for o in sorted(names, reverse=True)}
@@ -90,6 +91,7 @@ def find_fer2013(folder: Path) -> Path | None:
         if found := next((o for o in (table, *_ARCHIVES) if o and o in here), None): return place / found
     return None
 
+# %% ../nbs/17_fer2013.ipynb #3139a265
 def holds_table(path: Path) -> bool:
     "Whether a file is, or is supposed to be, a FER2013 table, and not a zip of images. Raises `FerError`."
     if path.is_dir() or not is_zip(path): return not path.is_dir()
@@ -105,6 +107,7 @@ def _read_tar(path: Path) -> FaceSet:
         if stream is None: raise FerError(f'{path}: {table} is not a file')
         return _read_csv(stream, f'{path}/{table}')
 
+# %% ../nbs/17_fer2013.ipynb #a9565f74
 def _read_file(path: Path) -> FaceSet:
     "Any edition that is one file: a table, plain, compressed or in a zip or tar, or a zip of class folders."
     if is_zip(path):

@@ -21,6 +21,7 @@ from fer_nb.tables import existing_path, open_packed, read_table
 # %% ../nbs/18_ferplus.ipynb #b28b300e
 PROTOCOLS = ('majority', 'argmax')   #: how votes become labels
 
+# %% ../nbs/18_ferplus.ipynb #82816f0c
 def ferplus_labels(
     votes: ArrayLike, # (N, 10) vote counts in the order of `FERPLUS_COLUMNS`
     protocol: str = 'majority', # one of `PROTOCOLS`

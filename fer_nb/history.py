@@ -34,6 +34,7 @@ def _history_table(history: Any) -> 'pd.DataFrame': # CSV file, DataFrame, dict 
 # %% ../nbs/24b_history.ipynb #9e8452e9
 _PANELS = (('loss', 'val_loss'), ('accuracy', 'val_accuracy'), ('learning_rate',))
 
+# %% ../nbs/24b_history.ipynb #3f45ab4a
 def plot_history(
     history: Any, # CSV file or table: epoch, loss; val_loss, accuracy, val_accuracy, learning_rate
 ) -> 'Figure':

@@ -22,8 +22,8 @@ import numpy as np
 
 from fer_nb.core import FerError
 from fer_nb.data import FACE_SIZE
-from fer_nb.image_formats import IMAGE_SUFFIXES
-from fer_nb.images import ImageError, image_size, read_gray
+from fer_nb.image_formats import IMAGE_SUFFIXES, ImageError
+from fer_nb.images import image_size, read_gray
 from fer_nb.tables import DAMAGED
 
 # %% ../nbs/15_image_files.ipynb #d7ef54bd
@@ -46,6 +46,7 @@ def center_square(
 _MAX_ARCHIVE = 1 << 31   # most bytes that all files of a zip may have together; only one is in memory at a time
 MAX_FILE = 1 << 26       #: largest image file that is read, in bytes
 
+# %% ../nbs/15_image_files.ipynb #1f3b9e5c
 def is_zip(path: Path) -> bool:
     "Whether a file is, or at least begins like, a zip."
     with path.open('rb') as f: return f.read(4) == b'PK\3\4' or zipfile.is_zipfile(f)
@@ -60,6 +61,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     if (total := sum(o.file_size for o in members)) > _MAX_ARCHIVE:
         raise FerError(f'{path}: unpacks to {total >> 20} MB; at most {_MAX_ARCHIVE >> 20} MB are read')
 
+# %% ../nbs/15_image_files.ipynb #f4812312
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     "An open zip whose list of files has been checked. Raises `FerError`."
@@ -77,6 +79,7 @@ def _read_bounded(stream: IO[bytes]) -> bytes:
     if len(content) > MAX_FILE: raise FerError(f'larger than {MAX_FILE >> 20} MB')
     return content
 
+# %% ../nbs/15_image_files.ipynb #3f1792e0
 @contextmanager
 def file_tree(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]: # names; name -> content
     "The files below a folder or in a zip. Raises `FerError`."
@@ -94,6 +97,7 @@ def is_image_name(name: str) -> bool:
     path = PurePosixPath(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and '__MACOSX' not in path.parts and not path.name.startswith('.')
 
+# %% ../nbs/15_image_files.ipynb #97d74c6f
 def read_center(content: bytes) -> np.ndarray: # uint8 (48, 48)
     "The middle square of an image file. Raises `ImageError`."
     return center_square(read_gray(content))
@@ -126,6 +130,7 @@ def empty_folders(path: Path) -> dict[str, str]: # {name: reason}
     empty = (o for o in sorted(path.rglob('*')) if o.is_dir() and not any(o.iterdir()))
     return {f'{o.relative_to(path).as_posix()}/': 'an empty folder' for o in empty}
 
+# %% ../nbs/15_image_files.ipynb #a00759bb
 def report_skipped(path: str | os.PathLike, skipped: dict[str, str]) -> tuple[tuple[str, str], ...]:
     "A warning about files that were left out, and the list of them."
     if skipped:

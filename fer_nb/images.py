@@ -47,6 +47,7 @@ def _turn(image: 'PillowImage') -> int: # EXIF orientation, 1..8
     "How the pixels of an image file lie. Pillow turns a TIFF itself, and the decoder of HEIC does, too."
     return 1 if image.format == 'TIFF' else _orientation(image.info.get('exif') or b'')
 
+# %% ../nbs/10_images.ipynb #373e825a
 def _upright(a: np.ndarray, turn: int) -> np.ndarray:
     "Apply an EXIF orientation."
     if turn in (5, 6, 7, 8): a = cv2.transpose(a)
@@ -58,6 +59,7 @@ def _one_scan(image: Any, data: bytes) -> bool:
     "Whether the first scan of a JPEG, at which it has been opened, has all colors completely."
     return not image.info.get('progressive') and data[image.fp.tell() - 4 - 2*image.layers] == image.layers
 
+# %% ../nbs/10_images.ipynb #ba8530fc
 def _limit(image: Any, most: int, data: bytes) -> None:
     "Make a JPEG of up to four times as many pixels half as large. Raises `ImageError` for other images over the limit."
     width, height = image.size
@@ -66,6 +68,7 @@ def _limit(image: Any, most: int, data: bytes) -> None:
     if image.format != 'JPEG' or width*height > 4*most or not _one_scan(image, data): raise _too_large(image.size, most)
     image.draft(None, (width//2, height//2))
 
+# %% ../nbs/10_images.ipynb #dfcdd00c
 def _too_large(size: tuple[int, int], most: int) -> ImageError:
     return ImageError(f'it has {size[0]} x {size[1]} pixels, the limit is {most:,} pixels')
 
@@ -124,6 +127,7 @@ def _jpeg_pixels(image: Any) -> np.ndarray: # uint8 (H, W, 3)
     image.load()
     return cv2.cvtColor(rgbx, cv2.COLOR_RGBA2RGB)
 
+# %% ../nbs/10_images.ipynb #af07fc2f
 def _in_strips(image: 'PillowImage', rows: int=64) -> np.ndarray: # (H, W) or (H, W, bands)
     "The pixels of a Pillow image."
     starts = range(0, image.height, rows)
@@ -174,6 +178,7 @@ def _file_bytes(path: str|os.PathLike, limit: int) -> bytes:
     try: return Path(path).read_bytes()
     except OSError as e: raise ImageError(f'it cannot be read ({e.strerror})') from None
 
+# %% ../nbs/10_images.ipynb #285e152a
 def _stream_bytes(stream: Any, limit: int) -> bytes:
     try: data = stream.read(limit + 1)
     except (OSError, ValueError) as e: raise ImageError(f'it cannot be read ({e})') from None
@@ -237,6 +242,7 @@ def _read(source: Any, max_pixels: int, bgr: bool) -> tuple[np.ndarray, tuple[in
         rgb = to_rgb(a, bgr)
     return rgb, (rgb.shape[1], rgb.shape[0])
 
+# %% ../nbs/10_images.ipynb #0d61c4e4
 def _named(source: Any, read: Callable) -> Any:
     "What reading gives; its errors name the source."
     try: return read()
@@ -272,6 +278,7 @@ def read_gray(
     "Read one image from anywhere, in gray. Raises `ImageError`, which names the source and the reason."
     return cv2.cvtColor(read_image(source, max_pixels), cv2.COLOR_RGB2GRAY)
 
+# %% ../nbs/10_images.ipynb #0b096b9c
 def image_size(
     source: Any, # path, bytes or binary file
 ) -> tuple[int, int]: # (width, height) in pixels, upright

@@ -34,6 +34,7 @@ _SPELLINGS = dict(
 )
 _ALIASES = {alias: name for name, aliases in _SPELLINGS.items() for alias in aliases.split()}
 
+# %% ../nbs/01_labels.ipynb #c4010054
 def canonical_label(
     name: str # a class name as found in a file or folder name
 ) -> str: # one of `EXPRESSIONS` where the name means one of them, else the name in lower case

@@ -23,7 +23,7 @@ import numpy as np
 from .core import FerError
 from .drawing import draw_faces, label_color
 from .face_stream import FaceStream, StreamOptions
-from .images import ImageError
+from .image_formats import ImageError
 from .recognition import Face, Recognizer, TrackedFace
 from .video_basics import VideoError
 from .video_input import VideoReader, read_video
@@ -100,9 +100,11 @@ def at_own_speed(
 # %% ../nbs/60c_live.ipynb #f6ac262c
 _views: WeakSet['Live'] = WeakSet()
 
+# %% ../nbs/60c_live.ipynb #780c0cee
 def _is_same(a: object, b: object) -> bool: # is it one source?
     return a is b or isinstance(a, (int, str, os.PathLike)) and type(a) is type(b) and a == b
 
+# %% ../nbs/60c_live.ipynb #81d0ebd1
 def stop_all() -> None:
     "Stop every view."
     for view in list(_views): view.stop()
@@ -112,6 +114,7 @@ def _after_cell(result: object) -> None:
     "Called by IPython after each cell."
     if isinstance(getattr(result, 'error_in_exec', None), KeyboardInterrupt): stop_all()
 
+# %% ../nbs/60c_live.ipynb #4208ea82
 @cache
 def _stop_at_exit() -> None:
     "Stop the views when the process ends and when a cell is interrupted."
@@ -122,6 +125,7 @@ def _stop_at_exit() -> None:
 # %% ../nbs/60c_live.ipynb #602dfc82
 NO_ADVICE = 'the model advises no confidence below which a face is uncertain; give the recognizer a min_confidence'
 
+# %% ../nbs/60c_live.ipynb #eda51cd3
 def least_confidence(recognizer: Recognizer) -> float: # 0..1; 0 = there is none
     "The confidence below which a face is uncertain: the recognizer's own, or the one that the model's file advises."
     return recognizer.min_confidence or advised_confidence(recognizer) or 0.
@@ -200,6 +204,7 @@ class _LiveState:
 # %% ../nbs/60c_live.ipynb #591cf245
 _L = TypeVar('_L', bound='Live')
 
+# %% ../nbs/60c_live.ipynb #037fa706
 class Live(_LiveState):
     "A source whose faces are tracked in a thread. `state` is off, opening, on, ended or error; `message` says why."
     def __init__(self,
@@ -232,6 +237,7 @@ def _stop_others(live: Live) -> None:
     for other in list(_views):
         if other is not live and _is_same(other.source, live.source): other.stop()
 
+# %% ../nbs/60c_live.ipynb #2cf01bd2
 def _start(live: _L) -> _L:
     "Open the source and watch it. Does nothing while it runs."
     if live.running: return live
@@ -254,6 +260,7 @@ def _stop(live: Live, message: str) -> None:
     watch.close()
     live.changed()
 
+# %% ../nbs/60c_live.ipynb #b37e0132
 def _wait(live: _L, seconds: float|None) -> _L:
     "Wait until it has ended, or for some seconds. An interrupt stops it."
     try:
@@ -282,6 +289,7 @@ def _take_frame(live: Live, watch: _Watch, time: float, rgb: np.ndarray) -> bool
         live.changed()
     return True
 
+# %% ../nbs/60c_live.ipynb #c10d5c76
 def _end(live: Live, watch: _Watch, state: str, message: str) -> None:
     "A watch has ended by itself."
     with live.lock:

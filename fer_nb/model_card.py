@@ -58,6 +58,7 @@ def _front_matter(
 #: Metadata that the card shows elsewhere than in the table of facts.
 _PROSE = ('name', 'classes', 'data', 'license', 'test_log', 'command', 'selection', 'pretraining', 'scaling')
 
+# %% ../nbs/35_model_card.ipynb #caa708d8
 def _summary(
     metadata: dict, # as for `model_card`
     report: dict, # as for `model_card`

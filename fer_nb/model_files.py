@@ -27,6 +27,7 @@ class ModelError(FerError):
 # %% ../nbs/40_model_files.ipynb #58ce32a5
 _DEFAULT_MODEL = 'm' # the shipped model that is used where none is named
 
+# %% ../nbs/40_model_files.ipynb #d837b8da
 def _shipped_models() -> list[Path]:
     "The model files that come with the library."
     import fer_nb
@@ -144,6 +145,7 @@ def write_metadata(
 # %% ../nbs/40_model_files.ipynb #e18c4a0f
 _muting = Lock()
 
+# %% ../nbs/40_model_files.ipynb #b2318f01
 @contextmanager
 def _muted() -> Iterator[None]:
     "Keep off what compiled code writes to the error output."
@@ -189,6 +191,7 @@ def run_litert(
 # %% ../nbs/40_model_files.ipynb #0d8bc843
 Runner = Callable[[np.ndarray], np.ndarray] #: faces (N, H, W) -> logits float32 (N, C)
 
+# %% ../nbs/40_model_files.ipynb #b78883a3
 def litert_runner(
     content: bytes, # a flat buffer
     threads: int=1,

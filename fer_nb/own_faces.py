@@ -19,7 +19,8 @@ from .cropping import crop_face, crop_rule
 from .data import FaceSet, image_groups
 from .datasets import load_dataset
 from .detection import Detector, load_detector
-from .images import ImageError, load_image
+from .image_formats import ImageError
+from .images import load_image
 from .labels import canonical_label
 
 # %% ../nbs/70a_own_faces.ipynb #759aea97

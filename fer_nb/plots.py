@@ -34,6 +34,7 @@ def caption(
 # %% ../nbs/32_plots.ipynb #ac93d8c0
 _DPI = 100
 
+# %% ../nbs/32_plots.ipynb #8742d12e
 def _new_figure(
     title: str, # first line
     note: str, # second line, smaller
@@ -126,6 +127,7 @@ def plot_reliability(
 # %% ../nbs/32_plots.ipynb #b25e6b1a
 _LINES = ('-', '--', '-.', ':')  # curves differ in more than color
 
+# %% ../nbs/32_plots.ipynb #5b5e7363
 def _plot_curves(
     record: dict, # from `compute_metrics`: per_class; with what `caption` knows
     labels: ArrayLike, # (N,) int, 0..C-1

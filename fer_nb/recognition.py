@@ -6,6 +6,8 @@
 __all__ = ['Face', 'TrackedFace', 'Result', 'Recognizer']
 
 # %% ../nbs/44_recognition.ipynb #a1c6a161
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -21,7 +23,8 @@ from .core import FerError
 from .cropping import WHOLE_IMAGE, crop_face, crop_rule
 from .detection import Detector, load_detector
 from .drawing import draw_faces
-from .images import MAX_PIXELS, ImageError, image_name, load_image, read_image
+from .image_formats import ImageError
+from .images import MAX_PIXELS, image_name, load_image, read_image
 from .model_files import ModelError, find_model
 
 if TYPE_CHECKING:
@@ -73,6 +76,21 @@ def results_to_df(
     import pandas
     columns = face_rows(results or [Result('', [], None, None, '', tuple(classes))])[0]
     return pandas.DataFrame([o for o in face_rows(results) if faceless or o['face'] is not None], columns=list(columns))
+
+# %% ../nbs/44_recognition.ipynb #8d26fb8d
+def _without_formulas(row: dict) -> dict:
+    "A row in which no file name is a formula for a spreadsheet."
+    unsafe = [key for key in ('source', 'error') if str(row[key] or '')[:1] in tuple('=+-@')]
+    return row | {key: f"'{row[key]}" for key in unsafe}
+
+# %% ../nbs/44_recognition.ipynb #ab24f2ae
+def results_to_csv(results: Sequence['Result']) -> str:
+    "One line for each face, or one that says why there is none; safe to open in a spreadsheet."
+    text, columns = io.StringIO(newline=''), face_rows(results or [Result('', [], None, None, '')])[0]
+    table = csv.DictWriter(text, columns)
+    table.writeheader()
+    table.writerows(map(_without_formulas, face_rows(results)))
+    return text.getvalue()
 
 # %% ../nbs/44_recognition.ipynb #84c4dbaf
 @dataclass

@@ -7,9 +7,7 @@ __all__ = []
 
 # %% ../nbs/81_recognition_commands.ipynb #294d938f
 import argparse
-import csv
 import glob
-import io
 import itertools
 import json
 import os
@@ -111,15 +109,13 @@ def _write_image(
 # %% ../nbs/81_recognition_commands.ipynb #1e7c5751
 def _write_table(
     path: Path, # the CSV; its folder is made
-    rows: list, # dicts with the same keys
+    results: list, # of `Result`
 ) -> None:
-    "Write a table in one piece."
-    text = io.StringIO(newline='')
-    table = csv.DictWriter(text, rows[0])
-    table.writeheader()
-    table.writerows(rows)
+    "Write one row for each face, in one piece."
+    from fer_nb.recognition import results_to_csv
+    text = results_to_csv(results)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: part.write_text(text.getvalue(), encoding='utf-8', newline=''))
+    write_atomically(path, lambda part: part.write_text(text, encoding='utf-8', newline=''))
 
 # %% ../nbs/81_recognition_commands.ipynb #f37b2a73
 def _summarize(
@@ -145,7 +141,6 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     images = _annotation_files(paths, args.annotate) if args.annotate else {}
     if args.csv and args.csv.resolve() in {p.resolve() for p in paths}:
         raise ValueError(f'{args.csv} is one of the inputs')
-    from fer_nb.recognition import face_rows
     recognizer = make_recognizer(args)
     if not args.json: print(f"{'file':<30}  face  expression  sure  {'x,y width x height':<18}  most probable")
     results = []
@@ -154,7 +149,7 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
         _show(results[-1].to_dict(), args.json)
         if path in images and results[-1].status != 'unreadable':
             _write_image(images[path], results[-1].plot(path))
-    if args.csv: _write_table(args.csv, face_rows(results))
+    if args.csv: _write_table(args.csv, results)
     return _summarize(results, [args.csv, *images.values()])
 
 # %% ../nbs/81_recognition_commands.ipynb #3dea5c2e
@@ -198,6 +193,7 @@ def _source(
 # %% ../nbs/81_recognition_commands.ipynb #ff949a7c
 _ENDINGS = dict(table='.csv', video_out='-faces.mp4', timeline='.png', summary='.json') #: of the files in `--out`
 
+# %% ../nbs/81_recognition_commands.ipynb #8488b557
 def _outputs(args: argparse.Namespace) -> dict[str, Path|None]: # by the keys of `_ENDINGS`
     "What the options say is to be written."
     from urllib.parse import urlsplit

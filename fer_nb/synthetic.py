@@ -32,6 +32,7 @@ def _light(rng: np.random.Generator, image: np.ndarray) -> None:
 def _shrink(image: np.ndarray, size: int) -> np.ndarray: # uint8 RGB (H, W, 3) -> uint8 gray (size, size)
     return cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
 
+# %% ../nbs/13_synthetic.ipynb #d58cd75f
 def _camera(rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray: # uint8 gray (size, size)
     "What a modest camera makes of a drawing: small, a little blurred, with its own contrast and noise."
     small = _shrink(image, size)
@@ -55,6 +56,7 @@ def _synthetic_face(
     _light(rng, image)
     return _camera(rng, image, size)
 
+# %% ../nbs/13_synthetic.ipynb #75c5d0aa
 def _studio_face(rng: np.random.Generator, expression: str, size: int, *, who: np.random.Generator) -> np.ndarray:
     "One person in the studio, as `_synthetic_face` does it."
     image = np.full((3 * size, 3 * size, 3), 150, np.uint8)
@@ -65,6 +67,7 @@ def _studio_face(rng: np.random.Generator, expression: str, size: int, *, who: n
 # %% ../nbs/13_synthetic.ipynb #438dbf89
 _BLOCKS = np.array(['train', 'train', 'val', 'train', 'test', 'train', 'train'])   # split of each block of classes
 
+# %% ../nbs/13_synthetic.ipynb #ed940c60
 def synthetic_faces(
     n: int = 700, # number of faces, the classes in turn
     seed: int = 0, # the same seed gives the same faces, bit for bit; face i does not depend on n

@@ -53,6 +53,7 @@ _CHOICES = {
     'monitor': ('val_accuracy', 'val_loss'),
 }
 
+# %% ../nbs/23_train_config.ipynb #5db4a1dd
 def _check(config: TrainConfig) -> None:
     "Raises FerError for a value that cannot be."
     for name, known in _CHOICES.items():
@@ -75,6 +76,7 @@ def _read_fields(path: str | Path) -> Any:
         raise FerError(f'{path}: not a YAML or JSON file ({e})') from None
     return content.get('config', content) if isinstance(content, dict) else content
 
+# %% ../nbs/23_train_config.ipynb #c46e0ca5
 def _fits(value: Any, wanted: type) -> bool: # an int may stand for a float, a bool for nothing else
     return isinstance(value, (int, float) if wanted is float else wanted) and (
         wanted is bool or not isinstance(value, bool)

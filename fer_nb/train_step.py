@@ -28,6 +28,7 @@ def _vote_shares(faces: FaceSet) -> np.ndarray: # the votes may be missing
     votes = faces.votes[:, :len(FERPLUS)].astype('float32')
     return votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
 
+# %% ../nbs/24a_train_step.ipynb #a4ff2fda
 def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray: # samples; of the configuration; 0, 1, ...
     "The order (n,) in which an epoch visits the samples."
     return np.random.default_rng([seed, epoch]).permutation(n)
@@ -64,6 +65,7 @@ def _cross_entropy(target: Any, logits: Any) -> Any:
     from keras import ops
     return -ops.sum(target * ops.log_softmax(logits), axis=-1)
 
+# %% ../nbs/24a_train_step.ipynb #955226f5
 def _distillation_loss(soft_labels: Any, logits: Any, temperature: float) -> Any:
     "Cross-entropy (N,) against soft labels, both softened; scaled so that its gradient keeps its size."
     from keras import ops

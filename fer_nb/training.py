@@ -68,6 +68,7 @@ def _score(network: Any, faces: FaceSet) -> dict[str, float]:
         'val_accuracy': float((z.argmax(1) == faces.labels).mean()),
     }
 
+# %% ../nbs/25_training.ipynb #4ba36180
 def _score_averaged(trainer: Any, train: FaceSet, val: FaceSet) -> dict[str, float]:
     "`_score` of the averaged weights with fresh batch-norm statistics; the trainer is left as it was."
     raw = [np.array(v) for v in trainer.network.variables]
@@ -93,6 +94,7 @@ def _is_best(row: dict, history: Sequence[dict], monitor: str) -> bool:
     sign = -1 if monitor == 'val_loss' else 1
     return sign * row[monitor] > max((sign * h[monitor] for h in history), default=-np.inf)
 
+# %% ../nbs/25_training.ipynb #6d76f63f
 def _save_epoch(trainer: Any, config: TrainConfig, row: dict, history: list[dict], out: Path, files: dict) -> None:
     "Add an epoch to the history and write all that a run needs to go on."
     best = _is_best(row, history, config.monitor)
@@ -150,6 +152,7 @@ def _set_seeds(seed: int) -> None:
         import tensorflow as tf
         tf.config.experimental.enable_op_determinism()
 
+# %% ../nbs/25_training.ipynb #6c20565d
 def _build(config: TrainConfig, train: FaceSet, precision: str) -> 'Model':
     "The configuration's network in that precision."
     import keras
@@ -165,6 +168,7 @@ def _class_weights(config: TrainConfig, train: FaceSet) -> np.ndarray: # (C,) fl
     if not config.class_weights: return np.ones(len(counts), 'float32')
     return (len(train) / np.maximum(counts, 1) / len(counts)).astype('float32')
 
+# %% ../nbs/25_training.ipynb #f7268be6
 def _live_teachers(config: TrainConfig, train: FaceSet) -> list[Callable]:
     "The networks that are asked about each view; [] where there are none, or a file of soft labels."
     if not config.teachers or config.teachers.endswith('.npz'): return []

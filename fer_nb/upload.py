@@ -72,6 +72,7 @@ class _DropZone(anywidget.AnyWidget):
     "The drop zone and the cards. All goes by messages: its state holds the script and the style, nothing else."
     _esm, _css = STATIC/'upload.js', style_sheet('upload')
 
+# %% ../nbs/61_upload.ipynb #30eaeec5
 #: Seen only where the front end cannot load the drop zone, whose style sheet hides it.
 _FALLBACK = """<style>@keyframes fer-late { to { opacity: 1 } }</style>
 <div class="fer-fallback" style="opacity:0;animation:fer-late 0s 6s forwards">
@@ -83,6 +84,7 @@ _AUTO = dict(width='auto')
 _WIDE = dict(description_width='initial')
 _DETECTORS = dict(yunet='YuNet', haar='Haar cascade', none='no search, it is a face', own="the recognizer's own")
 
+# %% ../nbs/61_upload.ipynb #ae415334
 def _advice_button(advised: float|None) -> W.Button:
     "Sets the minimum confidence that the model's file advises; hidden where it advises none."
     none = advised is None
@@ -168,6 +170,7 @@ def _describe(panel: UploadPanel) -> str:
     album, held = panel.album, plural(len(panel.album.images), 'image')
     return f'UploadPanel({held}, detector={album.detector!r}, min_confidence={album.min_confidence:g})'
 
+# %% ../nbs/61_upload.ipynb #91118c4c
 def _layout(panel: UploadPanel) -> W.VBox:
     "The controls in a row above the stage."
     plain, shown = isinstance(panel.stage, W.HTML), [panel.sample, panel.detector, panel.confidence, panel.advice]
@@ -186,15 +189,18 @@ def _add(panel: UploadPanel, name: str, data: bytes) -> None:
     else: panel.spoken = refusal(album)
     panel.refresh()
 
+# %% ../nbs/61_upload.ipynb #0a7f1ec2
 def _add_batch(panel: UploadPanel, files: Iterable[tuple[str, bytes]]) -> None:
     "Read files that came together."
     panel.album.batch += 1
     for name, data in files: panel.add(name, data)
 
+# %% ../nbs/61_upload.ipynb #3053e4fd
 def _remove(panel: UploadPanel, id: str='') -> None: # "" = all
     panel.album.remove(id)
     panel.refresh()
 
+# %% ../nbs/61_upload.ipynb #5bff05b5
 def _refuse(panel: UploadPanel, n: int) -> None:
     "Say that the browser kept some files back."
     panel.album.refused += max(0, n)
@@ -233,6 +239,7 @@ _KEPT = (
     'nor into the notebook.'
 )
 
+# %% ../nbs/61_upload.ipynb #e68e4612
 def _live_card(image: UploadedImage, result: Result, min_confidence: float) -> str:
     "A card with buttons, whose images the browser asks for by key."
     source = lambda image, name: f'data-key="{image.id}.{name}"'
@@ -258,6 +265,7 @@ def _send_images(panel: UploadPanel, keys: Iterable[str]) -> None:
     found = [key for key in keys if key in images]
     if found: panel.stage.send(dict(kind='images', keys=found), [images[key] for key in found])
 
+# %% ../nbs/61_upload.ipynb #8ae25a7a
 def _send_cards(panel: UploadPanel, everything: bool) -> None:
     "Send the cards that changed, and what is around them."
     album, results = panel.album, panel.results
@@ -314,6 +322,7 @@ def _save(panel: UploadPanel, what: object, id: str) -> None:
     if file := file_to_save(panel.album, what, id):
         panel.stage.send(dict(kind='file', name=file[0], type=file[1]), [file[2]])
 
+# %% ../nbs/61_upload.ipynb #9fbe6773
 def _answer(panel: UploadPanel, message: object, buffers: Sequence=()) -> None:
     "Answer a message of the browser."
     if not isinstance(message, dict): return

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from fer_nb.images import MAX_PIXELS, ImageError, to_rgb
+from fer_nb.image_formats import ImageError
+from fer_nb.images import MAX_PIXELS, to_rgb
 from fer_nb.video_basics import Problems, StreamInfo, VideoError, call_within, error_reason, import_av, mp4_boxes
 
 # %% ../nbs/48_video_files.ipynb #f8351ed2

@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 
 from .cameras import NewestFrames, open_camera
-from .images import MAX_PIXELS, ImageError, image_name, to_rgb
+from .image_formats import ImageError
+from .images import MAX_PIXELS, image_name, to_rgb
 from .video_basics import Problems, StreamInfo, VideoError
 from .video_files import VideoFile, is_address, public_address
 

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from .core import move_part, part_path
-from .images import MAX_PIXELS, ImageError, to_rgb
+from .image_formats import ImageError
+from .images import MAX_PIXELS, to_rgb
 from .video_basics import VideoError, complete_length, error_reason, import_av
 
 # %% ../nbs/51_video_output.ipynb #e6e035c7

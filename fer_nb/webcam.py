@@ -42,6 +42,7 @@ def _message_html(live: Live) -> str:
     text = f'<div class="fer-message{trouble}">{escape(live.message)}</div>'
     return f'<div class="fer-panel fer-live">{text}</div>'
 
+# %% ../nbs/62_webcam.ipynb #0248d8db
 def _cards_html(live: Live) -> str:
     return f'<ol class="fer-panel fer-live fer-faces">{"".join(face_card(face, face.id) for face in live.faces)}</ol>'
 
@@ -165,6 +166,7 @@ def _stop_with_panel(view: LiveView) -> None:
         if not change['new']: view.stop()
     view.panel.observe(closed, 'comm')
 
+# %% ../nbs/62_webcam.ipynb #5aebfa5e
 def _close(view: LiveView) -> None:
     "Stop, and take the panel away."
     view.stop()

@@ -20,6 +20,7 @@ from .recognition import Face, Recognizer, confidence_threshold
 # %% ../nbs/60_widgets.ipynb #3338ca8d
 STATIC = Path(fer_nb.__file__).parent/'static'
 
+# %% ../nbs/60_widgets.ipynb #64ef899a
 def style_sheet(
     panel: str, # "upload" or "camera"
 ) -> str:

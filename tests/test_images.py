@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_nb.images import ImageError, image_size, load_image, read_gray, read_image
+from fer_nb.image_formats import ImageError
+from fer_nb.images import image_size, load_image, read_gray, read_image
 
 SIDE = 64
 LIMIT_MB = 300  # of memory that a hostile file of a few MB may cost
