@@ -131,12 +131,14 @@ _MARGINS = {'haar': np.arange(-4, 5)/20, 'yunet': np.arange(1, 10)/20}
 _VERTICALS = (-.1, -.05, 0., .05)
 _ROLL = 20. # degrees
 
+# %% ../nbs/73_crop_calibration.ipynb #4ab962b4
 def _rules_for(detector: Detector) -> list[dict]:
     "The rules that are tried."
     margins, align = _MARGINS.get(detector.name, _MARGINS['yunet']), (False, True)[:1 + (detector.name == 'yunet')]
     squares = rule_grid(margins, verticals=_VERTICALS, align=align)
     return squares + rule_grid(margins, square=(False,), align=align)
 
+# %% ../nbs/73_crop_calibration.ipynb #3d26f160
 def _typical_frame(detector: Detector, faces: FaceSet) -> dict[str, Any]: # plain data
     "Median and quartiles of the relation of the box to the frame, on training images themselves."
     found = frame_relation(detector, faces.images[::max(1, len(faces)//400)])
@@ -155,6 +157,7 @@ def _drop(measured: CropMeasurement, rule: int) -> dict[str, float]:
         standard_error=round(float(measured.standard_error[rule]), 2),
     )
 
+# %% ../nbs/73_crop_calibration.ipynb #feb93da2
 def _detection(measured: CropMeasurement) -> dict[str, Any]:
     "What was found, and the accuracy on the original images of the faces that were found."
     return dict(
@@ -196,6 +199,7 @@ def _metadata_of(models: Sequence[Path]) -> tuple[dict[Path, dict], list[Path]]:
     if len({o['name'] for o in about.values()}) > 1: raise FerError(f'{names}: these are files of different models')
     return about, runs
 
+# %% ../nbs/73_crop_calibration.ipynb #3bf02892
 def _by_detector(crop: dict|None) -> dict[str, dict]:
     "Crop rules as {detector: rule}; a single rule is that of all detectors."
     if not crop: return {}
@@ -211,6 +215,7 @@ def _write_choice(report: dict[str, Any], about: dict[Path, dict]) -> None:
         contents[path] = with_metadata(path.read_bytes(), meta, path)
     for path, content in contents.items(): write_atomically(path, partial(Path.write_bytes, data=content))
 
+# %% ../nbs/73_crop_calibration.ipynb #cf650e65
 def _save_report(report: dict[str, Any], out: Path) -> None: # a folder
     "Write crop_calibration.json, crop_calibration.png, coverage.png."
     out.mkdir(parents=True, exist_ok=True)

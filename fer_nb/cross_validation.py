@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Predict = Callable[[np.ndarray], np.ndarray] # images (N, 48, 48) -> probabilities (N, C)
 Learner = Callable[[FaceSet, Path|None], Predict] # training faces, folder for the run
 
+# %% ../nbs/72_cross_validation.ipynb #ae1fd52b
 class FineTuner:
     "Fine-tuning as a learner; `key` tells configurations apart."
     def __init__(self,

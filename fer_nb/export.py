@@ -42,6 +42,7 @@ def _main_head(network: 'Model') -> 'Model': # its output: logits, or a dict of 
     out = network.output
     return keras.Model(network.input, out['expression'], name=network.name) if isinstance(out, dict) else network
 
+# %% ../nbs/70_export.ipynb #48b9c18e
 def _save_for_litert(network: 'Model', folder: str, *, size: int = 48) -> None: # side of the input, pixels
     "Write the network as a SavedModel, from which every LiteRT format is converted."
     import keras
@@ -56,6 +57,7 @@ def _check_format(format: str, calibration: np.ndarray|None) -> None:
     if format not in ('fp32', 'fp16', 'int8'): raise ExportError(f'LiteRT format {format!r} is not fp32, fp16 or int8')
     if format == 'int8' and calibration is None: raise ExportError('int8 needs faces to calibrate its ranges')
 
+# %% ../nbs/70_export.ipynb #afba2ac4
 def _convert_litert(
     folder: str, # of a SavedModel
     format: str, # `fp32`, `fp16` or `int8`
@@ -110,6 +112,7 @@ _LIMITS = {
     'int8': {'agreement': 0.93, 'accuracy_drop': 0.003},
 }
 
+# %% ../nbs/70_export.ipynb #8e0f105e
 def _compare(expected: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]: # (N, C), (N, C), (N,)
     "Largest difference of a probability, share of equal predictions, and both accuracies."
     top, top_expected = logits.argmax(1), expected.argmax(1)
@@ -195,6 +198,7 @@ def _onnx_with_metadata(content: bytes, meta: dict[str, Any]) -> bytes:
     onnx.helper.set_model_props(proto, {MEMBER: text})
     return proto.SerializeToString()
 
+# %% ../nbs/70_export.ipynb #29e3ca87
 def _save_export(path: Path, content: bytes, meta: dict[str, Any]) -> str:
     "Write one checked export with its metadata; returns the file name."
     whole = _onnx_with_metadata(content, meta) if path.suffix == '.onnx' else with_metadata(content, meta, path)

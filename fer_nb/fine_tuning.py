@@ -73,6 +73,7 @@ _FROM_SCRATCH = dict(
     epochs=80, patience=20, learning_rate=3e-3, lowest_lr_fraction=1., unfreeze_every=0., freeze_bn=False,
 )
 
+# %% ../nbs/71_fine_tuning.ipynb #9253491d
 def make_config(
     backbone: str|Path, weights: str|Path|None, # as for `fine_tune`
     config: FineTuneConfig|Mapping[str, Any]|None = None, # all of it, or fields that differ from the defaults
@@ -108,6 +109,7 @@ def _group_rates(config: FineTuneConfig) -> Callable[[int], np.ndarray]: # epoch
     rates = config.lowest_lr_fraction**(groups/config.layer_groups)
     return lambda epoch: (rates*(epoch >= config.unfreeze_every*groups)).astype('float32')
 
+# %% ../nbs/71_fine_tuning.ipynb #bbbd6470
 def _freeze(network: 'Model', config: FineTuneConfig) -> None:
     "Switch off what shall not learn."
     for layer in network.layers:
@@ -136,6 +138,7 @@ def fingerprint(*parts: Any) -> str:
         digest.update(np.ascontiguousarray(o).tobytes() if numeric else repr(o).encode())
     return digest.hexdigest()[:12]
 
+# %% ../nbs/71_fine_tuning.ipynb #1b1b66c1
 class TrainedNetwork(NamedTuple):
     "What a training leaves."
     network: Any # Keras model
@@ -219,6 +222,7 @@ def _changes(config: FineTuneConfig|Mapping[str, Any]|None) -> dict[str, Any]:
     usual = asdict(FineTuneConfig())
     return {k: v for k, v in asdict(config).items() if v != usual[k] and k not in ('network', 'dataset_fingerprint')}
 
+# %% ../nbs/71_fine_tuning.ipynb #f1f80282
 def _command(options: Mapping[str, Any]) -> str:
     "The call that re-creates a model, without the user's paths."
     plain = {k: v.name if isinstance(v, Path) else v for k, v in options.items()}

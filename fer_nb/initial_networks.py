@@ -56,15 +56,17 @@ def _weights_file(backbone: str, weights: str|Path) -> str|Path: # a model or a 
     if Path(backbone).is_file() or Path(backbone).suffix == '.keras': return backbone
     raise FerError(f'backbone {backbone!r} is neither a .keras file nor one of {", ".join([*MODELS, *BACKBONES])}')
 
+# %% ../nbs/70b_initial_networks.ipynb #72d4950e
 def _random_network(backbone: str, classes: Sequence[str]) -> 'Model': # a key of `MODELS`
     "A network with random weights. Raises `FerError` for another backbone."
     if backbone not in MODELS:
         raise FerError(f'{backbone}: only {", ".join([*MODELS, *BACKBONES])} can start at random')
     return replace_head(build_model(backbone), ['']*len(EXPRESSIONS), classes)
 
-# %% ../nbs/70b_initial_networks.ipynb #648c2ee7
+# %% ../nbs/70b_initial_networks.ipynb #638450cf
 _RANDOM = 'none, random initialisation' # where the weights come from, in the metadata
 
+# %% ../nbs/70b_initial_networks.ipynb #a6bee4e2
 def _imagenet_network(
     backbone: str, weights: str|Path|None, classes: Sequence[str], *, resolution: int, dropout: float,
 ) -> tuple['Model', str]:
