@@ -122,6 +122,7 @@ def _count(tally: Tally, step: float) -> None:
         tally.total += tally.faces[face.id].count(_weights(face, tally.labels), begin, step, tally.width)
     if len(tally.faces) >= 2*tally.keep: _drop_short(tally)
 
+# %% ../nbs/54_face_statistics.ipynb #91fcb6d7
 def _widen_bins(tally: Tally) -> None:
     "Join the bins of all faces, two and two."
     for face in tally.faces.values(): face.join()
@@ -146,6 +147,7 @@ def spread_of(
     probabilities = {o: float(v/seconds) if seconds else None for o, v in zip(tally.classes, sums)}
     return dict(labels=labels, probabilities=probabilities)
 
+# %% ../nbs/54_face_statistics.ipynb #3da2f611
 def describe_face(face: Presence, tally: Tally) -> dict:
     "One face as plain data."
     seen = dict(face=face.id, first=face.first, last=face.last, seconds=face.seconds, frames=face.frames)

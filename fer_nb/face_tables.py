@@ -19,6 +19,7 @@ from .recognition import TrackedFace
 class OutputError(FerError):
     "A file that cannot be written; the message names it and the reason."
 
+# %% ../nbs/53_face_tables.ipynb #c2b3c850
 def table_columns(
     classes: tuple[str, ...], # names of the expressions
 ) -> tuple[str, ...]:
@@ -64,6 +65,7 @@ class CsvTable:
 # %% ../nbs/53_face_tables.ipynb #33b2545c
 _GROUP = 8192 # rows of a group in a Parquet file
 
+# %% ../nbs/53_face_tables.ipynb #9b9c725a
 def _schema(classes: tuple[str, ...]) -> Any: # of PyArrow
     "The types of the columns."
     import pyarrow

@@ -44,6 +44,7 @@ def _label_colors(classes: tuple[str, ...]) -> dict[str, str]: # {label: "#rrggb
     palette = list(COLORS.values())
     return {o: COLORS.get(o, palette[i % len(palette)]) for i, o in enumerate(classes)} | {'uncertain': '#e4e4e4'}
 
+# %% ../nbs/55_timeline.ipynb #9ee48874
 def _text_color(color: str) -> str:
     "White on a dark color, black on a light one."
     rgb = [int(color[k:k + 2], 16) for k in (1, 3, 5)]
@@ -64,6 +65,7 @@ def _draw_label(ax: Any, name: str, begin: float, end: float, color: str, room: 
     if end - begin <= room: return
     ax.text((begin + end)/2, -.225, name, ha='center', va='center', fontsize=7, color=_text_color(color))
 
+# %% ../nbs/55_timeline.ipynb #1c73066d
 def _draw_course(ax: Any, face: Presence, tally: Tally) -> None:
     "Probabilities and labels of a face over time."
     colors, (start, p, labels) = _label_colors(tally.classes), _course(face, tally)
@@ -94,6 +96,7 @@ def _draw_name(ax: Any, face: Presence) -> None:
 # %% ../nbs/55_timeline.ipynb #9c240f53
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200) # seconds between two ticks
 
+# %% ../nbs/55_timeline.ipynb #e9b80cf2
 def _set_times(ax: Any, begin: float, end: float) -> None:
     "Ticks at times that one would name: whole seconds, minutes or hours."
     ax.set(xlim=(begin, max(end, begin + .05)), xlabel='time, min:s' if end <= 3600 else 'time, h:min:s')
@@ -110,6 +113,7 @@ def _longest_faces(tally: Tally, most: int) -> list[Presence]:
     seen = sorted((o for o in tally.faces.values() if o.bins), key=lambda o: -o.seconds)
     return sorted(seen[:most], key=lambda o: o.id)
 
+# %% ../nbs/55_timeline.ipynb #90a0baf4
 def _add_legend(fig: 'Figure', tally: Tally) -> None:
     "The labels that occur."
     from matplotlib.patches import Patch

@@ -63,6 +63,7 @@ _STATE = np.dtype(
     ]
 )
 
+# %% ../nbs/52_tracking.ipynb #36163abd
 def _new_states(time: float, detections: list[Detection]) -> np.ndarray: # of `_STATE`
     "Detections as states; those without an area or with numbers that are none are left out."
     boxes = np.array([d.box for d in detections], float).reshape(-1, 4)
@@ -88,6 +89,7 @@ def _filter_gains(
 # %% ../nbs/52_tracking.ipynb #e022aa97
 _COAST = .5 # seconds for which a face that is not seen goes on at its speed
 
+# %% ../nbs/52_tracking.ipynb #1c2d4dc3
 def _boxes_at(
     states: np.ndarray, # (N,) of `_STATE`
     time: float,        # seconds
@@ -101,6 +103,7 @@ def _certainty(deviation: np.ndarray, size: np.ndarray) -> np.ndarray: # (N, 1),
     "How sure it is that a deviation is movement."
     return (np.minimum(1, np.abs(deviation).max(axis=1)/(.1*size.mean(axis=1)))**2)[:, None]
 
+# %% ../nbs/52_tracking.ipynb #12fc9c39
 def _corrected(
     old: np.ndarray, # (N,) of `_STATE`
     new: np.ndarray, # (N,) the detections that go with them
@@ -123,6 +126,7 @@ def _corrected(
 # first for faces whose speed is known, then for those that were detected only once.
 _REACH = np.array([(.7, 2., 1.5), (1., 10., 2.5)])
 
+# %% ../nbs/52_tracking.ipynb #8842f756
 def _may_match(
     states: np.ndarray, # (N,) of `_STATE`
     found: np.ndarray,  # (M,) of `_STATE`, from the detections

@@ -33,6 +33,7 @@ def _expected_frames(
     end = min((o for o in (stop, info.duration) if o is not None), default=None)
     return max(1, round((end - start)*info.fps)) if end is not None and info.fps else None
 
+# %% ../nbs/58_video_analysis.ipynb #5a7a8dbe
 def _progress_bar(info: StreamInfo, start: float, stop: float|None) -> Any: # of tqdm
     "A bar with the time left, or a counter where the number of frames is not known."
     need('tqdm', 'a progress bar (unless progress=False)')

@@ -38,10 +38,12 @@ def _open_file(path: str|os.PathLike) -> BinaryIO:
 _SCHEMES = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'http', 'https', 'udp') # kinds of addresses that are opened
 _PROTOCOLS = 'http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp,rtmp,rtmps,rtmpt' # what FFmpeg may use for them
 
+# %% ../nbs/48_video_files.ipynb #5b30a860
 def is_address(source: object) -> bool:
     "Whether a source is an address and not a path."
     return isinstance(source, str) and bool(re.match(r'[a-zA-Z][\w+.-]*://', source))
 
+# %% ../nbs/48_video_files.ipynb #0e4117d6
 def public_address(address: str) -> str:
     "An address without its password and query."
     return re.sub(r'//[^/]*@', '//', address).split('?')[0]
@@ -140,6 +142,7 @@ def _positive_seconds(x: int|None, unit: Fraction|None) -> float|None:
     "Ticks as seconds; None where they are not known."
     return float(x*unit) if x and unit and x > 0 else None
 
+# %% ../nbs/48_video_files.ipynb #bc1bbc0f
 def _tag_seconds(text: str|None) -> float|None:
     "`00:01:02.5` -> 62.5: how Matroska writes the length of a stream."
     found = re.fullmatch(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)', (text or '').strip())
@@ -168,6 +171,7 @@ def _start_time(container: Any) -> float:
 # %% ../nbs/48_video_files.ipynb #e58850a6
 _TIMELESS = ('mpjpeg', 'mjpeg', 'jpeg_pipe', 'h264', 'hevc') # formats of streams that carry no times
 
+# %% ../nbs/48_video_files.ipynb #6279baa8
 def _set_up_decoder(stream: Any, live: bool) -> float: # width of its pixels as a share of their height
     "Threads and limits of a decoder."
     stream.thread_type = 'SLICE' if live else 'AUTO'
@@ -253,6 +257,7 @@ def _count_packet(video: VideoFile, packet: Any) -> None:
     end = (video.time_of(packet) or 0.) + float((packet.duration or 0)*video.stream.time_base)
     video.count, video.end = video.count + 1, max(video.end, end)
 
+# %% ../nbs/48_video_files.ipynb #8097bb12
 def _decode_all(video: VideoFile) -> Iterator[Any]: # frames of PyAV
     "All frames of a video, in the order in which they are shown. A read that fails is tried again, up to three times."
     av = import_av()

@@ -148,6 +148,7 @@ class VideoReader(_Closing):
 # %% ../nbs/50_video_input.ipynb #565e328f
 def _is_number(x: object) -> bool: return isinstance(x, (int, np.integer)) and not isinstance(x, bool)
 
+# %% ../nbs/50_video_input.ipynb #8587d915
 def _open_source(
     source: Any,
     name: str,

@@ -57,6 +57,7 @@ def _to_frame(rgb: np.ndarray, stream: Any) -> Any: # a frame of PyAV
 # %% ../nbs/51_video_output.ipynb #a6ce1ee6
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov') # of videos that can be written
 
+# %% ../nbs/51_video_output.ipynb #b3317c65
 def _begin_part(path: Path, size: tuple[int, int]) -> Path: # where the video is written until it is complete
     "Check a place. Raises `VideoError` where a video cannot be written."
     width, height = size

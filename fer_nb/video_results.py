@@ -56,6 +56,7 @@ _NEEDS = (
     | dict.fromkeys(RESULT_SUFFIXES['timeline'], 'matplotlib')
 ) # modules, by ending
 
+# %% ../nbs/57_video_results.ipynb #6636126b
 def need(
     module: str|None, # that is wanted, if any
     purpose: str,     # what for

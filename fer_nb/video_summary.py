@@ -60,6 +60,7 @@ def _to_dict(summary: VideoSummary) -> dict:
         written={kind: str(path) for kind, path in summary.written.items()},
     )
 
+# %% ../nbs/56_video_summary.ipynb #4f7ff47a
 def _to_df(summary: VideoSummary) -> 'DataFrame':
     "A row per face."
     import pandas
@@ -70,6 +71,7 @@ def _to_df(summary: VideoSummary) -> 'DataFrame':
         rows.append({k: face[k] for k in seen} | face['probabilities'] | dict(label=label))
     return pandas.DataFrame(rows, columns=[*seen, *summary.tally.classes, 'label'])
 
+# %% ../nbs/56_video_summary.ipynb #bf6099c9
 def _plot(summary: VideoSummary, faces: int) -> 'Figure':
     "The timeline, as a figure of pyplot that is closed: a notebook shows it once."
     import matplotlib.pyplot as plt
@@ -84,6 +86,7 @@ def _shares(labels: dict[str, float]) -> str:
     ordered = sorted(labels.items(), key=lambda o: -o[1])
     return ', '.join(f'{k} {v/max(1e-9, total):.0%}' for k, v in ordered if v > .005*total)
 
+# %% ../nbs/56_video_summary.ipynb #5ff267eb
 def _face_line(face: dict) -> str:
     "A face in one line."
     times = f'{format_time(face["first"]):>7}  {format_time(face["last"]):>7}  {face["seconds"]:>7.1f}'
