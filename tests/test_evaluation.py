@@ -122,6 +122,20 @@ def test_a_scaling_that_does_not_fit_is_refused(faces, scaling):
     with pytest.raises(FerError, match='one factor above 0'): evaluate(blind, faces, scaling=scaling)
 
 
+def test_the_temperature_is_in_the_figures(faces):
+    "Divided by 3, the logits are those of the model before; the uncalibrated figures know nothing of it."
+    part = faces.subset('val')
+    guess = np.random.default_rng(0).normal(size=(len(part), 7)) + np.eye(7)[part.labels]
+    plain, loud, calm = (
+        evaluate(lambda _, k=k: k * guess, faces, temperature=t, batch_size=len(part))['results'][0]
+        for k, t in ((1, 1), (3, 1), (3, 3))
+    )
+    for k in ('nll', 'brier', 'ece'):
+        assert calm[k] == pytest.approx(plain[k], rel=1e-4) and loud[k] > calm[k] + 0.1
+        assert calm['uncalibrated'][k] == pytest.approx(loud[k], rel=1e-4)
+    assert (calm['temperature'], calm['accuracy']) == (3, plain['accuracy'])
+
+
 def test_a_report_is_whole_or_not_there(tmp_path):
     save_report(tmp_path, {'accuracy': 0.5})
     before = (tmp_path / 'evaluation.json').read_bytes()
