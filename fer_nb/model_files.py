@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .core import FerError, sha256, write_atomically
+from .core import FerError, sha256
 
 # %% ../nbs/40_model_files.ipynb #ff37705a
 class ModelError(FerError):
@@ -131,16 +131,6 @@ def with_metadata(
         for info, content in members: z.writestr(info, content, zipfile.ZIP_DEFLATED)
         z.writestr(zipfile.ZipInfo(MEMBER), text)
     return buffer.getvalue()
-
-# %% ../nbs/40_model_files.ipynb #c64949bc
-def write_metadata(
-    path: str|os.PathLike, # a .tflite or .keras file
-    meta: dict[str, Any],  # all required fields but `sha256`
-) -> dict[str, Any]: # what was written
-    "Write `meta` and the checksum of the weights into the file, replacing what it said."
-    content = with_metadata(Path(path).read_bytes(), meta, Path(path))
-    write_atomically(path, lambda part: part.write_bytes(content))
-    return read_metadata(path)
 
 # %% ../nbs/40_model_files.ipynb #e18c4a0f
 _muting = Lock()
