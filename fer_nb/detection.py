@@ -303,7 +303,10 @@ def load_detector(
     else the one that `download_yunet` brought; nothing is downloaded. Raises `FerError` for a missing or wrong file."""
     if isinstance(kind, Detector): return kind
     if kind == 'haar': return HaarDetector(tiles=tiles)
-    if kind not in ('auto', 'yunet'): return YuNetDetector(kind, tiles=tiles)
+    if kind not in ('auto', 'yunet'):
+        if not (Path(kind).suffix or Path(kind).exists()):
+            raise FerError(f'{kind}: neither auto, haar or yunet, nor the file of a detector')
+        return YuNetDetector(kind, tiles=tiles)
     file: str|Path|None = os.environ.get('FER_NB_YUNET') or yunet_path()
     if file and (os.environ.get('FER_NB_YUNET') or Path(file).is_file()): return YuNetDetector(file, tiles=tiles)
     if kind == 'auto': return HaarDetector(tiles=tiles)

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,7 @@ from .initial_networks import crop_rules_of, initial_network
 from .model_card import write_model_card
 from .model_files import read_metadata
 from .own_faces import load_faces, validate_dataset
-from .train_config import TrainConfig
+from .train_config import TrainConfig, check_fields
 from .training import fit
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def make_config(
 ) -> FineTuneConfig:
     "The configuration of a fine-tuning. Raises `FerError` for an unknown or wrong field."
     if not isinstance(config, FineTuneConfig):
-        known = [f.name for f in fields(FineTuneConfig)]
-        if unknown := sorted(set(config or {}) - set(known)):
-            raise FerError(f'config: unknown field {", ".join(unknown)}; there are {", ".join(known)}')
+        check_fields(config or {}, FineTuneConfig)
         usual: dict[str, Any] = _FROM_SCRATCH if weights is None else {}
         if str(backbone) in (*BACKBONES, 'baseline'): usual = usual | dict(crop=48)
         config = FineTuneConfig(**usual | dict(config or {}))

@@ -39,11 +39,14 @@ def plot_history(
     history: Any, # CSV file or table: epoch, loss; val_loss, accuracy, val_accuracy, learning_rate
 ) -> 'Figure':
     "Loss, accuracy and learning rate over the epochs, whichever are there."
-    from matplotlib.figure import Figure
+    import matplotlib.pyplot as plt
     table = _history_table(history)
     panels = [names for names in _PANELS if set(names) & set(table)]
-    fig = Figure(figsize=(3*len(panels), 2.6), dpi=100, layout='constrained')
-    for ax, names in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels):
+    fig, axs = plt.subplots(
+        1, len(panels), squeeze=False, figsize=(3*len(panels), 2.6), dpi=100, layout='constrained'
+    )
+    plt.close(fig) # a notebook shows it once
+    for ax, names in zip(axs[0], panels):
         for name, color, style in zip(names, ('#7570b3', '#d95f02'), ('-', '--')):
             if name not in table: continue
             label = f'{"validation" if "val" in name else "training"}, last {table[name].iloc[-1]:.3g}'

@@ -64,7 +64,7 @@ def _random_network(backbone: str, classes: Sequence[str]) -> 'Model': # a key o
     return replace_head(build_model(backbone), ['']*len(EXPRESSIONS), classes)
 
 # %% ../nbs/70b_initial_networks.ipynb #638450cf
-_RANDOM = 'none, random initialisation' # where the weights come from, in the metadata
+_RANDOM = 'none, random initialization' # where the weights come from, in the metadata
 
 # %% ../nbs/70b_initial_networks.ipynb #a6bee4e2
 def _imagenet_network(

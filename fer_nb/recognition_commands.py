@@ -69,6 +69,7 @@ def _lines(
     "What is shown of one result: a line for each face, or the reason why there is none."
     name = name if len(name) <= width else '…' + name[1-width:]
     why = (result['error'] or 'no face found').removeprefix(f"{result['source']}: ")
+    if Path(result['source']).is_dir(): why = 'a folder without images'
     if not result['faces']: yield f'{name:<{width}}     -  {why}'
     for i, face in enumerate(result['faces']):
         box = '{:.0f},{:.0f} {:.0f}x{:.0f}'.format(*face['box'])

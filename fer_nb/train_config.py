@@ -77,10 +77,25 @@ def _read_fields(path: str | Path) -> Any:
     return content.get('config', content) if isinstance(content, dict) else content
 
 # %% ../nbs/23_train_config.ipynb #c46e0ca5
-def _fits(value: Any, wanted: type) -> bool: # an int may stand for a float, a bool for nothing else
+def _fits(value: Any, wanted: type) -> bool: # an int is also a float here, a bool is no number
     return isinstance(value, (int, float) if wanted is float else wanted) and (
         wanted is bool or not isinstance(value, bool)
     )
+
+# %% ../nbs/23_train_config.ipynb #1c2e52bb
+def check_fields(
+    given: Mapping, # names of fields and their values
+    kind: type[TrainConfig] = TrainConfig, # the configuration that has these fields
+    *,
+    where: str = 'config', # they come from
+) -> None:
+    "Raises FerError that names the unknown or wrong field."
+    defaults = {f.name: f.default for f in fields(kind)}
+    if unknown := sorted(map(str, set(given) - set(defaults))):
+        raise FerError(f'{where}: unknown field {", ".join(unknown)}; there are {", ".join(defaults)}')
+    for name, value in given.items():
+        if not _fits(value, wanted := type(defaults[name])):
+            raise FerError(f'{where}: {name} = {value!r} is not of type {wanted.__name__}')
 
 # %% ../nbs/23_train_config.ipynb #b7ab9f51
 def read_config(source: TrainConfig | Mapping | str | Path) -> TrainConfig: # fields, or a YAML/JSON file with them
@@ -90,10 +105,5 @@ def read_config(source: TrainConfig | Mapping | str | Path) -> TrainConfig: # fi
     given = source if isinstance(source, Mapping) else _read_fields(source)
     if not isinstance(given, Mapping):
         raise FerError(f'{where}: holds {type(given).__name__}, not fields of a configuration')
-    defaults = {f.name: f.default for f in fields(TrainConfig)}
-    if unknown := sorted(map(str, set(given) - set(defaults))):
-        raise FerError(f'{where}: unknown field {", ".join(unknown)}')
-    for name, value in given.items():
-        if not _fits(value, wanted := type(defaults[name])):
-            raise FerError(f'{where}: {name} = {value!r} is not a {wanted.__name__}')
+    check_fields(given, where=where)
     return TrainConfig(**given)

@@ -184,7 +184,8 @@ def read_video(
     if _is_number(source): name = f'camera {source}'
     else: name = public_address(source) if is_address(source) else image_name(source)
     try:
-        if not (timeout > 0 and start >= 0 and fps > 0 and (stop is None or stop > start)):
-            raise VideoError('timeout and fps must be over 0, and stop later than start')
+        if not (timeout > 0 and fps > 0): raise VideoError('timeout and fps must be over 0')
+        if not (start >= 0 and (stop is None or stop > start)):
+            raise VideoError('start must not be negative, and stop must be later than start')
         return VideoReader(_open_source(source, name, timeout, start, fps, size), start, stop)
     except VideoError as e: raise VideoError(f'{name}: {e}') from None

@@ -22,7 +22,11 @@ config = TrainConfig(
 )
 network, history = fit(config, faces, faces[np.arange(16)], 'run', progress=False)
 logits = network.predict(faces.images[..., None], verbose=0)
-np.savez('said.npz', logits=logits, loss=[h['loss'] for h in history])
+keras.config.set_dtype_policy('mixed_bfloat16')
+half = MODELS['tiny'](faces.classes, False)
+half.set_weights(network.get_weights())
+halves = half.predict(faces.images[..., None], verbose=0)
+np.savez('said.npz', logits=logits, halves=halves, loss=[h['loss'] for h in history])
 print(keras.backend.backend())
 """
 HAS_TORCH = importlib.util.find_spec('torch')
@@ -42,3 +46,4 @@ def test_trained_elsewhere_used_under_tensorflow(faces, run, tmp_path, backend):
         np.testing.assert_allclose(network.predict(some.images[..., None], verbose=0), said['logits'], atol=1e-4)
         assert np.ptp(said['logits']) > 0.01 and np.isfinite(said['loss']).all()
         assert said['loss'][1:].min() < said['loss'][0]
+        assert 0 < np.abs(said['halves'] - said['logits']).max() < 0.1

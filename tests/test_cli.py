@@ -94,7 +94,7 @@ def test_wrong_options(fer_nb, words):
     (['predict', 'portrait.jpg', '--model', 'nothing'], 'fer_nb predict: nothing: neither a model file'),
     (['describe', 'nowhere'], 'fer_nb describe: '),
     (['evaluate', 'about.yaml'], 'about.yaml: not a model file of fer_nb'),
-    (['train', '--data', 'few.csv', '--set', 'epochs=many'], "'many' is not a int"),
+    (['train', '--data', 'few.csv', '--set', 'epochs=many'], "'many' is not of type int"),
     (['download-yunet', '--url', 'http://127.0.0.1:9/none.onnx'], 'fer_nb download-yunet: '),
 ])
 def test_what_cannot_start(fer_nb, words, said):
@@ -290,6 +290,7 @@ def test_fine_tune(exported, call):
     (['own', '--map', 'glad=grin'], 'no class glad'),
     (['own', '--backbone', 'nothing'], "backbone 'nothing' is neither"),
     (['own', '--set', 'epoch=3'], 'unknown field epoch'),
+    (['own', '--set', 'epochs=many'], "epochs = 'many' is not of type int"),
     (['own', '--set', 'epochs'], '--set epochs: NAME=VALUE is needed'),
     (['own/happy'], ''),
 ])

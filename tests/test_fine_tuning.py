@@ -208,7 +208,7 @@ def test_from_scratch(winks, tmp_path):
     run = train_network(
         split_dataset(winks), tmp_path, backbone='xs', weights=None, config={'epochs': 1}, progress=False
     )
-    assert (run.origin, len(run.history)) == ('none, random initialisation', 1)
+    assert (run.origin, len(run.history)) == ('none, random initialization', 1)
     assert (run.config.freeze_bn, run.config.unfreeze_every) == (False, 0.)
     means = [o.get_weights()[2] for o in run.network.layers if type(o).__name__ == 'BatchNormalization']
     assert means and all(np.abs(o).max() > 0 for o in means)

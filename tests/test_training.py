@@ -65,6 +65,16 @@ def test_the_default_optimizer_learns(faces, tmp_path):
     assert history[-1]['loss'] < np.log(7) < history[0]['loss']  # what a guess costs
 
 
+def test_training_in_half_precision_learns(samples, tmp_path):
+    "Trained in bfloat16 by Muon, as the shipped models; the network that comes back computes in 32 bits."
+    config = replace(LONG, precision='mixed_bfloat16', optimizer='muon', learning_rate=0.02, rotation=0.0, noise=0.0)
+    network, history = learn(config, samples, tmp_path)
+    losses = [h['loss'] for h in history]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    assert {layer.compute_dtype for layer in network.layers} == {'float32'}
+    assert keras.config.dtype_policy().name == 'float32'
+
+
 # The same configuration, the same weights
 
 def test_the_same_configuration_gives_the_same_weights(undisturbed, samples, tmp_path):
