@@ -10,7 +10,7 @@ from functools import partial
 import keras
 import numpy as np
 from fer_nb.data import FaceSet
-from fer_nb.models import MODELS, build_around, residual_body
+from fer_nb.models import MODELS, build_around, build_model, residual_body
 from fer_nb.train_config import TrainConfig
 from fer_nb.training import fit
 
@@ -23,7 +23,7 @@ config = TrainConfig(
 network, history = fit(config, faces, faces[np.arange(16)], 'run', progress=False)
 logits = network.predict(faces.images[..., None], verbose=0)
 keras.config.set_dtype_policy('mixed_bfloat16')
-half = MODELS['tiny'](faces.classes, False)
+half = build_model('tiny')
 half.set_weights(network.get_weights())
 halves = half.predict(faces.images[..., None], verbose=0)
 np.savez('said.npz', logits=logits, halves=halves, loss=[h['loss'] for h in history])

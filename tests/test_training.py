@@ -69,8 +69,8 @@ def test_training_in_half_precision_learns(samples, tmp_path):
     "Trained in bfloat16 by Muon, as the shipped models; the network that comes back computes in 32 bits."
     config = replace(LONG, precision='mixed_bfloat16', optimizer='muon', learning_rate=0.02, rotation=0.0, noise=0.0)
     network, history = learn(config, samples, tmp_path)
-    losses = [h['loss'] for h in history]
-    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    loss = [h['loss'] for h in history]
+    assert np.isfinite(loss).all() and loss[-1] < loss[0]
     assert {layer.compute_dtype for layer in network.layers} == {'float32'}
     assert keras.config.dtype_policy().name == 'float32'
 
