@@ -80,6 +80,7 @@ def results_to_df(
 # %% ../nbs/44_recognition.ipynb #8d26fb8d
 def _without_formulas(row: dict) -> dict:
     "A row in which no file name is a formula for a spreadsheet."
+    "A row in which no file name is a formula for a spreadsheet."
     unsafe = [key for key in ('source', 'error') if str(row[key] or '')[:1] in tuple('=+-@')]
     return row | {key: f"'{row[key]}" for key in unsafe}
 
@@ -225,7 +226,7 @@ class Recognizer(_Parts):
         *,
         bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
     ) -> Any: # a `Result`; for a list a list of them, in the same order
-        "Find the faces and their expressions."
+        "Find the faces and their expressions: a `Result` for one image, a list of them for a list."
         many = isinstance(source, (list, tuple))
         results = _recognize(self, source if many else [source], self.detector, rule=self.rule, bgr=bgr)
         return results if many else results[0]
@@ -235,7 +236,7 @@ class Recognizer(_Parts):
         *,
         bgr: bool=False,
     ) -> list[Result]: # in the same order
-        "The expressions of faces that need not be searched."
+        "The expressions of faces that are cropped already; no detector is asked."
         return _recognize(self, list(crops), None, rule=WHOLE_IMAGE, bgr=bgr)
 
 # %% ../nbs/44_recognition.ipynb #2be1c0e7

@@ -223,9 +223,10 @@ def _mapping(
 def _fine_tune(args: argparse.Namespace) -> int:
     "Train a network on your own faces and classes."
     from fer_nb.fine_tuning import fine_tune
-    print(fine_tune(
+    result = fine_tune(
         args.data, args.out, backbone=args.backbone, weights=None if args.weights == 'none' else args.weights,
         config={'mode': args.mode} | read_assignments(args.set), mapping=_mapping(args.map), subjects=args.subjects,
         detector=args.detect, name=args.name, formats=args.formats, progress=not args.quiet,
-    ))
+    )
+    print(f'{result}; see {args.out}')
     return 0

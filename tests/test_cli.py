@@ -280,6 +280,7 @@ def test_fine_tune(exported, call):
         '--backbone', 'exported/tiny.keras', '--mode', 'head', '--set', 'epochs=1', '--quiet',
     )
     assert (code, err, 'FineTuneResult(grin, surprise' in out) == (0, '', True), err
+    assert out.endswith('see tuned\n')
     code, out, err = call('predict', 'own/happy', '--no-detect', '--json', '--model', 'tuned/own.int8.tflite')
     assert (code, list(json.loads(out.splitlines()[0])['faces'][0]['probabilities'])) == (0, ['grin', 'surprise'])
 
