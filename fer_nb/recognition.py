@@ -80,7 +80,6 @@ def results_to_df(
 # %% ../nbs/44_recognition.ipynb #8d26fb8d
 def _without_formulas(row: dict) -> dict:
     "A row in which no file name is a formula for a spreadsheet."
-    "A row in which no file name is a formula for a spreadsheet."
     unsafe = [key for key in ('source', 'error') if str(row[key] or '')[:1] in tuple('=+-@')]
     return row | {key: f"'{row[key]}" for key in unsafe}
 
