@@ -211,7 +211,6 @@ def _packaged_file(package: str, path: str) -> Path|None:
     file = Path(found.origin).parent/path if found and found.origin else None
     return file if file and file.is_file() else None
 
-# %% ../nbs/60a_album.ipynb #fc585095
 def sample_images() -> dict[str, tuple[str, Callable[[], bytes]]]: # {title: (file name, function that gives its bytes)}
     "Images to try the panel with."
     photos = {

@@ -61,7 +61,6 @@ def _head(name: str, sub: str, actions: str) -> str:
         f'<span class="fer-sub">{sub}</span><span class="fer-actions">{actions}</span></div>'
     )
 
-# %% ../nbs/60b_album_page.ipynb #63f5622c
 def _failed_card(image: UploadedImage, actions: str) -> str:
     "A file that cannot be read."
     error = image.error or ''
@@ -76,7 +75,6 @@ def _data_uri(data: bytes, kind: str) -> str: return f'data:{kind};base64,{base6
 # %% ../nbs/60b_album_page.ipynb #965f035c
 _ImageSource = Callable[[UploadedImage, str], str] #: (image, name of one of its `jpegs`) -> attributes of an <img>
 
-# %% ../nbs/60b_album_page.ipynb #a32058ff
 def _figure(image: UploadedImage, result: Result, source: _ImageSource) -> str:
     "An image with the boxes of its faces."
     size, faces = result.size or (1, 1), list(enumerate(result.faces, 1))

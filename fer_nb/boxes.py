@@ -37,7 +37,6 @@ def _intersection(a: tuple, b: tuple) -> float: # pixels
     high = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return max(0, wide)*max(0, high)
 
-# %% ../nbs/41_boxes.ipynb #327ff3fb
 def iou(
     a: tuple, # a box
     b: tuple, # another one

@@ -189,7 +189,6 @@ def _with_minimum(faces: Sequence[Face], least: float) -> list[Face]:
     best = lambda face: max(face.probabilities, key=lambda name: face.probabilities[name])
     return [replace(face, label=best(face) if face.confidence >= least else 'uncertain') for face in faces]
 
-# %% ../nbs/62a_browser_camera.ipynb #dec6c426
 def _find_faces(camera: BrowserCamera, message: _FrameMessage, rgb: np.ndarray) -> Sequence[Face]:
     "Tracked in the frames of a view, or alone in a single image."
     least = camera.least if message.uncertain else 0.

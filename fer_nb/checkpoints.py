@@ -78,7 +78,6 @@ _NEW_SETTINGS = dict(
     renorm_momentum=0.99,
 )
 
-# %% ../nbs/23b_checkpoints.ipynb #a41c0152
 def _without_new(config: Any) -> Any:
     "A saved configuration without new settings that are not used."
     if isinstance(config, list): return [_without_new(o) for o in config]
@@ -94,7 +93,6 @@ def _make_portable(path: str | Path) -> None:
             if info.filename == 'config.json': content = json.dumps(_without_new(json.loads(content))).encode()
             z.writestr(info, content)
 
-# %% ../nbs/23b_checkpoints.ipynb #31220974
 def save_keras(network: 'Model', path: str | Path) -> None: # a `.keras` file
     "Save a network in a form that Keras from 3.12 on reads."
     network.save(path)

@@ -57,7 +57,6 @@ def _sort(
 # %% ../nbs/16_class_folders.ipynb #90442481
 _OFFICIAL_NAME = re.compile(r'(Training|PublicTest|PrivateTest)_\d+\.\w+')
 
-# %% ../nbs/16_class_folders.ipynb #b9789e43
 def _edition(
     names: list[str], # of files
     split: list[str], # of each file

@@ -50,7 +50,6 @@ class Classifier:
 # %% ../nbs/43b_classification.ipynb #82474b3a
 _FACES_PER_THREAD = 8 # for fewer a further thread is not worth its start
 
-# %% ../nbs/43b_classification.ipynb #0d4bba72
 def classify(
     classifier: Classifier,
     crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)

@@ -37,7 +37,6 @@ def _is_stream(path: Path) -> bool:
 # %% ../nbs/00_core.ipynb #a32e1abf
 def _part_name(path: Path, token: str) -> str: return f'.{path.stem[:40]}.{token}.part{path.suffix[-16:]}'
 
-# %% ../nbs/00_core.ipynb #8a1d3341
 def _remove_old_parts(path: Path) -> None:
     "Remove what was begun for the same file an hour ago or earlier, and never finished."
     ours = re.compile('[0-9a-f]{8}'.join(map(re.escape, _part_name(path, '\0').split('\0'))))

@@ -205,7 +205,6 @@ def _by_detector(crop: dict|None) -> dict[str, dict]:
     if not crop: return {}
     return dict.fromkeys(CROP_RULES, crop) if 'margin' in crop else crop
 
-# %% ../nbs/73_crop_calibration.ipynb #db75ba1c
 def _write_choice(report: dict[str, Any], about: dict[Path, dict]) -> None:
     "The chosen rules and threshold into the metadata of all files, once all of them are made."
     chosen = {name: crop_rule(o['rule'], name) for name, o in report['detectors'].items()}

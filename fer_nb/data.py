@@ -75,7 +75,6 @@ class FaceSet:
 # %% ../nbs/11_data.ipynb #81a5e741
 _PER_SAMPLE = ('images', 'labels', 'split', 'votes', 'subjects', 'sample_ids', 'names')
 
-# %% ../nbs/11_data.ipynb #19ba2bcd
 def _check(faces: FaceSet) -> None:
     "Fill in what can be derived; raise `FerError` if the parts of a `FaceSet` do not fit together."
     n = len(faces.images)

@@ -49,7 +49,6 @@ def check_tta(
 # %% ../nbs/33_evaluation.ipynb #ff500a34
 _CROP = 44  # side of the ten crops in pixels
 
-# %% ../nbs/33_evaluation.ipynb #73fbcbeb
 def _views(
     images: np.ndarray, # (N, H, W, 1)
     tta: str, # one of `TTA`

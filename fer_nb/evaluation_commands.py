@@ -206,7 +206,6 @@ def _model_card_options(add: Callable) -> None:
     add('--out', type=Path, required=True, metavar='DIR', help='folder of evaluation.json, where MODEL_CARD.md goes')
     _add_about(add)
 
-# %% ../nbs/83_evaluation_commands.ipynb #35e154fc
 @command(_model_card_options, 'models/s.keras --data fer2013/ --out models/s --seeds seeds.json')
 def _model_card(args: argparse.Namespace) -> int:
     "Write a model's card again from the report and the test-set log in its folder; it measures nothing."

@@ -42,7 +42,6 @@ def _main_head(network: 'Model') -> 'Model': # its output: logits, or a dict of 
     out = network.output
     return keras.Model(network.input, out['expression'], name=network.name) if isinstance(out, dict) else network
 
-# %% ../nbs/70_export.ipynb #48b9c18e
 def _save_for_litert(network: 'Model', folder: str, *, size: int = 48) -> None: # side of the input, pixels
     "Write the network as a SavedModel, from which every LiteRT format is converted."
     import keras
@@ -198,7 +197,6 @@ def _onnx_with_metadata(content: bytes, meta: dict[str, Any]) -> bytes:
     onnx.helper.set_model_props(proto, {MEMBER: text})
     return proto.SerializeToString()
 
-# %% ../nbs/70_export.ipynb #29e3ca87
 def _save_export(path: Path, content: bytes, meta: dict[str, Any]) -> str:
     "Write one checked export with its metadata; returns the file name."
     whole = _onnx_with_metadata(content, meta) if path.suffix == '.onnx' else with_metadata(content, meta, path)

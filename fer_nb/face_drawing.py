@@ -187,7 +187,6 @@ _OWN = dict(
     skew=0.01,
 )
 
-# %% ../nbs/12_face_drawing.ipynb #9dbb129d
 def _pose(
     rng: np.random.Generator, # decides
     expression: str, # a key of `_POSES`

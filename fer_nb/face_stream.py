@@ -70,7 +70,6 @@ class FaceStream:
 # %% ../nbs/52a_face_stream.ipynb #4bbf2dd7
 _SLACK = 1e-3 # seconds
 
-# %% ../nbs/52a_face_stream.ipynb #f7d540fe
 def _find_tracks(stream: FaceStream, time: float, rgb: np.ndarray) -> list[Track]:
     "Search where it is time to, and move the known faces on where it is not."
     if time - stream.searched < stream.options.detect_every - _SLACK: return stream.tracker.predict(time)

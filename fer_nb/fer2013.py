@@ -82,7 +82,6 @@ def _table_in(names: Iterable[str], ends: tuple[str, ...] = ('',)) -> str | None
     found = {PurePosixPath(o).name.lower(): o for o in sorted(names, reverse=True)}
     return next((found[o + end] for o in _TABLES for end in ends if o + end in found), None)
 
-# %% ../nbs/17_fer2013.ipynb #1615d9ce
 def find_fer2013(folder: Path) -> Path | None:
     "The FER2013 file in a folder or in its subfolder `fer2013`."
     for place in (folder, folder / 'fer2013'):

@@ -41,7 +41,6 @@ _MAGIC = {
     rb'....ftyp(?:....)*?avi[fs]': 'AVIF', rb'....ftyp(?:....)*?(?:hei[cxms]|hev[cxms]|mif1)': 'HEIC',
 }
 
-# %% ../nbs/09_image_formats.ipynb #a2c5d1af
 def _kind(data: bytes) -> str: # JPEG, PNG, ...
     "The format of an image file. Raises `ImageError` where it is not an image."
     if not data: raise ImageError('it is empty')

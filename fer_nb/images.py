@@ -59,7 +59,6 @@ def _one_scan(image: Any, data: bytes) -> bool:
     "Whether the first scan of a JPEG, at which it has been opened, has all colors completely."
     return not image.info.get('progressive') and data[image.fp.tell() - 4 - 2*image.layers] == image.layers
 
-# %% ../nbs/10_images.ipynb #ba8530fc
 def _limit(image: Any, most: int, data: bytes) -> None:
     "Make a JPEG of up to four times as many pixels half as large. Raises `ImageError` for other images over the limit."
     width, height = image.size
@@ -249,7 +248,6 @@ def _named(source: Any, read: Callable) -> Any:
     except ImageError as e: raise ImageError(e.reason, image_name(source)) from None
     except MemoryError: raise ImageError('there is not enough memory for it', image_name(source)) from None
 
-# %% ../nbs/10_images.ipynb #c8b9028e
 def load_image(
     source: Any,                # path, bytes, binary file, array (see `to_rgb`), or Pillow image
     max_pixels: int=MAX_PIXELS, # never decode more than this; a JPEG of up to 4 times as many is decoded at half size

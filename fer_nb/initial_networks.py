@@ -66,7 +66,6 @@ def _random_network(backbone: str, classes: Sequence[str]) -> 'Model': # a key o
 # %% ../nbs/70b_initial_networks.ipynb #638450cf
 _RANDOM = 'none, random initialization' # where the weights come from, in the metadata
 
-# %% ../nbs/70b_initial_networks.ipynb #a6bee4e2
 def _imagenet_network(
     backbone: str, weights: str|Path|None, classes: Sequence[str], *, resolution: int, dropout: float,
 ) -> tuple['Model', str]:

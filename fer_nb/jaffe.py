@@ -22,7 +22,6 @@ from fer_nb.tables import existing_path
 # %% ../nbs/18a_jaffe.ipynb #a525fc80
 _NAME = re.compile(r'([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+\.tiff?', re.IGNORECASE)
 
-# %% ../nbs/18a_jaffe.ipynb #3baccb10
 def jaffe_names(
     files: list[str], # relative, with "/"
 ) -> dict[str, tuple[str, str]]: # file -> (subject, expression)

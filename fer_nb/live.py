@@ -114,7 +114,6 @@ def _after_cell(result: object) -> None:
     "Called by IPython after each cell."
     if isinstance(getattr(result, 'error_in_exec', None), KeyboardInterrupt): stop_all()
 
-# %% ../nbs/60c_live.ipynb #4208ea82
 @cache
 def _stop_at_exit() -> None:
     "Stop the views when the process ends and when a cell is interrupted."

@@ -40,7 +40,6 @@ def _main_record(
 # %% ../nbs/35_model_card.ipynb #0330c43c
 _HUB_LICENSES = ('apache-2.0', 'mit', 'bsd-3-clause', 'cc-by-4.0', 'cc0-1.0')  # as model hubs name them
 
-# %% ../nbs/35_model_card.ipynb #3dc6976e
 def _front_matter(
     metadata: dict, # as for `model_card`
     fer2013: bool, # was it trained or evaluated on FER2013?

@@ -35,7 +35,6 @@ def _shortcut(x: Any, filters: int, strides: int) -> Any:
     if strides > 1: x = layers.AveragePooling2D(strides, padding='same')(x)
     return x if x.shape[-1] == filters else _conv_bn(x, filters, kernel=1, relu=False)
 
-# %% ../nbs/20_models.ipynb #203b570f
 def _residual(x: Any, filters: int, strides: int = 1) -> Any: # feature map (N, H, W, C); strides 2 halves it
     "Residual block of two 3x3 convolutions: (N, H, W, C) -> (N, H/strides, W/strides, filters)."
     from keras import layers

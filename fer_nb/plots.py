@@ -34,7 +34,6 @@ def caption(
 # %% ../nbs/32_plots.ipynb #ac93d8c0
 _DPI = 100
 
-# %% ../nbs/32_plots.ipynb #8742d12e
 def _new_figure(
     title: str, # first line
     note: str, # second line, smaller

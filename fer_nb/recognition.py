@@ -83,7 +83,6 @@ def _without_formulas(row: dict) -> dict:
     unsafe = [key for key in ('source', 'error') if str(row[key] or '')[:1] in tuple('=+-@')]
     return row | {key: f"'{row[key]}" for key in unsafe}
 
-# %% ../nbs/44_recognition.ipynb #ab24f2ae
 def results_to_csv(results: Sequence['Result']) -> str:
     "One line for each face, or one that says why there is none; safe to open in a spreadsheet."
     text, columns = io.StringIO(newline=''), face_rows(results or [Result('', [], None, None, '')])[0]

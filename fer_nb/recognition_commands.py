@@ -194,7 +194,6 @@ def _source(
 # %% ../nbs/81_recognition_commands.ipynb #ff949a7c
 _ENDINGS = dict(table='.csv', video_out='-faces.mp4', timeline='.png', summary='.json') #: of the files in `--out`
 
-# %% ../nbs/81_recognition_commands.ipynb #8488b557
 def _outputs(args: argparse.Namespace) -> dict[str, Path|None]: # by the keys of `_ENDINGS`
     "What the options say is to be written."
     from urllib.parse import urlsplit

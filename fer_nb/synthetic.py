@@ -32,7 +32,6 @@ def _light(rng: np.random.Generator, image: np.ndarray) -> None:
 def _shrink(image: np.ndarray, size: int) -> np.ndarray: # uint8 RGB (H, W, 3) -> uint8 gray (size, size)
     return cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (size, size), interpolation=cv2.INTER_AREA)
 
-# %% ../nbs/13_synthetic.ipynb #d58cd75f
 def _camera(rng: np.random.Generator, image: np.ndarray, size: int) -> np.ndarray: # uint8 gray (size, size)
     "What a modest camera makes of a drawing: small, a little blurred, with its own contrast and noise."
     small = _shrink(image, size)

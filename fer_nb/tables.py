@@ -34,7 +34,6 @@ def existing_path(path: str | os.PathLike) -> Path:
 # %% ../nbs/14_tables.ipynb #f0331046
 _OPENERS: dict[bytes, Callable[..., Any]] = {b'\xfd7zXZ\0': lzma.open, b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
 
-# %% ../nbs/14_tables.ipynb #43a49372
 def open_packed(path: Path) -> IO[bytes]:
     "A binary stream of what is inside a plain, xz, gzip or bzip2 file."
     with path.open('rb') as f: head = f.read(6)
@@ -44,7 +43,6 @@ def open_packed(path: Path) -> IO[bytes]:
 _MAX_TABLE = 1 << 30   # most bytes that one table may unpack to (the FER2013 CSV: 301 MB)
 _MAX_LINE = 1 << 16    # longest line of a table in bytes (a sample of FER2013: at most 9.3 kB)
 
-# %% ../nbs/14_tables.ipynb #d8426925
 def _lines(stream: IO[bytes], name: str | os.PathLike, most: int = _MAX_TABLE) -> Iterator[str]:
     "Lines of text, with a bound on each and on their sum. Raises `FerError`."
     total = 0

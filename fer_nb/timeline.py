@@ -96,7 +96,6 @@ def _draw_name(ax: Any, face: Presence) -> None:
 # %% ../nbs/55_timeline.ipynb #9c240f53
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200) # seconds between two ticks
 
-# %% ../nbs/55_timeline.ipynb #e9b80cf2
 def _set_times(ax: Any, begin: float, end: float) -> None:
     "Ticks at times that one would name: whole seconds, minutes or hours."
     ax.set(xlim=(begin, max(end, begin + .05)), xlabel='time, min:s' if end <= 3600 else 'time, h:min:s')

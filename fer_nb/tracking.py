@@ -89,7 +89,6 @@ def _filter_gains(
 # %% ../nbs/52_tracking.ipynb #e022aa97
 _COAST = .5 # seconds for which a face that is not seen goes on at its speed
 
-# %% ../nbs/52_tracking.ipynb #1c2d4dc3
 def _boxes_at(
     states: np.ndarray, # (N,) of `_STATE`
     time: float,        # seconds

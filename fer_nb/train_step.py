@@ -65,7 +65,6 @@ def _cross_entropy(target: Any, logits: Any) -> Any:
     from keras import ops
     return -ops.sum(target * ops.log_softmax(logits), axis=-1)
 
-# %% ../nbs/24a_train_step.ipynb #955226f5
 def _distillation_loss(soft_labels: Any, logits: Any, temperature: float) -> Any:
     "Cross-entropy (N,) against soft labels, both softened; scaled so that its gradient keeps its size."
     from keras import ops

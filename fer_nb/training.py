@@ -94,7 +94,6 @@ def _is_best(row: dict, history: Sequence[dict], monitor: str) -> bool:
     sign = -1 if monitor == 'val_loss' else 1
     return sign * row[monitor] > max((sign * h[monitor] for h in history), default=-np.inf)
 
-# %% ../nbs/25_training.ipynb #6d76f63f
 def _save_epoch(trainer: Any, config: TrainConfig, row: dict, history: list[dict], out: Path, files: dict) -> None:
     "Add an epoch to the history and write all that a run needs to go on."
     best = _is_best(row, history, config.monitor)

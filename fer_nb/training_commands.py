@@ -23,7 +23,6 @@ def _describe_options(add: Callable) -> None:
     add_data(add, 'source')
     add('--json', action='store_true', help='print a JSON object')
 
-# %% ../nbs/82_training_commands.ipynb #a27081eb
 @command(_describe_options, 'fer2013/\narchive.zip\nsynthetic --json')
 def _describe(args: argparse.Namespace) -> int:
     "Tell what is in a dataset."

@@ -322,7 +322,6 @@ def _save(panel: UploadPanel, what: object, id: str) -> None:
     if file := file_to_save(panel.album, what, id):
         panel.stage.send(dict(kind='file', name=file[0], type=file[1]), [file[2]])
 
-# %% ../nbs/61_upload.ipynb #9fbe6773
 def _answer(panel: UploadPanel, message: object, buffers: Sequence=()) -> None:
     "Answer a message of the browser."
     if not isinstance(message, dict): return

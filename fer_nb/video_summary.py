@@ -86,7 +86,6 @@ def _shares(labels: dict[str, float]) -> str:
     ordered = sorted(labels.items(), key=lambda o: -o[1])
     return ', '.join(f'{k} {v/max(1e-9, total):.0%}' for k, v in ordered if v > .005*total)
 
-# %% ../nbs/56_video_summary.ipynb #5ff267eb
 def _face_line(face: dict) -> str:
     "A face in one line."
     times = f'{format_time(face["first"]):>7}  {format_time(face["last"]):>7}  {face["seconds"]:>7.1f}'

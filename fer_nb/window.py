@@ -103,7 +103,6 @@ def show_window(
 # %% ../nbs/62b_window.ipynb #c69f1214
 def _key(seconds: float=0.) -> int: return cv2.waitKey(max(1, round(1000*seconds))) & 0xFF
 
-# %% ../nbs/62b_window.ipynb #264506bc
 def _show_frames(title: str, video: VideoReader, stream: FaceStream, mirror: bool, bars: bool) -> int: # how many
     "Show frames until a person ends it."
     count, shown = 0, deque[float](maxlen=30)
