@@ -9,7 +9,7 @@ ini.read('settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 extras = {name: cfg[f'{name}_requirements'].split() for name in ('train', 'video', 'notebook', 'heif', 'e2e')}
 extras['notebook'] += extras['video']
-extras['dev'] = extras['train'] + extras['notebook'] + cfg['dev_requirements'].split()
+extras['dev'] = extras['train'] + extras['notebook'] + extras['heif'] + cfg['dev_requirements'].split()
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
