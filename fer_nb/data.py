@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fer_nb.core import FerError
-from fer_nb.labels import EXPRESSIONS
+from fer_nb.labels import EXPRESSIONS, check_classes
 
 # %% ../nbs/11_data.ipynb #a4ee5093
 FACE_SIZE = 48   #: height and width of every face in a `FaceSet`, as in FER2013
@@ -78,7 +78,7 @@ _PER_SAMPLE = ('images', 'labels', 'split', 'votes', 'subjects', 'sample_ids', '
 def _check(faces: FaceSet) -> None:
     "Fill in what can be derived; raise `FerError` if the parts of a `FaceSet` do not fit together."
     n = len(faces.images)
-    faces.classes, faces.labels = tuple(faces.classes), np.asarray(faces.labels, dtype=np.int64)
+    faces.classes, faces.labels = check_classes(faces.classes), np.asarray(faces.labels, dtype=np.int64)
     faces.split = np.full(n, 'all') if faces.split is None else np.asarray(faces.split)
     faces.sample_ids = np.arange(n) if faces.sample_ids is None else np.asarray(faces.sample_ids)
     if faces.images.dtype != np.uint8 or faces.images.ndim != 3:

@@ -6,7 +6,7 @@
 __all__ = ['EXPRESSIONS', 'FERPLUS', 'COLORS', 'canonical_label', 'remap_labels']
 
 # %% ../nbs/01_labels.ipynb #05384fcf
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,6 +41,34 @@ def canonical_label(
     "The name used inside the library for a class name from outside."
     name = name.strip().lower()
     return _ALIASES.get(name, name)
+
+# %% ../nbs/01_labels.ipynb #38ad3a0e
+#: Columns of tables and answers: no class can have such a name.
+_RESERVED = frozenset(
+    'face faces error score label confidence uncertain source status warning frame time id x y width height box '
+    'probabilities'.split()
+)
+
+def _wrong_name(name: str) -> str: # "" where there is nothing wrong
+    "Why a class cannot have this name."
+    if not isinstance(name, str): return f'{name!r:.80} is a {type(name).__name__}, not a text'
+    if not name.strip(): return 'a class without a name'
+    if len(name) > 60: return f'the name {name[:20]!r}... has {len(name)} characters, at most 60 are taken'
+    if not name.isprintable(): return f'the name {name!r} has characters that cannot be shown'
+    return f'the name {name!r} is taken by a column of the tables, or by an answer' * (name.lower() in _RESERVED)
+
+# %% ../nbs/01_labels.ipynb #1aff0caf
+def check_classes(
+    names: Iterable[str], # of classes, in any order
+) -> tuple[str, ...]: # the same names
+    "Raises `FerError` where a class cannot have its name, or where two have the same."
+    seen: dict[str, str] = {}
+    for name in (names := tuple(names)):
+        if reason := _wrong_name(name): raise FerError(f'classes: {reason}; give the class another name')
+        if (key := name.strip().casefold()) in seen:
+            raise FerError(f'classes: {seen[key]!r} and {name!r} are one name; give one of them another')
+        seen[key] = name
+    return names
 
 # %% ../nbs/01_labels.ipynb #5e23d4ee
 def remap_labels(
