@@ -151,8 +151,8 @@ def _pixels(image: Any) -> np.ndarray: # what `to_rgb` takes
     return a.clip(max=65535).astype(np.uint16) if a.dtype == np.int32 and a.max() > 255 and a.min() >= 0 else a
 
 # %% ../nbs/10_images.ipynb #efc0124a
-def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int]]:
-    "The bytes of an image file -> RGB array and the (width, height) the image really has, both upright."
+def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int], tuple[str, ...]]:
+    "The bytes of an image file -> RGB array and the (width, height) the image really has, both upright; warnings."
     image = open_image_file(data)
     size, kind = image.size, image.format
     _limit(image, max_pixels, data)
@@ -162,7 +162,7 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int]]:
         if 'truncated' in str(e): raise ImageError(f'the {kind} file is truncated') from None
         raise ImageError(f'the {kind} data is damaged or cut off{error_detail(e)}') from None
     turn = _turn(image)
-    return _upright(rgb, turn), size[::-1] if turn > 4 else size
+    return _upright(rgb, turn), size[::-1] if turn > 4 else size, ()
 
 # %% ../nbs/10_images.ipynb #328306fa
 def _file_bytes(path: str|os.PathLike, limit: int) -> bytes:
@@ -214,6 +214,7 @@ class LoadedImage:
     # (width, height) of the image as it really is; larger than `rgb` where a huge JPEG was read at half size
     size: tuple[int, int]
     name: str       # what to call it in messages: the path, or the kind of object it came from
+    warnings: tuple[str, ...] = () # what is wrong with the file although it could be read
 
     @property
     def scale(self) -> float: return self.size[0]/self.rgb.shape[1]
@@ -230,8 +231,8 @@ def image_name(
     return name if isinstance(name, str) else f'<{type(source).__name__}>'
 
 # %% ../nbs/10_images.ipynb #8880e5f6
-def _read(source: Any, max_pixels: int, bgr: bool) -> tuple[np.ndarray, tuple[int, int]]:
-    "RGB and true size. Raises `ImageError` without the name."
+def _read(source: Any, max_pixels: int, bgr: bool) -> tuple[np.ndarray, tuple[int, int], tuple[str, ...]]:
+    "RGB, true size and warnings. Raises `ImageError` without the name."
     if (data := _bytes(source, 8*max_pixels + 65536)) is not None: return _decode(data, max_pixels)
     if hasattr(source, 'getexif'): rgb = _of_pillow(source, max_pixels)
     elif not hasattr(source, '__array__'): raise ImageError('it is not a path, bytes, file, array or Pillow image')
@@ -239,7 +240,7 @@ def _read(source: Any, max_pixels: int, bgr: bool) -> tuple[np.ndarray, tuple[in
         a = np.asarray(source)
         if a.size > 4*max_pixels: raise ImageError(f'its shape {a.shape} is over the limit of {max_pixels:,} pixels')
         rgb = to_rgb(a, bgr)
-    return rgb, (rgb.shape[1], rgb.shape[0])
+    return rgb, (rgb.shape[1], rgb.shape[0]), ()
 
 # %% ../nbs/10_images.ipynb #0d61c4e4
 def _named(source: Any, read: Callable) -> Any:
@@ -255,8 +256,8 @@ def load_image(
     bgr: bool=False,            # an array has its colors blue first, as OpenCV has them
 ) -> LoadedImage:
     "Read one image from anywhere. Raises `ImageError`, which names the source and the reason."
-    rgb, size = _named(source, lambda: _read(source, max_pixels, bgr))
-    return LoadedImage(rgb, size, image_name(source))
+    rgb, size, warnings = _named(source, lambda: _read(source, max_pixels, bgr))
+    return LoadedImage(rgb, size, image_name(source), warnings)
 
 # %% ../nbs/10_images.ipynb #1418bd45
 def read_image(
