@@ -7,7 +7,9 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
             "$$p" -c '$(SUITABLE)' 2>/dev/null && echo "$$p" && break; done)
 
 # The stamp's name holds what the installation depends on, so a second run installs nothing.
-KEY := $(shell (pwd; cat setup.py settings.ini .github/constraints.txt) | git hash-object --stdin)
+PINNED := .github/requirements.txt
+PINNED_E2E := .github/requirements-e2e.txt
+KEY := $(shell (pwd; cat setup.py settings.ini $(PINNED) $(PINNED_E2E)) | git hash-object --stdin)
 STAMP := $(VENV)/.installed-$(KEY)
 E2E := $(VENV)/.e2e-$(KEY)
 PEER := .venv-fer
@@ -22,7 +24,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test e2e floors figures lab app bench peer readme export clean
+.PHONY: help run test e2e floors figures lab app bench peer readme export lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -64,25 +66,34 @@ export: $(STAMP)  ## write fer_nb/*.py and README.md from the notebooks
 readme: $(STAMP)  ## write README.md from nbs/index.ipynb
 	@$(BIN)/python tools/build_readme.py
 
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE)
+
+lock: $(STAMP)  ## pin the dependencies that settings.ini declares, with their hashes; newer ones with UPGRADE=--upgrade
+	@$(COMPILE) setup.py --extra dev -o $(PINNED)
+	@sed -n 's/^e2e_requirements = //p' settings.ini | tr ' ' '\n' | $(COMPILE) - -c $(PINNED) -o $(PINNED_E2E)
+
 clean:  ## remove what the other targets wrote, but not the environment
 	rm -rf _runs _proc build dist *.egg-info
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-# uv takes half the time of pip; pip where uv cannot be had or does not find a package (it does not read pip's settings).
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .github/constraints.txt
-UV = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c .github/constraints.txt
-INSTALL = install() { $(PIP) uv && $(UV) "$$@" || $(PIP) "$$@"; }; install
+# Every package is pinned by version and by the hashes of its files, uv too; it takes half the time of pip. Where uv cannot be
+# had or does not find a package (it does not read pip's settings), pip installs the same.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+INSTALL = install() { $(UV) "$$@" || $(PIP) "$$@"; }; install
 
-$(STAMP): setup.py settings.ini .github/constraints.txt
+$(STAMP): setup.py settings.ini $(PINNED)
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with the venv module was found (on Debian: apt install python3-venv)." >&2; exit 1; }
 	@echo "Installing the pinned dependencies into $(VENV) with $(PYTHON) (once; about a minute)"
 	@$(BIN)/pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
-	@$(INSTALL) -e '.[dev]'
+	@sed -n '/^uv==/,/[^\\]$$/p' $(PINNED) > $(VENV)/uv.txt && $(PIP) --require-hashes -r $(VENV)/uv.txt || true
+	@$(INSTALL) --require-hashes -r $(PINNED)
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/.installed-* && touch $@
 
-$(E2E): $(STAMP)
+$(E2E): $(STAMP) $(PINNED_E2E)
 	@echo "Installing what drives the browser (once; some seconds)"
-	@$(INSTALL) -e '.[e2e]'
+	@$(INSTALL) --require-hashes -r $(PINNED_E2E)
 	@rm -f $(VENV)/.e2e-* && touch $@
 
 # The package that `make bench` compares with; where it cannot be installed, the rest is measured without it.
