@@ -8,13 +8,15 @@ __all__ = []
 # %% ../nbs/80_commands.ipynb #8c7d844b
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core import check_opencv
+from .core import check_opencv, escaped
 
 if TYPE_CHECKING:
     from fer_nb.data import FaceSet
@@ -64,6 +66,26 @@ def parser() -> argparse.ArgumentParser:
     for name, what in COMMANDS.items(): _add(commands, name, what)
     return whole
 
+# %% ../nbs/80_commands.ipynb #801cd027
+class Terminated(KeyboardInterrupt):
+    "The process shall end: like Ctrl-C, by another signal, whose number is the argument."
+
+def _terminate(number: int, frame: Any) -> None: raise Terminated(number)
+
+# %% ../nbs/80_commands.ipynb #1d9d3b84
+@contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
+    "Signals that end a process raise `Terminated` meanwhile, unless they are ignored (`nohup`) or handled already."
+    taken = []
+    with suppress(ValueError): # not the main thread
+        for name in ('SIGTERM', 'SIGHUP'):
+            if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _terminate)
+                taken.append(number)
+    try: yield
+    finally:
+        for number in taken: signal.signal(number, signal.SIG_DFL)
+
 # %% ../nbs/80_commands.ipynb #ea21fae0
 #: which extra brings a package; else `train`
 EXTRAS = dict(av='video', tqdm='video', pyarrow='video', matplotlib='video', ipywidgets='notebook')
@@ -71,6 +93,7 @@ EXTRAS = dict(av='video', tqdm='video', pyarrow='video', matplotlib='video', ipy
 # %% ../nbs/80_commands.ipynb #16e19091
 def _explain(error: BaseException) -> tuple[object, int]:
     "What to say of an error, and the exit code. An error that is not expected is raised again."
+    if isinstance(error, Terminated): return 'stopped', 128 + error.args[0]
     if isinstance(error, KeyboardInterrupt): return 'stopped', 130
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get(error.name or '', 'train')
@@ -78,22 +101,39 @@ def _explain(error: BaseException) -> tuple[object, int]:
     if isinstance(error, (ValueError, OSError, ImportError)): return error, 2
     raise error
 
+# %% ../nbs/80_commands.ipynb #242bebea
+def _prepare_streams() -> None:
+    "A closed stdout or stderr takes and loses all; a character that the terminal does not know is printed escaped."
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'w'))
+        with suppress(AttributeError): getattr(sys, name).reconfigure(errors='backslashreplace')
+
+def _flush_stdout() -> None:
+    "Where stdout takes nothing more, forget what is left, or Python complains about it when it ends."
+    try: sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
 # %% ../nbs/80_commands.ipynb #db68f2c5
 def run_command(
     argv: Iterable|None = None, # arguments; None = those of the process
 ) -> int: # exit code
     "Run one command. Raises `SystemExit` for `--help` and for options it does not know."
+    _prepare_streams()
     args = parser().parse_args(None if argv is None else [str(a) for a in argv])
     try:
-        if args.command != 'version': check_opencv()
-        code = args.run(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it ends
-        return 141
+        with _signals_as_ctrl_c():
+            if args.command != 'version': check_opencv()
+            code = args.run(args)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError: return 141
     except BaseException as e: reason, code = _explain(e)
-    print(f'fer_nb {args.command}: {reason}', file=sys.stderr)
+    finally: _flush_stdout()
+    lines = '\n  '.join(map(escaped, str(reason).splitlines())) # a name with a line break cannot pass for a message
+    print(f'fer_nb {args.command}: {lines}', file=sys.stderr)
     return code
 
 # %% ../nbs/80_commands.ipynb #3eb62bb0
@@ -146,19 +186,16 @@ def read_dataset(
 
 # %% ../nbs/80_commands.ipynb #62c8a400
 def read_assignments(
-    texts: Iterable[str], # "name=value", the value in YAML
+    texts: Iterable[str], # "name=value"
 ) -> dict[str, Any]:
-    "What `--set` says. Raises `ValueError` where a text is no assignment."
-    import yaml
-    if wrong := [o for o in texts if '=' not in o]: raise ValueError(f'--set {wrong[0]}: NAME=VALUE is needed')
-    return {name: yaml.safe_load(value) for name, value in (o.split('=', 1) for o in texts)}
+    "What `--set` says. Raises `FerError` where a text is no assignment."
+    from fer_nb.config_files import parse_assignment
+    return dict(parse_assignment(o) for o in texts)
 
 # %% ../nbs/80_commands.ipynb #520d3625
 def read_fields(
     file: Path|None = None, # YAML or JSON; None = nothing
 ) -> dict[str, Any]:
-    "The fields that a file holds: license, crop rule and so on. Raises `ValueError` where it holds none."
-    import yaml
-    fields = yaml.safe_load(file.read_text(encoding='utf-8')) if file else {}
-    if not isinstance(fields, dict): raise ValueError(f'{file}: no fields in it')
-    return fields
+    "The fields that a file holds: license, crop rule and so on. Raises `FerError` where it holds none."
+    from fer_nb import config_files
+    return config_files.read_fields(file) if file else {}
