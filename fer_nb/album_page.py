@@ -21,7 +21,8 @@ from .album import Album, UploadedImage, file_advice, make_result, named_file, r
 from .core import write_atomically
 from .image_formats import ImageError
 from .images import load_image
-from .recognition import Face, Result, results_to_csv
+from .recognition import Face, Result
+from .result_tables import results_to_csv
 from .widgets import encode_image, face_card, face_style, plural, style_sheet
 
 # %% ../nbs/60b_album_page.ipynb #a607ccb4

@@ -112,7 +112,7 @@ def _write_table(
     results: list, # of `Result`
 ) -> None:
     "Write one row for each face, in one piece."
-    from fer_nb.recognition import results_to_csv
+    from fer_nb.result_tables import results_to_csv
     text = results_to_csv(results)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda part: part.write_text(text, encoding='utf-8', newline=''))

@@ -6,8 +6,6 @@
 __all__ = ['Face', 'TrackedFace', 'Result', 'Recognizer']
 
 # %% ../nbs/44_recognition.ipynb #a1c6a161
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -26,6 +24,7 @@ from .drawing import draw_faces
 from .image_formats import ImageError
 from .images import MAX_PIXELS, image_name, load_image, read_image
 from .model_files import ModelError, find_model
+from .result_tables import results_to_df
 
 if TYPE_CHECKING:
     import pandas
@@ -49,48 +48,6 @@ class TrackedFace(Face):
     frame: int = 0      # which frame, counted from 0
     time: float = 0.    # seconds, of the stream's own time stamps
 
-# %% ../nbs/44_recognition.ipynb #04418f08
-def face_rows(
-    results: Iterable['Result'],
-) -> list[dict[str, Any]]: # they all have the same keys
-    "One row for each face, and one for each image without any."
-    rows = []
-    for r in results:
-        for i, f in enumerate(r.faces or [None]):
-            box = f.box if f else [None]*4
-            rows.append(
-                dict(source=r.source, status=r.status, face=i if f else None, **dict(zip(Box._fields, box)))
-                | dict(score=f and f.score, label=f and f.label, confidence=f and f.confidence)
-                | {c: f and f.probabilities[c] for c in r.classes} | dict(error=r.error)
-            )
-    return rows
-
-# %% ../nbs/44_recognition.ipynb #d07df95b
-def results_to_df(
-    results: Sequence['Result'],
-    classes: Sequence[str]=(), # names of the columns for the expressions, where there is no result to tell
-    *,
-    faceless: bool=False,      # also a row for each image without a face
-) -> 'pandas.DataFrame':
-    "One row for each face."
-    import pandas
-    columns = face_rows(results or [Result('', [], None, None, '', tuple(classes))])[0]
-    return pandas.DataFrame([o for o in face_rows(results) if faceless or o['face'] is not None], columns=list(columns))
-
-# %% ../nbs/44_recognition.ipynb #8d26fb8d
-def _without_formulas(row: dict) -> dict:
-    "A row in which no file name is a formula for a spreadsheet."
-    unsafe = [key for key in ('source', 'error') if str(row[key] or '')[:1] in tuple('=+-@')]
-    return row | {key: f"'{row[key]}" for key in unsafe}
-
-def results_to_csv(results: Sequence['Result']) -> str:
-    "One line for each face, or one that says why there is none; safe to open in a spreadsheet."
-    text, columns = io.StringIO(newline=''), face_rows(results or [Result('', [], None, None, '')])[0]
-    table = csv.DictWriter(text, columns)
-    table.writeheader()
-    table.writerows(map(_without_formulas, face_rows(results)))
-    return text.getvalue()
-
 # %% ../nbs/44_recognition.ipynb #84c4dbaf
 @dataclass
 class Result:
@@ -101,6 +58,7 @@ class Result:
     error: str|None     # why it is unreadable
     source: str         # the path, or the kind of object it came from
     classes: tuple[str, ...] = field(default=(), repr=False) # all expressions that the model knows
+    warnings: tuple[str, ...] = () # what was odd about an image that could be read
 
     def to_dict(self) -> dict[str, Any]: # of numbers, texts, tuples, lists and dicts, fit for `json.dumps`
         "The result as plain data."

@@ -18,7 +18,8 @@ from IPython.display import display
 
 from .album import Album, UploadedImage, refusal, sample_images
 from .album_page import NOTICE, album_html, draw_upload, file_to_save, image_card, save_album, table_html
-from .recognition import Recognizer, Result, confidence_threshold, results_to_df
+from .recognition import Recognizer, Result, confidence_threshold
+from .result_tables import results_to_df
 from .widgets import STATIC, advised_confidence, plural, style_sheet
 
 if TYPE_CHECKING:
