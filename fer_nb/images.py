@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from .addresses import AddressError, fetch, is_address, local_path, shown_address
 from .image_formats import ImageError, check_tiles, error_detail, open_image_file
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int], 
 def _file_bytes(path: str|os.PathLike, limit: int) -> bytes:
     try: info = os.stat(path)
     except (OSError, ValueError) as e:
-        if re.match(r'\w+://|data:', str(path)): raise ImageError('addresses are not read: download it first') from None
+        if re.match(r'https?:/[^/]', str(path)): raise ImageError('give an address as text, not as a path') from None
         if isinstance(e, FileNotFoundError): raise ImageError('there is no such file') from None
         raise ImageError(f"it cannot be opened ({getattr(e, 'strerror', e)})") from None
     if stat.S_ISDIR(info.st_mode): raise ImageError('it is a directory')
@@ -176,6 +177,11 @@ def _file_bytes(path: str|os.PathLike, limit: int) -> bytes:
     if info.st_size > limit: raise ImageError(f'it has {info.st_size:,} bytes, the limit is {limit:,}')
     try: return Path(path).read_bytes()
     except OSError as e: raise ImageError(f'it cannot be read ({e.strerror})') from None
+
+# %% ../nbs/10_images.ipynb #266dc794
+def _address_bytes(address: str, limit: int) -> bytes:
+    try: return _file_bytes(local_path(address), limit) if address[:5].lower() == 'file:' else fetch(address, limit)
+    except AddressError as e: raise ImageError(str(e)) from None
 
 # %% ../nbs/10_images.ipynb #285e152a
 def _stream_bytes(stream: Any, limit: int) -> bytes:
@@ -201,6 +207,7 @@ def _of_pillow(image: Any, max_pixels: int) -> np.ndarray: # uint8 (H, W, 3), up
 
 # %% ../nbs/10_images.ipynb #36ed8a8c
 def _bytes(source: Any, limit: int) -> bytes|None: # None where it is an array or a Pillow image
+    if is_address(source): return _address_bytes(source, limit)
     if isinstance(source, (str, os.PathLike)): return _file_bytes(source, limit)
     if isinstance(source, (bytes, bytearray, memoryview)): return bytes(source)
     if hasattr(source, 'read') and not hasattr(source, 'getexif'): return _stream_bytes(source, limit)
@@ -225,8 +232,7 @@ def image_name(
 ) -> str:
     "What to call an image in messages and tables."
     if isinstance(source, (str, os.PathLike)):
-        name = os.fspath(source) if isinstance(os.fspath(source), str) else os.fsdecode(source)
-        return name if not name.startswith('data:') else f'{name[:30]}...'
+        return shown_address(str(source)) if is_address(source) else os.fsdecode(source)
     name = getattr(source, 'name', None) or getattr(source, 'filename', None)
     return name if isinstance(name, str) else f'<{type(source).__name__}>'
 
@@ -250,7 +256,7 @@ def _named(source: Any, read: Callable) -> Any:
     except MemoryError: raise ImageError('there is not enough memory for it', image_name(source)) from None
 
 def load_image(
-    source: Any,                # path, bytes, binary file, array (see `to_rgb`), or Pillow image
+    source: Any,                # path, address, bytes, binary file, array (see `to_rgb`), or Pillow image
     max_pixels: int=MAX_PIXELS, # never decode more than this; a JPEG of up to 4 times as many is decoded at half size
     *,
     bgr: bool=False,            # an array has its colors blue first, as OpenCV has them
@@ -261,7 +267,7 @@ def load_image(
 
 # %% ../nbs/10_images.ipynb #1418bd45
 def read_image(
-    source: Any,                # path, bytes, binary file, array (see `to_rgb`), or Pillow image
+    source: Any,                # path, address, bytes, binary file, array (see `to_rgb`), or Pillow image
     max_pixels: int=MAX_PIXELS, # never decode more than this; a JPEG of up to 4 times as many comes back at half size
     *,
     bgr: bool=False,            # an array has its colors blue first, as OpenCV has them
