@@ -15,7 +15,8 @@ import numpy as np
 
 from .core import softmax
 from .detection import ResourcePool
-from .model_files import ModelError, open_litert, read_model, run_litert
+from .model_files import ModelError, read_model
+from .model_runners import open_litert, run_litert, try_litert
 
 # %% ../nbs/43b_classification.ipynb #0aa08dc6
 class Classifier:
@@ -28,6 +29,7 @@ class Classifier:
         except OSError as e: raise ModelError(f'{path}: the model cannot be read ({e.strerror})') from None
         self.path, self.threads, self.classes = str(path), threads, tuple(self.about['classes'])
         self.size, self.pool = self.about['input_size'][0], ResourcePool(self._open)
+        try_litert(self.content, path)
         with self.pool.lend() as net: self._check(net)
 
     def _open(self) -> Any:

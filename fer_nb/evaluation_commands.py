@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class _LiteRT:
     "The content of a .tflite file as a function from images (n, h, w, 1) to logits."
     def __init__(self, meta, weights):
-        from fer_nb.model_files import litert_runner
+        from fer_nb.model_runners import litert_runner
         self.run, self.input_shape = litert_runner(weights, os.cpu_count() or 1), (None, *meta['input_size'], 1)
 
     def __call__(self, images): return self.run(images[..., 0])
@@ -36,8 +36,10 @@ def _open_model(
     "Open a model file for evaluation. Raises `FileNotFoundError`, or `ModelError` naming the file and the reason."
     from fer_nb.export import load_network
     from fer_nb.model_files import read_metadata, read_model
+    from fer_nb.model_runners import try_litert
     if path.suffix == '.keras': return load_network(path), 'keras', read_metadata(path)
     meta, weights = read_model(path)
+    try_litert(weights, path)
     return _LiteRT(meta, weights), path.suffixes[-2][1:] if len(path.suffixes) > 1 else 'litert', meta
 
 # %% ../nbs/83_evaluation_commands.ipynb #8b893994

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .core import FerError, sha256, softmax, write_atomically
-from .model_files import MEMBER, ModelError, litert_runner, onnx_runner, read_metadata, with_metadata
+from .model_files import MEMBER, ModelError, read_metadata, with_metadata
+from .model_runners import litert_runner, onnx_runner
 from .models import count_macs, main_logits
 
 if TYPE_CHECKING:

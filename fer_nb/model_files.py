@@ -9,16 +9,18 @@ __all__ = ['ModelError', 'read_metadata']
 import io
 import json
 import os
+import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from .core import FerError, sha256
+from .core import FerError, sha256, shown
+from .labels import check_classes
 
 # %% ../nbs/40_model_files.ipynb #ff37705a
 class ModelError(FerError):
@@ -39,19 +41,27 @@ def find_model(
     model: str|None='' # name of a shipped model, or a path; "" or None = the default
 ) -> Path:
     "The file of a model. Raises `ModelError` where there is none."
-    name, shipped = os.fspath(model or _DEFAULT_MODEL), _shipped_models()
+    if not isinstance(model, (str, os.PathLike, type(None))):
+        raise ModelError(f'a model is the path of a file or the name of a shipped model, not {model!r:.40}')
+    name, shipped = os.fsdecode(model or _DEFAULT_MODEL), _shipped_models()
     named = [o for o in shipped if o.name == f'{name}.int8.tflite']
     if named: return named[0]
-    if Path(name).is_file(): return Path(name)
-    names = ', '.join(dict.fromkeys(o.name.split('.')[0] for o in shipped)) or 'none'
-    raise ModelError(f'{name}: neither a model file nor the name of a shipped model (there are: {names})')
+    if os.path.exists(name): return Path(name)
+    said, names = shown(name, 200), ', '.join(dict.fromkeys(o.name.split('.')[0] for o in shipped)) or 'none'
+    if '://' in name: raise ModelError(f'{said}: models are not fetched from an address; save the file, name its path')
+    raise ModelError(f'{said}: neither a model file nor the name of a shipped model (there are: {names})')
+
+# %% ../nbs/40_model_files.ipynb #b8271c52
+def is_shipped(path: str|os.PathLike) -> bool:
+    "Whether a model file is one of those that come with the library."
+    return Path(os.path.realpath(path)).parent in {o.resolve().parent for o in _shipped_models()}
 
 # %% ../nbs/40_model_files.ipynb #40a6c166
 def _is_scaling(scaling: Any, classes: int) -> bool:
     "Whether something is one factor above 0 and one offset for each class."
     if not isinstance(scaling, dict): return False
     try: factors, offsets = (np.array(scaling.get(k), dtype=float) for k in ('factors', 'offsets'))
-    except (TypeError, ValueError): return False
+    except (TypeError, ValueError, OverflowError): return False
     if not factors.shape == offsets.shape == (classes,): return False
     return bool(np.isfinite([factors, offsets]).all() and (factors > 0).all())
 
@@ -60,44 +70,160 @@ MEMBER = 'fer_nb.json' #: the member of the zip archive, and the key in an ONNX 
 _REQUIRED = ('name', 'version', 'classes', 'input_size', 'channels', 'temperature', 'sha256')
 
 # %% ../nbs/40_model_files.ipynb #ca299ddf
+def _is_number(value: Any, least: float, most: float, kind: type|tuple=(int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most
+
+def _is_text(value: Any, most: int=60) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
+
+def _is_size(value: Any) -> bool: # of the faces, (height, width)
+    return (isinstance(value, list) and len(value) == 2 and value[0] == value[1]
+            and all(_is_number(o, 8, 512, int) for o in value))
+
+def _is_advice(value: Any) -> bool: # on when a face is uncertain
+    threshold = value.get('threshold') if isinstance(value, dict) else value
+    return threshold is None or isinstance(value, dict) and _is_number(threshold, 0, 1)
+
+# %% ../nbs/40_model_files.ipynb #e2ae932e
+#: {field: (whether a value will do, what is wanted)}
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'name': (_is_text, 'a text in one line, of at most 60 letters'),
+    'version': (_is_text, 'a text in one line, of at most 60 letters'),
+    'classes': (lambda v: isinstance(v, list) and 1 < len(v) <= 1000, 'a list of names'),
+    'input_size': (_is_size, 'two equal whole numbers from 8 to 512'),
+    'channels': (lambda v: _is_number(v, 1, 1, int), '1, for gray faces'),
+    'temperature': (lambda v: _is_number(v, 1e-6, 100), 'between 0 and 100'),
+    'sha256': (lambda v: isinstance(v, str) and bool(re.fullmatch('[0-9a-f]{64}', v)), '64 hexadecimal digits'),
+    'uncertain': (_is_advice, 'an object whose threshold is a number from 0 to 1'),
+    'crop': (lambda v: v is None or isinstance(v, dict), 'an object'),
+    'parameters': (lambda v: _is_number(v, 0, 1e15, int), 'a whole number'),
+    'macs': (lambda v: _is_number(v, 0, 1e18, int), 'a whole number'),
+}
+
+# %% ../nbs/40_model_files.ipynb #d7ae3465
+def _check_fields(meta: dict[str, Any]) -> None:
+    "Raises `FerError` where a field is missing or makes no sense."
+    if missing := [k for k in _REQUIRED if k not in meta]: raise FerError(f'metadata lacks {", ".join(missing)}')
+    for field, (good, wanted) in _FIELDS.items():
+        if field in meta and not good(meta[field]): raise FerError(f'{field} {shown(meta[field])} is not {wanted}')
+    if 'scaling' in meta and not _is_scaling(meta['scaling'], len(meta['classes'])):
+        raise FerError('scaling is not one factor above 0 and one offset for each class')
+    check_classes(meta['classes'])
+
+# %% ../nbs/40_model_files.ipynb #f4f064d9
+_MOST_TEXT, _MOST_DEPTH = 1 << 20, 20 # bytes of metadata; lists and objects inside one another
+
+def _check_depth(value: Any) -> None:
+    "Raises `FerError` for JSON that is nested too deeply."
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        level = [o for v in level if isinstance(v, (dict, list)) for o in (v.values() if isinstance(v, dict) else v)]
+    if level: raise FerError('metadata is nested too deeply')
+
+# %% ../nbs/40_model_files.ipynb #2ed7a5d5
 def _parse_metadata(
     raw: bytes|str, # JSON text
-    path: Path,     # the file, for messages
 ) -> dict[str, Any]:
-    "Metadata as a dict. Raises `ModelError` where a field is missing or makes no sense."
+    "Metadata as a dict. Raises `FerError`, without the name of the file, where a field is missing or makes no sense."
+    if len(raw) > _MOST_TEXT: raise FerError(f'{MEMBER} has more than {_MOST_TEXT:,} bytes')
     try: meta = json.loads(raw)
-    except ValueError as e: raise ModelError(f'{path}: {MEMBER} is not JSON ({e})') from None
-    if not isinstance(meta, dict): raise ModelError(f'{path}: {MEMBER} is not an object')
-    if missing := [k for k in _REQUIRED if k not in meta]:
-        raise ModelError(f'{path}: metadata lacks {", ".join(missing)}')
-    names, t = meta['classes'], meta['temperature']
-    if not (isinstance(names, list) and len(names) > 1 and all(isinstance(n, str) for n in names)):
-        raise ModelError(f'{path}: classes are not a list of names')
-    if not (isinstance(t, (int, float)) and 0 < t < 100):
-        raise ModelError(f'{path}: temperature {t!r} is not between 0 and 100')
-    if 'scaling' in meta and not _is_scaling(meta['scaling'], len(names)):
-        raise ModelError(f'{path}: scaling is not one factor above 0 and one offset for each class')
+    except (ValueError, RecursionError) as e: raise FerError(f'{MEMBER} is not JSON ({shown(e)})') from None
+    if not isinstance(meta, dict): raise FerError(f'{MEMBER} is not an object')
+    _check_depth(meta)
+    _check_fields(meta)
     return meta
 
-# %% ../nbs/40_model_files.ipynb #9f54d1a0
-def _read(path: str|os.PathLike) -> tuple[dict[str, Any], bytes]:
-    "Metadata, and all bytes before them. Raises `FileNotFoundError` or `ModelError`."
-    path = Path(path)
-    if path.is_dir(): raise ModelError(f'{path}: is a folder, not a model file')
-    data = path.read_bytes()
+# %% ../nbs/40_model_files.ipynb #e5139a3d
+_EXPORT = '`fer_nb export` makes a .tflite file of it, which can be run'
+_KINDS = {
+    rb'$': 'the file is empty',
+    rb'\x89HDF\r\n\x1a\n': f'an HDF5 file, perhaps of Keras; {_EXPORT}',
+    rb'.{4}TFL3': 'a LiteRT network that does not say its classes, or is cut off; '
+                  '`fer_nb export` writes .tflite files that do',
+    rb'\x80[\x02-\x05]|PK.*/data.pkl': 'a pickle, perhaps of PyTorch, which can run any program and is never opened; '
+                                     'build the network in Keras, save it and export it',
+    rb'version https://git-lfs': 'a pointer of Git LFS, not the file itself; fetch it with "git lfs pull"',
+    rb'\s*<': 'a web page or XML, perhaps the page of a download instead of the file',
+}
+
+def _kind(path: Path, head: bytes, members: Sequence[str]) -> str: # the first bytes; of the zip archive that it may be
+    "What a file is that is not a model file, and what would work."
+    if 'config.json' in members: return f'a Keras file; {_EXPORT}'
+    if path.suffix.lower() == '.onnx':
+        return 'an ONNX file, for other programs; take the .tflite file that `fer_nb export` writes beside it'
+    found = (said for start, said in _KINDS.items() if re.match(start, head, re.S))
+    return next(found, 'not a model file of fer_nb')
+
+# %% ../nbs/40_model_files.ipynb #c0a5e453
+_MOST_BYTES, _MOST_MEMBERS = 1 << 30, 1000 # of a model file, packed or not; of its zip archive
+
+def _check_directory(file: BinaryIO, size: int) -> None:
+    "Raises `ModelError` for a zip archive whose table of contents is larger than that of any model file."
+    file.seek(max(0, size - 65557))
+    tail = file.read(65557)
+    at = tail.rfind(b'PK\5\6')
+    if at < 0 or at + 22 > len(tail): raise ModelError('')   # no zip archive
+    count, length = struct.unpack_from('<HI', tail, at + 10)
+    if count > _MOST_MEMBERS or length > _MOST_TEXT or tail[max(0, at - 20):at].startswith(b'PK\6\7'):
+        raise ModelError(f'its zip archive is larger than that of a model file ({count:,} members)')
+
+# %% ../nbs/40_model_files.ipynb #da2a8ad8
+def open_archive(
+    file: BinaryIO, # a model file
+) -> zipfile.ZipFile:
+    "The zip archive in a model file, with bounded sizes. Raises `ModelError` without the name, `zipfile.BadZipFile`."
+    if (size := file.seek(0, io.SEEK_END)) > _MOST_BYTES:
+        raise ModelError(f'it has {size:,} bytes, the limit is {_MOST_BYTES:,}')
+    _check_directory(file, size)
+    archive = zipfile.ZipFile(file)
+    infos = archive.infolist()
+    if {i.compress_type for i in infos} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ModelError('its zip archive is packed in a way that model files do not use')
+    text = max((i.file_size for i in infos if i.filename.endswith('.json')), default=0)
+    if text > 8*_MOST_TEXT or sum(i.file_size for i in infos) > _MOST_BYTES:
+        raise ModelError(f'its zip archive unpacks to more than the limit of {_MOST_BYTES:,} bytes, or to a giant text')
+    return archive
+
+# %% ../nbs/40_model_files.ipynb #af270dea
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, zipfile.ZipFile]]:
+    "A model file and its zip archive. Raises `FileNotFoundError`, or `ModelError` for whatever is wrong with it."
+    name, head, members = shown(path, 200), b'', list[str]()
+    if path.is_dir(): raise ModelError(f'{name}: is a folder, not a model file')
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as z:
-            info = z.getinfo(MEMBER)
-            if info.file_size > 1 << 20: raise ModelError(f'{path}: {MEMBER} is too large')
-            return _parse_metadata(z.read(info), path), data[:info.header_offset]
-    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as e:
-        raise ModelError(f'{path}: not a model file of fer_nb ({e})') from None
+        with path.open('rb') as file:
+            head = file.read(512)
+            with open_archive(file) as archive:
+                members = archive.namelist()
+                if MEMBER not in members: raise ModelError('')
+                yield file, archive
+    except FileNotFoundError: raise
+    except OSError as e: raise ModelError(f'{name}: the model cannot be read ({e.strerror or e})') from None
+    except FerError as e: raise ModelError(f'{name}: {str(e) or _kind(path, head, members)}') from None
+    except Exception as e: raise ModelError(f'{name}: {_kind(path, head, members)} ({shown(e)})') from None
+
+# %% ../nbs/40_model_files.ipynb #9f54d1a0
+def _read(
+    path: str|os.PathLike,
+    *,
+    keras: bool=True, # may it be a Keras file?
+) -> tuple[dict[str, Any], bytes]:
+    "Metadata, and the weights, which fit their checksum. Raises `FileNotFoundError` or `ModelError`."
+    with _opened(Path(path)) as (file, archive):
+        meta, members = _parse_metadata(archive.read(MEMBER)), archive.namelist()
+        if 'config.json' in members and not keras: raise ModelError('')
+        if 'model.weights.h5' in members: weights = archive.read('model.weights.h5')
+        else:
+            file.seek(0)
+            weights = file.read(max(0, archive.getinfo(MEMBER).header_offset))
+        if sha256(weights) != meta['sha256']: raise FerError('damaged, the checksum of the weights does not match')
+    return meta, weights
 
 # %% ../nbs/40_model_files.ipynb #e34466b6
 def read_metadata(
     path: str|os.PathLike, # a .tflite or .keras file of this library
 ) -> dict[str, Any]:
-    "What a model file says about itself. Raises `FileNotFoundError` or `ModelError`."
+    "What a model file says about itself, its weights checked. Raises `FileNotFoundError` or `ModelError`."
     return _read(path)[0]
 
 # %% ../nbs/40_model_files.ipynb #68d8551c
@@ -105,10 +231,7 @@ def read_model(
     path: str|os.PathLike, # a .tflite file of this library
 ) -> tuple[dict[str, Any], bytes]: # metadata; the flat buffer
     "A whole model file, its weights checked against their checksum. Raises `FileNotFoundError` or `ModelError`."
-    meta, body = _read(path)
-    if sha256(body) != meta['sha256']:
-        raise ModelError(f'{path}: damaged, the checksum of the weights does not match')
-    return meta, body
+    return _read(path, keras=False)
 
 # %% ../nbs/40_model_files.ipynb #1e63a95f
 def with_metadata(
@@ -116,7 +239,8 @@ def with_metadata(
     meta: dict[str, Any], # all required fields but `sha256`
     path: Path,  # the file, for messages
 ) -> bytes:
-    "The content with `meta` and the checksum of the weights inside, instead of what it said before."
+    """The content with `meta` and the checksum of the weights inside, instead of what it said before.
+    Raises `ModelError` where the metadata make no sense."""
     members = []
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as z:
@@ -124,80 +248,11 @@ def with_metadata(
             members = [(i, z.read(i)) for i in z.infolist() if i.filename != MEMBER]
     weights = next((b for i, b in members if i.filename == 'model.weights.h5'), data)
     text = json.dumps(meta | {'sha256': sha256(weights)}, indent=1, default=str)
-    _parse_metadata(text, path)
+    try: _parse_metadata(text)
+    except FerError as e: raise ModelError(f'{shown(path, 200)}: {e}') from None
     buffer = io.BytesIO(data)
     buffer.seek(0, io.SEEK_END)
     with zipfile.ZipFile(buffer, 'a') as z:
         for info, content in members: z.writestr(info, content, zipfile.ZIP_DEFLATED)
         z.writestr(zipfile.ZipInfo(MEMBER), text)
     return buffer.getvalue()
-
-# %% ../nbs/40_model_files.ipynb #e18c4a0f
-_muting = Lock()
-
-# %% ../nbs/40_model_files.ipynb #b2318f01
-@contextmanager
-def _muted() -> Iterator[None]:
-    "Keep off what compiled code writes to the error output."
-    with _muting:
-        try: kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        except OSError: kept = None  # there is no error output
-        if kept is None:
-            yield
-            return
-        os.dup2(nowhere, 2)
-        try: yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
-
-# %% ../nbs/40_model_files.ipynb #98641f21
-def open_litert(
-    content: bytes, # a flat buffer
-    threads: int=1,
-) -> Any: # an interpreter, ready to run; for one thread at a time
-    "Load a network into LiteRT. Raises `ValueError` or `RuntimeError` where it cannot be used."
-    from ai_edge_litert.interpreter import Interpreter
-    with _muted():
-        net = Interpreter(model_content=content, num_threads=threads)
-        net.allocate_tensors()
-    return net
-
-# %% ../nbs/40_model_files.ipynb #b81d935d
-def run_litert(
-    net: Any, # from `open_litert`
-    faces: Sequence[np.ndarray]|np.ndarray, # (N, H, W)
-) -> np.ndarray: # float32 (N, C)
-    "The logits of some faces."
-    takes, gives = net.get_input_details()[0], net.get_output_details()[0]
-    logits = np.empty((len(faces), gives['shape'][1]), np.float32)
-    for i, face in enumerate(faces):
-        net.set_tensor(takes['index'], face[None, ..., None].astype(takes['dtype']))
-        net.invoke()
-        logits[i] = net.get_tensor(gives['index'])[0]
-    return logits
-
-# %% ../nbs/40_model_files.ipynb #0d8bc843
-Runner = Callable[[np.ndarray], np.ndarray] #: faces (N, H, W) -> logits float32 (N, C)
-
-# %% ../nbs/40_model_files.ipynb #b78883a3
-def litert_runner(
-    content: bytes, # a flat buffer
-    threads: int=1,
-) -> Runner:
-    "A function that runs a LiteRT network."
-    net = open_litert(content, threads)
-    return lambda faces: run_litert(net, faces)
-
-# %% ../nbs/40_model_files.ipynb #98a9a47c
-def onnx_runner(
-    content: bytes, # an ONNX file
-) -> Runner:
-    "A function that runs an ONNX network."
-    import cv2
-    net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
-    def one(face):
-        net.setInput(face[None, ..., None].astype('float32'))
-        return net.forward().ravel()
-    return lambda faces: np.stack([one(f) for f in faces])

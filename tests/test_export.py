@@ -9,7 +9,8 @@ from fer_nb.core import softmax
 from fer_nb.data import train_val_split
 from fer_nb.export import ExportError, export_model, load_network, to_litert, total_scaling, with_scaling
 from fer_nb.metrics import compute_metrics
-from fer_nb.model_files import ModelError, litert_runner, read_metadata, read_model
+from fer_nb.model_files import ModelError, read_metadata, read_model
+from fer_nb.model_runners import litert_runner
 from fer_nb.models import main_logits
 
 
