@@ -29,10 +29,23 @@ class ImageError(FerError):
         self.reason = reason
 
 # %% ../nbs/09_image_formats.ipynb #69f681a5
-#: Endings of image files: what is taken out of a folder.
+#: Endings of image files: what is taken out of a folder. The last three are refused, with what to do.
 IMAGE_SUFFIXES = frozenset(
-    '.jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .pbm .pgm .ppm .pnm'.split()
+    '.jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .hif'
+    ' .pbm .pgm .ppm .pnm .jp2 .j2k .jxl'.split()
 )
+
+# %% ../nbs/09_image_formats.ipynb #f1e04c92
+_SAVE = ': save it as JPEG or PNG'
+_OTHERS = {
+    rb'(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body)': ', but a web page (HTML)',
+    rb'(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?>\s*)?(?:<!.*?>\s*)*<svg': f', but a drawing (SVG){_SAVE}',
+    rb'\0\0\0\x0cjP  |\xff\x4f\xff\x51': f', but a JPEG 2000 image{_SAVE}',
+    rb'\0\0\0\x0cJXL |\xff\x0a': f', but a JPEG XL image{_SAVE}',
+    rb'%PDF|%!PS': f', but a document (PDF or PostScript){_SAVE}', b'8BPS': f', but a Photoshop file{_SAVE}',
+    rb'....ftyp|RIFF....AVI |\x1aE\xdf\xa3': ', but a video: `fer_nb video` reads it',
+    rb'P[1-37]\s|PF\s|Pf\s': f', but a rare kind of PPM image{_SAVE}', rb'PK\x03\x04': ', but a zip file: unpack it',
+}
 
 # %% ../nbs/09_image_formats.ipynb #64c5e88c
 _MAGIC = {
@@ -47,7 +60,8 @@ def _kind(data: bytes) -> str: # JPEG, PNG, ...
     head = data[:16] if data[4:8] != b'ftyp' else data[:min(64, max(16, int.from_bytes(data[:4])))]
     for magic, kind in _MAGIC.items():
         if re.match(magic, head, re.DOTALL): return kind
-    raise ImageError('it is not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF, HEIC or PPM image')
+    others = (what for magic, what in _OTHERS.items() if re.match(magic, data[:1000], re.DOTALL | re.IGNORECASE))
+    raise ImageError('it is not a JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF, HEIC or PPM image' + next(others, ''))
 
 # %% ../nbs/09_image_formats.ipynb #8a3c5646
 def _reader(kind: str) -> Callable: # class of Pillow that opens a file of this format
