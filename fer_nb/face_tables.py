@@ -8,11 +8,13 @@ __all__ = []
 # %% ../nbs/53_face_tables.ipynb #1d22f3ba
 import csv
 import os
+import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .core import FerError, move_part, part_path
+from .core import FerError, move_part, part_path, table_cell
 from .recognition import TrackedFace
 
 # %% ../nbs/53_face_tables.ipynb #ba040e0e
@@ -33,37 +35,80 @@ def _table_row(face: TrackedFace) -> tuple[Any, ...]: # in the order of `table_c
     where = (face.frame, round(face.time, 6), face.id, *face.box, round(face.score, 6))
     return (*where, *probabilities, face.label, round(face.confidence, 6))
 
+# %% ../nbs/53_face_tables.ipynb #67675233
+def is_stdout(path: Path) -> bool:
+    "Whether a path means the standard output."
+    return str(path) in ('-', '/dev/stdout', '/dev/fd/1', '/proc/self/fd/1')
+
+def is_stream(path: Path) -> bool:
+    "Whether a path leads to the standard output, a pipe or a device, which is written to and not replaced."
+    return is_stdout(path) or os.path.exists(path) and not path.is_file() and not path.is_dir()
+
+# %% ../nbs/53_face_tables.ipynb #dce41c33
+_FLUSH = 2. # seconds after which rows are on the disk at the latest
+
+# %% ../nbs/53_face_tables.ipynb #329a202a
+def _cut_half_line(path: Path) -> None:
+    "Cut off what comes after the last complete line."
+    with path.open('rb+') as f:
+        end = f.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - (1 << 16))
+            f.seek(begin)
+            if (last := f.read(end - begin).rfind(b'\n')) >= 0: break
+            end = begin
+        f.truncate(begin + last + 1 if end else 0)
+
+# %% ../nbs/53_face_tables.ipynb #f8f28998
+class _Rows:
+    "Rows that are being written."
+    path: Path # where the table will be
+    part: Path # where the rows are until then
+    stream: bool # each row is passed on at once
+    classes: tuple[str, ...]
+    result: Path|None = None # after `close`: where the rows are, if any could be kept
+    full = False
+    _text = staticmethod(table_cell)
+
+    def _begin(self, part: Path) -> None:
+        self.part, self.flushed = part, time.monotonic()
+        self.file = sys.stdout if is_stdout(part) else open(part, 'w', encoding='utf-8', newline='')
+        self.writer = csv.writer(self.file, lineterminator='\n' if is_stdout(part) else '\r\n')
+        self.writer.writerow(map(self._text, table_columns(self.classes)))
+
 # %% ../nbs/53_face_tables.ipynb #9dadb313
-class CsvTable:
+class CsvTable(_Rows):
     "Rows into a CSV file."
     def __init__(self,
         path: Path, # one that exists is replaced when this one is closed
         classes: tuple[str, ...], # names of the expressions
     ):
-        self.path, self.part, self.full = path, part_path(path), False
-        self.file = open(self.part, 'w', encoding='utf-8', newline='')
-        self.writer = csv.writer(self.file)
-        self.writer.writerow(table_columns(classes))
+        self.path, self.classes, self.stream = path, classes, is_stream(path)
+        self._begin(path if self.stream else part_path(path, tidy=False))
 
     def add(self, faces: Iterable[TrackedFace]) -> None:
         "Write the faces of one frame. Raises `OSError`."
-        self._try(self.writer.writerows, map(_table_row, faces))
+        self._try(self.writer.writerows, ([self._text(o) for o in _table_row(face)] for face in faces))
+        if not self.stream and time.monotonic() - self.flushed < _FLUSH: return
+        self._try(self.file.flush)
+        self.flushed = time.monotonic()
 
     def close(self) -> None:
         "Finish the table and move it to its place. Raises `OSError` after that, if the end could not be written."
-        try: self._try(self.file.close)
+        try: self._try(self.file.flush if self.file is sys.stdout else self.file.close)
         finally:
-            if self.full: os.truncate(self.part, self.part.read_bytes().rfind(b'\n') + 1)
-            move_part(self.part, self.path)
+            if self.full and not self.stream: _cut_half_line(self.part)
+            self._place()
+
+    def _place(self) -> None:
+        if not self.stream: move_part(self.part, self.path)
+        self.result = self.path
 
     def _try(self, write: Callable[..., Any], *args: Any) -> None:
         try: write(*args)
         except OSError:
             self.full = True
             raise
-
-# %% ../nbs/53_face_tables.ipynb #33b2545c
-_GROUP = 8192 # rows of a group in a Parquet file
 
 # %% ../nbs/53_face_tables.ipynb #9b9c725a
 def _schema(classes: tuple[str, ...]) -> Any: # of PyArrow
@@ -74,34 +119,43 @@ def _schema(classes: tuple[str, ...]) -> Any: # of PyArrow
     types['label'] = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     return pyarrow.schema(list(types.items()))
 
+# %% ../nbs/53_face_tables.ipynb #d804f3fc
+def _csv_to_parquet(
+    source: Path, # written by `CsvTable`
+    target: Path,
+    schema: Any,  # of PyArrow
+) -> None:
+    "Copy rows, a megabyte at a time. Raises `OSError`."
+    from pyarrow import ArrowInvalid, Table
+    from pyarrow.csv import ConvertOptions, ReadOptions, open_csv
+    from pyarrow.parquet import ParquetWriter
+    columns = ReadOptions(column_names=schema.names, skip_rows=1, use_threads=False)
+    with ParquetWriter(target, schema) as writer:
+        try: batches = open_csv(source, columns, convert_options=ConvertOptions(column_types=schema))
+        except ArrowInvalid: return # there are no rows
+        with batches:
+            for batch in batches: writer.write_table(Table.from_batches([batch]))  # a group of its own
+
 # %% ../nbs/53_face_tables.ipynb #c679e4c6
-class ParquetTable:
-    "Rows into a Parquet file, group by group."
+class ParquetTable(CsvTable):
+    "Rows into a CSV file that becomes a Parquet file at the end. Where that raises `OSError`, the CSV file is kept."
+    _text = staticmethod(str) # Parquet knows no formulas
+
     def __init__(self,
         path: Path, # one that exists is replaced when this one is closed
         classes: tuple[str, ...], # names of the expressions
     ):
-        from pyarrow.parquet import ParquetWriter
-        self.path, self.part, self.schema = path, part_path(path), _schema(classes)
-        self.rows: list[tuple] = []
-        self.writer = ParquetWriter(self.part, self.schema)
+        self.path, self.classes, self.stream = path, classes, False
+        self._begin(part_path(Path(f'{path}.csv'), tidy=False))
 
-    def add(self, faces: Iterable[TrackedFace]) -> None:
-        "Write the faces of one frame. Raises `OSError`."
-        self.rows.extend(map(_table_row, faces))
-        if len(self.rows) >= _GROUP: self._flush()
-
-    def _flush(self) -> None:
-        from pyarrow import record_batch
-        rows, self.rows = self.rows, []
-        if rows: self.writer.write_batch(record_batch(list(map(list, zip(*rows))), schema=self.schema))
-
-    def close(self) -> None:
-        "Finish the table and move it to its place. Where that raises `OSError`, the file is removed: it has no end."
+    def _place(self) -> None:
+        part = part_path(self.path, tidy=False)
         try:
-            self._flush()
-            self.writer.close()
-            move_part(self.part, self.path)
+            _csv_to_parquet(self.part, part, _schema(self.classes))
+            move_part(part, self.path)
         except OSError:
-            self.part.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
+            self.result = self.part if (beside := Path(f'{self.path}.csv')).exists() else self.part.rename(beside)
             raise
+        self.part.unlink()
+        self.result = self.path

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_nb.core import shown
 from fer_nb.face_statistics import Presence, Tally
 from fer_nb.labels import COLORS
 
@@ -112,6 +113,20 @@ def _longest_faces(tally: Tally, most: int) -> list[Presence]:
     seen = sorted((o for o in tally.faces.values() if o.bins), key=lambda o: -o.seconds)
     return sorted(seen[:most], key=lambda o: o.id)
 
+# %% ../nbs/55_timeline.ipynb #87173d99
+def _draw_faces(fig: 'Figure', faces: list[Presence], tally: Tally) -> np.ndarray: # of axes, at least one
+    "A row for each face."
+    n = max(1, len(faces))
+    fig.set(size_inches=(10, 1.15 + (.95 if n < 5 else .7)*n), dpi=100, layout_engine='constrained')
+    axes = fig.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
+    for ax, face in zip(axes, faces):
+        _draw_course(ax, face, tally)
+        _draw_name(ax, face)
+        ax.set(ylim=(-.38, 1.02), yticks=[])
+        ax.spines[['top', 'right', 'left']].set_visible(False)
+        if ax is not axes[-1]: ax.tick_params(length=0)
+    return axes
+
 # %% ../nbs/55_timeline.ipynb #90a0baf4
 def _add_legend(fig: 'Figure', tally: Tally) -> None:
     "The labels that occur."
@@ -125,24 +140,19 @@ def plot_timeline(
     tally: Tally,
     faces: int=8,  # at most; those that were there longest
     *,
-    title: str='',
+    title: str='', # any text: `$` and `_` mean themselves
     figure: 'Figure|None'=None, # to draw into; None = a new one
 ) -> 'Figure':
     "The expressions of the faces over time."
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
-    shown, fig = _longest_faces(tally, faces), figure or Figure()
-    height = 1.15 + (.95 if len(shown) < 5 else .7)*max(1, len(shown))
-    fig.set(size_inches=(10, height), dpi=100, layout_engine='constrained')
-    axes = fig.subplots(max(1, len(shown)), 1, sharex=True, squeeze=False)[:, 0]
-    for ax, face in zip(axes, shown):
-        _draw_course(ax, face, tally)
-        _draw_name(ax, face)
-        ax.set(ylim=(-.38, 1.02), yticks=[])
-        ax.spines[['top', 'right', 'left']].set_visible(False)
-        if ax is not axes[-1]: ax.tick_params(length=0)
-    _set_times(axes[-1], tally.start or 0., tally.time or 0.)
-    _add_legend(fig, tally)
-    more = f', {tally.ids - len(shown):,} more not shown' if tally.ids > len(shown) else ''
-    fig.suptitle(f'{title}: {len(shown)} faces{more}'.removeprefix(': '), x=.01, ha='left', fontsize=10)
-    if not shown: axes[0].text(.5, .5, 'no face was found', transform=axes[0].transAxes, ha='center')
+    longest, fig = _longest_faces(tally, faces), figure or Figure()
+    with rc_context({'text.parse_math': False, 'text.usetex': False}):
+        axes = _draw_faces(fig, longest, tally)
+        _set_times(axes[-1], tally.start or 0., tally.time or 0.)
+        _add_legend(fig, tally)
+        more = f', {tally.ids - len(longest):,} more not shown' if tally.ids > len(longest) else ''
+        text = f'{shown(title)}: {len(longest)} faces{more}'.removeprefix(': ')
+        fig.suptitle(text, x=.01, ha='left', fontsize=10)
+        if not longest: axes[0].text(.5, .5, 'no face was found', transform=axes[0].transAxes, ha='center')
     return fig

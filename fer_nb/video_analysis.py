@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .core import write_atomically
+from .core import shown, write_atomically
 from .face_statistics import Tally
 from .face_stream import FaceStream, StreamOptions
+from .face_tables import is_stdout
 from .recognition import Recognizer
 from .timeline import plot_timeline
-from .video_basics import StreamInfo, VideoError
+from .video_basics import StreamInfo, VideoError, error_reason
 from .video_input import VideoReader, read_video
 from .video_results import Interrupts, Outputs, check_results, need
 from .video_summary import VideoSummary
@@ -39,7 +40,7 @@ def _progress_bar(info: StreamInfo, start: float, stop: float|None) -> Any: # of
     need('tqdm', 'a progress bar (unless progress=False)')
     from tqdm.auto import tqdm
     total = _expected_frames(info, start, stop)
-    return tqdm(total=total, desc=Path(info.name).name, unit=' frames', dynamic_ncols=True)
+    return tqdm(total=total, desc=shown(Path(info.name).name, 40), unit=' frames', dynamic_ncols=True)
 
 # %% ../nbs/58_video_analysis.ipynb #3b69d333
 def _process(
@@ -67,20 +68,41 @@ def _process(
         outputs.close()
     return False, None
 
+# %% ../nbs/58_video_analysis.ipynb #61db04f5
+def _json(summary: VideoSummary) -> str: return json.dumps(summary.to_dict(), indent=1) + '\n'
+
+# %% ../nbs/58_video_analysis.ipynb #40d022d3
+def _analyze(
+    reader: VideoReader,
+    stream: FaceStream,
+    outputs: Outputs,
+    interrupts: Interrupts,
+    bar: Any=None, # of tqdm
+) -> VideoSummary:
+    "Go through a video, and sum up what was seen and what went wrong."
+    tally = Tally(stream.recognizer.classes)
+    stopped, broken = _process(reader, stream, tally, outputs, interrupts, bar)
+    tally.finish(1/(reader.info.fps or 25))
+    problems = [*reader.problems, *outputs.problems]
+    if broken and broken not in reader.problems: problems.append(broken)
+    return VideoSummary(reader.info.name, tally, stopped, problems, outputs.written, outputs.failed)
+
 # %% ../nbs/58_video_analysis.ipynb #1b7cec23
 def _write_results(summary: VideoSummary, paths: dict[str, Path]) -> VideoSummary:
-    "Write the timeline and the summary itself. What cannot be written is a problem of the summary."
+    "Write the timeline and, last of all, the summary itself. What cannot be written is a problem of the summary."
     def plot(part: Path) -> None:
         plot_timeline(summary.tally, title=Path(summary.source).name).savefig(part, dpi=130)
     def text(part: Path) -> None:
-        part.write_text(json.dumps(summary.to_dict(), indent=1) + '\n', encoding='utf-8')
+        part.write_text(_json(summary), encoding='utf-8')
     for kind, write in dict(timeline=plot, summary=text).items():
         if kind not in paths: continue
-        summary.written[kind] = paths[kind]
-        try: write_atomically(paths[kind], write)
-        except OSError as e:
+        summary.written[kind] = path = paths[kind]
+        try: print(_json(summary), end='', flush=True) if is_stdout(path) else write_atomically(path, write)
+        except BrokenPipeError: raise
+        except Exception as e:  # whatever a drawing library does not like costs the drawing only
             del summary.written[kind]
-            summary.problems.append(f'{paths[kind]}: it cannot be written ({e.strerror})')
+            summary.failed.append(kind)
+            summary.problems.append(f'{shown(path)}: it cannot be written ({error_reason(e)})')
     return summary
 
 # %% ../nbs/58_video_analysis.ipynb #6554bab3
@@ -98,19 +120,16 @@ def analyze_video(
     timeout: float=10.,    # seconds to wait for a camera or a stream
     fps: float=25.,        # frames per second, of arrays that come without times
     options: StreamOptions|None=None, # how faces are tracked and smoothed
+    overwrite: bool=True,  # may results that exist be replaced?
 ) -> VideoSummary:
     """Recognize the faces of a video. Ctrl-C ends it with what was done so far.
     Raises `VideoError` where it cannot be read, and `OutputError` for a bad path."""
-    paths = check_results(source, dict(table=table, video=video_out, timeline=timeline, summary=summary))
+    wanted = dict(table=table, video=video_out, timeline=timeline, summary=summary)
+    paths = check_results(source, wanted, overwrite=overwrite)
     recognizer = recognizer or Recognizer()
-    stream, tally = FaceStream(recognizer, options), Tally(recognizer.classes)
-    with read_video(source, timeout=timeout, start=start, stop=stop, fps=fps) as reader, Interrupts() as interrupts:
-        info = reader.info
-        bar: AbstractContextManager = _progress_bar(info, start, stop) if progress else nullcontext()
-        with bar as shown:
-            outputs = Outputs(paths, recognizer.classes)
-            stopped, broken = _process(reader, stream, tally, outputs, interrupts, shown)
-        tally.finish(1/(info.fps or 25))
-        problems = [*reader.problems, *outputs.problems]
-        if broken and broken not in reader.problems: problems.append(broken)
-        return _write_results(VideoSummary(info.name, tally, stopped, problems, outputs.written), paths)
+    stream = FaceStream(recognizer, options)
+    with read_video(source, timeout=timeout, start=start, stop=stop, fps=fps) as reader:
+        bar: AbstractContextManager = _progress_bar(reader.info, start, stop) if progress else nullcontext()
+        outputs = Outputs(paths, recognizer.classes)
+        with Interrupts() as interrupts, bar as counter:
+            return _write_results(_analyze(reader, stream, outputs, interrupts, counter), paths)

@@ -7,6 +7,7 @@ __all__ = ['VideoError']
 
 # %% ../nbs/47_video_basics.ipynb #70af418f
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -84,13 +85,23 @@ class Problems(list):
         self[self.limit:] = [f'... and {self.more} more']
 
 # %% ../nbs/47_video_basics.ipynb #c85f3cd7
+_AV = 17, 1 # the first version of PyAV that will do
+
 def import_av() -> Any: # the module
-    "PyAV. Raises `ModuleNotFoundError` with the remedy."
+    "PyAV. Raises `ImportError` with the remedy where it is missing, too old, or cannot be loaded."
+    first = '.'.join(map(str, _AV))
     try:
         import av
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("videos need PyAV: pip install 'fer_nb[video]'", name='av') from None
-    return av
+        found = str(getattr(av, '__version__', 'of an unknown version'))
+    except ModuleNotFoundError as e:
+        missing = ModuleNotFoundError("videos need PyAV: pip install 'fer_nb[video]'", name='av')
+        if e.name == 'av': raise missing from None
+        trouble = f'PyAV cannot be loaded ({e})'
+    except (ImportError, OSError) as e: trouble = f'PyAV cannot be loaded ({e})'
+    else:
+        if tuple(int(o) for o in re.findall(r'\d+', found)[:2]) >= _AV: return av
+        trouble = f'PyAV {found} is installed, {first} or a later one is needed'
+    raise ImportError(f"{trouble}: pip install --force-reinstall 'av>={first}'")
 
 # %% ../nbs/47_video_basics.ipynb #d9f1fd91
 def error_reason(error: BaseException) -> str:

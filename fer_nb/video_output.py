@@ -65,7 +65,7 @@ def _begin_part(path: Path, size: tuple[int, int]) -> Path: # where the video is
         raise VideoError(f'{path}: a video cannot have {width} x {height} pixels')
     if path.suffix.lower() not in VIDEO_SUFFIXES: raise VideoError(f'{path}: videos are written as .mp4')
     if path.is_dir(): raise VideoError(f'{path}: it is a directory')
-    try: return part_path(path)
+    try: return part_path(path, tidy=False)
     except (OSError, ValueError) as e: raise VideoError(f'{path}: it cannot be written ({error_reason(e)})') from None
 
 # %% ../nbs/51_video_output.ipynb #6f8ef04d

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/57_video_results.ipynb #70382145
+import errno
 import importlib.util
 import os
 import signal
@@ -17,11 +18,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from fer_nb.core import part_path
+from fer_nb.core import escaped, part_path, shown
 from fer_nb.drawing import draw_faces
-from fer_nb.face_tables import CsvTable, OutputError, ParquetTable
+from fer_nb.face_tables import CsvTable, OutputError, ParquetTable, is_stdout, is_stream
 from fer_nb.recognition import TrackedFace
-from fer_nb.video_basics import VideoError, error_reason
+from fer_nb.video_basics import VideoError, error_reason, import_av
+from fer_nb.video_files import is_address
 from fer_nb.video_output import VIDEO_SUFFIXES, VideoWriter
 
 # %% ../nbs/57_video_results.ipynb #ea3a4327
@@ -41,6 +43,10 @@ class AnnotatedVideo:
         last = self.writer.last
         if last is not None and not time - self.first > last: self.skipped += 1
         else: self.writer.add(time - self.first, draw_faces(rgb, faces, classes=self.classes))
+
+    @property
+    def result(self) -> Path|None: # where the frames are, if any could be kept
+        return self.path if self.writer and self.writer.frames and self.path.exists() else None
 
     def close(self) -> None:
         "Finish the video and move it to its place; without frames there is none."
@@ -62,46 +68,69 @@ def need(
     purpose: str,     # what for
 ) -> None:
     "Raises `ModuleNotFoundError`, with a remedy, where a module is not installed."
+    if module == 'av': import_av()
     if not module or importlib.util.find_spec(module): return
     message = f"{purpose} needs {module}, which is not installed: pip install 'fer_nb[video]'"
     raise ModuleNotFoundError(message, name=module)
 
 # %% ../nbs/57_video_results.ipynb #35e097af
-def _check_path(path: Path, kind: str, taken: set[Path], read: Path|None) -> None:
-    "Raises `OutputError` where a file cannot go to a path: it is taken, or the video that is read."
-    if path.suffix.lower() not in RESULT_SUFFIXES[kind]:
-        raise OutputError(f'{path}: the {kind} must end in {" or ".join(RESULT_SUFFIXES[kind])}')
+def _check_path(path: Path, kind: str, overwrite: bool) -> None:
+    "Raises `OutputError` where a file cannot go to a path."
+    suffixes, text = RESULT_SUFFIXES[kind], kind in ('table', 'summary')
+    if path.suffix.lower() not in suffixes and not (text and is_stream(path)):
+        streams = ', or be - for the standard output' if text else ''
+        raise OutputError(f'{shown(path)}: the {kind} must end in {" or ".join(suffixes)}{streams}')
     need(_NEEDS.get(path.suffix.lower()), f'a {kind} as {path.suffix}')
-    if path.is_dir(): raise OutputError(f'{path}: it is a directory')
-    place = path.resolve()
-    if place == read or read and place.exists() and read.exists() and place.samefile(read):
-        raise OutputError(f'{path}: it is the video that is read')
-    if place in taken: raise OutputError(f'{path}: it is wanted for two things')
+    if '\0' in str(path): raise OutputError(f'{shown(path)}: it is no name for a file')
+    if os.path.isdir(path): raise OutputError(f'{shown(path)}: it is a directory')
+    if not overwrite and os.path.lexists(path) and not is_stream(path):
+        raise OutputError(f'{shown(path)}: it exists already; choose another place, or replace it (--overwrite)')
+
+# %% ../nbs/57_video_results.ipynb #834c785a
+def _check_places(paths: dict[str, Path], read: Path|None) -> None:
+    "Raises `OutputError` where two files would go to the same place, or one to the video that is read."
+    taken: set[Path] = set()
+    for path in paths.values():
+        place = Path('-') if is_stdout(path) else path.resolve()
+        if place == read or read and os.path.exists(place) and os.path.exists(read) and place.samefile(read):
+            raise OutputError(f'{shown(path)}: it is the video that is read')
+        if place in taken: raise OutputError(f'{shown(path)}: it is wanted for two things')
+        taken.add(place)
+
+# %% ../nbs/57_video_results.ipynb #ca2d11b0
+def _check_writing(path: Path) -> None:
+    "Raises `OutputError` where a path cannot be written to. Its folder is made."
+    if is_stdout(path): return
+    try:
+        if is_stream(path):
+            if not os.access(path, os.W_OK): raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part_path(path, tidy=False).unlink()
+    except (OSError, ValueError) as e:
+        raise OutputError(f'{shown(path)}: it cannot be written ({error_reason(e)})') from None
 
 # %% ../nbs/57_video_results.ipynb #95e72c33
 def check_results(
     source: Any, # what will be read
     paths: dict[str, Any], # {"table", "video", "timeline", "summary": path, or None}
+    *,
+    overwrite: bool=True, # may files that exist be replaced?
 ) -> dict[str, Path]: # those that are wanted; their folders are there
     "Where results will go. Raises `OutputError` where they cannot."
     wanted = {kind: Path(path) for kind, path in paths.items() if path}
-    is_file = isinstance(source, (str, os.PathLike)) and '://' not in str(source)
-    read = Path(source).resolve() if is_file else None
-    taken: set[Path] = set()
-    for kind, path in wanted.items():
-        _check_path(path, kind, taken, read)
-        taken.add(path.resolve())
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part_path(path).unlink()
-        except OSError as e: raise OutputError(f'{path}: it cannot be written ({e.strerror})') from None
+    is_file = isinstance(source, (str, os.PathLike)) and not is_address(source) and '\0' not in str(source)
+    for kind, path in wanted.items(): _check_path(path, kind, overwrite)
+    _check_places(wanted, Path(source).resolve() if is_file else None)
+    for path in wanted.values(): _check_writing(path)
     return wanted
 
 # %% ../nbs/57_video_results.ipynb #666592bf
-def _describe_failure(path: Path, error: Exception, kept: bool) -> str:
+def _describe_failure(output: Any, error: Exception) -> str:
     "What became of an output that failed."
-    left = 'what was written before is kept' if kept else 'it was removed'
-    return f'{path}: it cannot be written any further ({error_reason(error)}); {left}'
+    left = 'what was written before is kept' if output.result else 'nothing of it could be kept'
+    if output.result not in (None, output.path): left = f'what was written before is in {escaped(str(output.result))}'
+    return f'{shown(output.path)}: it cannot be written any further ({error_reason(error)}); {left}'
 
 # %% ../nbs/57_video_results.ipynb #8218e11d
 class Outputs:
@@ -113,12 +142,14 @@ class Outputs:
         self.open: dict[str, Any] = {}
         self.problems: list[str] = []
         self.written: dict[str, Path] = {}
+        self.failed: list[str] = []  # those that are not complete
+        self.alone = set(paths) == {'table'}
         table, video = paths.get('table'), paths.get('video')
         if table: self.open['table'] = (CsvTable if table.suffix.lower() == '.csv' else ParquetTable)(table, classes)
         if video: self.open['video'] = AnnotatedVideo(video, classes)
 
     def add(self, time: float, rgb: np.ndarray, faces: list[TrackedFace]) -> None:
-        "Write one frame."
+        "Write one frame. Raises `BrokenPipeError` where only the table is wanted, and nothing takes it any more."
         for kind, output in list(self.open.items()):
             try: output.add(*((faces,) if kind == 'table' else (time, rgb, faces)))
             except (OSError, VideoError) as e: self._end(kind, e)
@@ -131,33 +162,46 @@ class Outputs:
         output = self.open.pop(kind)
         try: output.close()
         except (OSError, VideoError) as e: error = error or e
-        if output.path.exists(): self.written[kind] = output.path
-        if isinstance(error, VideoError): self.problems.append(str(error))
-        elif error: self.problems.append(_describe_failure(output.path, error, kind in self.written))
+        if output.result: self.written[kind] = output.result
+        if not error: return
+        self.failed.append(kind)
+        self.problems.append(str(error) if isinstance(error, VideoError) else _describe_failure(output, error))
+        if isinstance(error, BrokenPipeError) and self.alone: raise error
 
 # %% ../nbs/57_video_results.ipynb #fb74b444
+_SIGNALS = [getattr(signal, o) for o in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK') if hasattr(signal, o)]
+
 class Interrupts:
-    "Ctrl-C as one `KeyboardInterrupt` between `begin` and `end`, never while `held`; only in the main thread."
+    "Ctrl-C, SIGTERM as one `KeyboardInterrupt` between `begin` and `end`, never while `held`; only in the main thread."
     def __init__(self) -> None:
-        self.asked, self.holding = False, True
-        self.before: Any = None # the handler that was there
+        self.asked: list[int] = [] # signals that came
+        self.holding, self.used = True, False
+        self.before: dict[int, Any] = {} # the handlers that were there
 
     def __enter__(self) -> Self:
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
-            self.before = signal.signal(signal.SIGINT, self._ask)
+        if threading.current_thread() is not threading.main_thread(): return self
+        for number in _SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self.before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.before is not None: signal.signal(signal.SIGINT, self.before)
+        for number, handler in self.before.items(): signal.signal(number, handler)
+        again = [o for o in self.asked if o != signal.SIGINT or not self.used]
+        if again: signal.raise_signal(again[0])
 
-    def _ask(self, *_: object) -> None:
-        first, self.asked = not self.asked, True
-        if first and not self.holding: raise KeyboardInterrupt
+    def _ask(self, number: int, _: object) -> None:
+        self.asked.append(number)
+        if not self.holding: self._stop()
+
+    def _stop(self) -> None:
+        if self.used: return
+        self.used = True
+        raise KeyboardInterrupt
 
     def begin(self) -> None:
         self.holding = False
-        if self.asked: raise KeyboardInterrupt
+        if self.asked: self._stop()
 
     def end(self) -> None: self.holding = True
 

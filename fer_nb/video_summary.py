@@ -9,8 +9,9 @@ __all__ = ['VideoSummary']
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .core import escaped, shown
 from .face_statistics import Tally, describe_face, spread_of
 from .timeline import format_time, plot_timeline
 
@@ -27,7 +28,10 @@ class VideoSummary:
     stopped: bool = False  # by Ctrl-C, before the end
     problems: list[str] = field(default_factory=list) # what was wrong with the video, or with writing
     written: dict[str, Path] = field(default_factory=dict)  # {"table", "video", "timeline", "summary": path}
+    failed: list[str] = field(default_factory=list) # those of them that could not be written, or not to their end
 
+    @property
+    def complete(self) -> bool: return not self.stopped and not self.failed # is all done that was asked for?
     @property
     def frames(self) -> int: return self.tally.frames # how many were looked at
     @property
@@ -50,15 +54,22 @@ class VideoSummary:
     __repr__ = __str__
 
 # %% ../nbs/56_video_summary.ipynb #26ef24a8
+def _rounded(value: Any) -> Any:
+    "Plain data whose numbers have six decimals, as in the tables."
+    if isinstance(value, dict): return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list): return [_rounded(v) for v in value]
+    return round(value, 6) if isinstance(value, float) else value
+
 def _to_dict(summary: VideoSummary) -> dict:
     "A summary as plain data."
     tally = summary.tally
-    return dict(
-        source=summary.source, stopped=summary.stopped, duration=summary.duration, frames=summary.frames,
+    return _rounded(dict(
+        source=summary.source, complete=summary.complete, stopped=summary.stopped, duration=summary.duration,
+        frames=summary.frames,
         frames_with_faces=summary.with_faces, number_of_faces=tally.ids, **spread_of(tally.total, tally),
         faces=summary.faces, problems=list(summary.problems),
         written={kind: str(path) for kind, path in summary.written.items()},
-    )
+    ))
 
 # %% ../nbs/56_video_summary.ipynb #4f7ff47a
 def _to_df(summary: VideoSummary) -> 'DataFrame':
@@ -100,11 +111,11 @@ def _report(
     faces = sorted(sorted(summary.faces, key=lambda o: -o['seconds'])[:most], key=lambda o: o['face'])
     stopped = ', stopped before the end' if summary.stopped else ''
     seen = f'{summary.frames:,} frames, {summary.duration:,.1f} s{stopped}; faces in {summary.with_faces:,} of them'
-    yield f'{Path(summary.source).name}: {seen}'
+    yield f'{shown(Path(summary.source).name)}: {seen}'
     if faces: yield 'face     from       to  seconds  expressions, by time'
     yield from map(_face_line, faces)
     more = summary.tally.ids - len(faces)
     if more > 0: yield f'and {more:,} more faces, seen for a shorter time'
     if len(faces) > 1: yield f"all faces: {_shares(spread_of(summary.tally.total, summary.tally)['labels'])}"
-    for text in summary.problems: yield f'problem: {text}'
-    for kind, path in summary.written.items(): yield f'{kind}: {Path(path).name}'
+    for text in summary.problems: yield f'problem: {escaped(text)}'
+    for kind, path in summary.written.items(): yield f'{kind}: {escaped(Path(path).name)}'

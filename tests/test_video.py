@@ -1,6 +1,7 @@
-"""A real Ctrl-C and a full disk end the analysis of a video in order, and what was written can be read."""
+"""Signals, a kill and a full disk: what was written by the analysis of a video can be read, and is said."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from collections import namedtuple
 import pandas
 import pytest
 
+from fer_nb.core import unfinished_parts
 from fer_nb.video_input import read_video
+from fer_nb.video_results import check_results
 
 pytest.importorskip('resource')  # limits on the size of files
 
@@ -41,15 +44,15 @@ Run = namedtuple('Run', 'code told names table video')
 
 @pytest.fixture
 def analyzed(tmp_path, photos):
-    "Analyze in another process, which may get SIGINT; its exit code, summary and files."
+    "Analyze in another process, which may get signals; its exit code, summary and files."
 
-    def call(*files: str, signals: int = 0, n: int = 10**9, limit: int = 0) -> Run:
+    def call(*files: str, signals: tuple = (), n: int = 10**9, limit: int = 0) -> Run:
         wanted = [*files, 'summary=a.json']
         command = [sys.executable, '-c', PROGRAM, str(photos[0]), str(tmp_path), str(n), str(limit), *wanted]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline() == 'thirty\n'
-            for _ in range(signals):
-                process.send_signal(signal.SIGINT)
+            for number in signals:
+                process.send_signal(number)
                 time.sleep(0.02)
             process.stdout.read()
         table, video = None, None
@@ -66,14 +69,14 @@ def analyzed(tmp_path, photos):
 
 
 def test_ctrl_c_twice_leaves_whole_files(analyzed):
-    run = analyzed('table=a.csv', 'video_out=a.mp4', 'timeline=a.png', signals=2)
+    run = analyzed('table=a.csv', 'video_out=a.mp4', 'timeline=a.png', signals=(signal.SIGINT, signal.SIGINT))
     assert (run.code, run.told['stopped'], run.told['problems']) == (0, True, [])
     assert run.names == ['a.csv', 'a.json', 'a.mp4', 'a.png']
     assert run.video == run.table.frame.max() + 1 == run.told['frames'] >= 30
 
 
 def test_ctrl_c_finishes_a_parquet_file(analyzed):
-    run = analyzed('table=a.parquet', signals=1)
+    run = analyzed('table=a.parquet', signals=(signal.SIGINT,))
     assert (run.code, run.told['stopped'], run.names) == (0, True, ['a.json', 'a.parquet'])
     assert run.table.frame.max() + 1 == run.told['frames']
 
@@ -119,8 +122,37 @@ def test_a_table_has_no_half_line_wherever_the_disk_is_full(tmp_path, run):
         assert {line.count(',') for line in text.splitlines()} <= {11}
 
 
-def test_a_full_disk_leaves_no_half_parquet_file(analyzed):
+def test_a_full_disk_keeps_the_rows_of_a_parquet_file(analyzed):
+    "There is no room for the end of a Parquet file; the rows before it are kept as CSV."
     run = analyzed('table=a.parquet', n=60, limit=4_000)
-    assert (run.code, run.told['frames'], run.names) == (0, 60, ['a.json'])
+    assert (run.code, run.told['frames'], run.names) == (0, 60, ['a.json', 'a.parquet.csv'])
     [problem] = run.told['problems']
-    assert 'it was removed' in problem
+    assert 'what was written before is in' in problem and problem.endswith('a.parquet.csv')
+    assert run.told['written']['table'].endswith('a.parquet.csv') and not run.told['complete']
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
+def test_a_signal_that_ends_the_process_leaves_whole_files(name, analyzed):
+    "It does, but not before all files are complete."
+    number = getattr(signal, name)
+    run = analyzed('table=a.csv', 'video_out=a.mp4', 'timeline=a.png', signals=(number, number))
+    assert (run.code, run.told['stopped'], run.told['problems']) == (-number, True, [])
+    assert run.names == ['a.csv', 'a.json', 'a.mp4', 'a.png']
+    assert run.video == run.table.frame.max() + 1 == run.told['frames'] >= 30
+
+
+@pytest.mark.parametrize('name', ['a.csv', 'a.parquet'])
+def test_a_kill_loses_seconds_of_a_table(name, tmp_path, photos):
+    "The rows are in a hidden CSV file, which is not removed by the next run."
+    files = [f'table={name}', 'summary=a.json']
+    command = [sys.executable, '-c', PROGRAM, str(photos[0]), str(tmp_path), str(10**9), '0', *files]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        time.sleep(2.5)
+        process.kill()
+    [part] = tmp_path.iterdir()
+    assert part.suffix == '.csv' and list(unfinished_parts(tmp_path / (name + '.csv' * (name != 'a.csv')))) == [part]
+    assert pandas.read_csv(part).frame.max() >= 30
+    os.utime(part, (0, 0))
+    check_results(0, {'table': tmp_path / name})
+    assert part.exists()
