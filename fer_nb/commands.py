@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core import check_opencv, escaped
+from .core import FerError, check_opencv, escaped, shown
 
 if TYPE_CHECKING:
     from fer_nb.data import FaceSet
@@ -86,6 +86,10 @@ def _signals_as_ctrl_c() -> Iterator[None]:
     finally:
         for number in taken: signal.signal(number, signal.SIG_DFL)
 
+# %% ../nbs/80_commands.ipynb #d4af80c4
+class Unfinished(FerError):
+    "A command had to end before it was through; what was done so far is kept."
+
 # %% ../nbs/80_commands.ipynb #ea21fae0
 #: which extra brings a package; else `train`
 EXTRAS = dict(av='video', tqdm='video', pyarrow='video', matplotlib='video', ipywidgets='notebook')
@@ -95,9 +99,11 @@ def _explain(error: BaseException) -> tuple[object, int]:
     "What to say of an error, and the exit code. An error that is not expected is raised again."
     if isinstance(error, Terminated): return 'stopped', 128 + error.args[0]
     if isinstance(error, KeyboardInterrupt): return 'stopped', 130
+    if isinstance(error, Unfinished): return error, 1
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get(error.name or '', 'train')
         return f"{error.name} is not installed: pip install 'fer_nb[{extra}]'", 2
+    if isinstance(error, OSError) and error.filename and error.strerror: return f'{error.filename}: {error.strerror}', 2
     if isinstance(error, (ValueError, OSError, ImportError)): return error, 2
     raise error
 
@@ -163,6 +169,20 @@ def make_recognizer(args: argparse.Namespace) -> 'Recognizer':
     detector = load_detector(args.detector, tiles=getattr(args, 'tiles', 0))
     return Recognizer(args.model, detector, min_confidence=args.min_confidence)
 
+# %% ../nbs/80_commands.ipynb #4b4ee640
+def add_folders(add: Callable) -> None: # `add_argument` of a command
+    "The options that overrule what the names of folders and classes say."
+    add('--map', action='append', default=[], metavar='OLD=NEW', help='rename or merge a class; OLD= drops it')
+    add('--split-from', metavar='WHERE',
+        help='where class folders have their splits: the level of the split folders (1 is the first), '
+             'a CSV with the columns file and split, or none (default: the names of the folders)')
+
+def folder_options(args: argparse.Namespace) -> dict[str, Any]: # `mapping` and `split_from` of `load_dataset`
+    "What those options say. Raises `FerError` where a text is no mapping."
+    if wrong := [o for o in args.map if '=' not in o]: raise FerError(f'--map {shown(wrong[0])}: OLD=NEW is needed')
+    mapping = {old.strip(): new.strip() or None for old, new in (o.split('=', 1) for o in args.map)}
+    return dict(mapping=mapping or None, split_from=args.split_from)
+
 # %% ../nbs/80_commands.ipynb #8ed81d68
 def add_data(
     add: Callable, # `add_argument` of a command
@@ -173,14 +193,15 @@ def add_data(
     add(name, **optional, default='', metavar='SOURCE',
         help='a file or folder with FER2013, or any folder with one subfolder for each class; '
              'synthetic = synthetic faces (default: $FER_NB_DATA, else synthetic faces)')
+    add_folders(add)
 
 # %% ../nbs/80_commands.ipynb #57f6378c
 def read_dataset(
-    source: str, # a file or folder; "synthetic"; "" = what FER_NB_DATA names, else synthetic faces
+    args: argparse.Namespace, # with the options of `add_data`; no source: what FER_NB_DATA names, else synthetic faces
 ) -> 'FaceSet':
     "Load a dataset, and say on stderr which one it is."
     from fer_nb.datasets import load_dataset
-    faces = load_dataset(source or os.environ.get('FER_NB_DATA', ''))
+    faces = load_dataset(args.data or os.environ.get('FER_NB_DATA', ''), **folder_options(args))
     print(f'{faces.edition}: {len(faces):,} faces', file=sys.stderr)
     return faces
 

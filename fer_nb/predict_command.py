@@ -7,48 +7,22 @@ __all__ = []
 
 # %% ../nbs/81_predict_command.ipynb #294d938f
 import argparse
-import glob
-import itertools
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .commands import add_model, command, make_recognizer
-from .core import write_atomically
-from .image_formats import IMAGE_SUFFIXES
+from .batches import Finished, RowFile, check_folder, check_target, is_stdout, print_counts, read_finished
+from .commands import Unfinished, add_model, command, make_recognizer
+from .core import FerError, csv_text, escaped, shown, table_cell, write_atomically
+from .image_inputs import STDIN, annotation_files, image_inputs
 
-# %% ../nbs/81_predict_command.ipynb #142c7f44
-def _inputs(
-    paths: Iterable, # files, folders and glob patterns, as typed
-    skip: Path|None = None, # a folder that is written to, so that a second run does not read what the first one wrote
-) -> Iterator[Path]: # a name that leads nowhere comes back as it is
-    "The files meant by the arguments of a command."
-    for text in map(str, paths):
-        path = Path(text)
-        if path.is_dir():
-            images = (p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            found = sorted(p for p in images if skip not in p.parents)
-        else: found = [] if path.exists() else sorted(map(Path, glob.glob(text, recursive=True)))
-        yield from found or [path]
-
-# %% ../nbs/81_predict_command.ipynb #09370a5d
-def _annotation_files(
-    paths: list[Path], # the inputs
-    folder: Path, # where annotated images go
-) -> dict[Path, Path]: # {input: image}
-    "A file name of its own for the image of each input. Raises `ValueError` where one would overwrite an input."
-    if folder.exists() and not folder.is_dir(): raise ValueError(f'{folder} is a file, not a folder')
-    sources = {p.resolve() for p in paths}
-    taken: dict[Path, Path] = {}
-    for path in dict.fromkeys(paths):
-        names = (folder/f"{path.stem}{f'-{i}' if i > 1 else ''}.png" for i in itertools.count(1))
-        image = next(o for o in names if o not in taken)
-        if image.resolve() in sources:
-            raise ValueError(f'{image} is one of the inputs; choose another folder for the annotated images')
-        taken[image] = path
-    return {path: image for image, path in taken.items()}
+if TYPE_CHECKING:
+    from fer_nb.recognition import Recognizer, Result
 
 # %% ../nbs/81_predict_command.ipynb #fa858274
 def _most_probable(
@@ -60,32 +34,42 @@ def _most_probable(
     return ', '.join(f'{o} {probabilities[o]:.0%}' for o in best)
 
 # %% ../nbs/81_predict_command.ipynb #f39f3de3
+def _why_not(result: dict) -> str:
+    "Why there is no face, without the name of the image."
+    if os.path.isdir(result['source']):
+        try: os.listdir(result['source'])
+        except OSError as e: return f'a folder that cannot be read ({e.strerror})'
+        return 'a folder without images'
+    return (result['error'] or 'no face found').removeprefix(f"{result['source']}: ")
+
 def _lines(
     name: str, # of the input
     result: dict, # `Result.to_dict()`
     width: int = 30, # of the first column; longer names lose their beginning
 ) -> Iterator[str]:
     "What is shown of one result: a line for each face, or the reason why there is none."
-    name = name if len(name) <= width else '…' + name[1-width:]
-    why = (result['error'] or 'no face found').removeprefix(f"{result['source']}: ")
-    if Path(result['source']).is_dir(): why = 'a folder without images'
-    if not result['faces']: yield f'{name:<{width}}     -  {why}'
+    name = escaped(name)
+    name = name if len(name) <= width else f'...{name[3-width:]}'
+    if not result['faces']: yield f'{name:<{width}}     -  {escaped(_why_not(result))}'
     for i, face in enumerate(result['faces']):
         box = '{:.0f},{:.0f} {:.0f}x{:.0f}'.format(*face['box'])
-        answer = f'{face["label"]:<9}  {face["confidence"]:>4.0%}'
+        answer = f'{face["label"]:<10}  {face["confidence"]:>10.0%}'
         yield f'{name:<{width}}  {i:>4}  {answer}  {box:<20}  {_most_probable(face["probabilities"])}'
 
 # %% ../nbs/81_predict_command.ipynb #ce8da68d
 def _predict_options(add: Callable) -> None:
     "What `fer_nb predict` takes."
-    add('paths', nargs='+', metavar='PATH', help='an image, a folder (every image below it) or a pattern')
+    add('paths', nargs='+', metavar='PATH',
+        help='an image, a folder (every image below it), a pattern, an address, or - for an image on stdin')
     add_model(add)
     add('--tiles', type=int, default=0, metavar='N',
         help='search large images in up to N tiles too, for small faces (default: 0)')
     add('--no-detect', action='store_true', help='the images are faces, already cropped')
     add('--json', action='store_true', help='print one JSON object for each input, a line each')
-    add('--csv', type=Path, metavar='FILE', help='write a table with one row for each face')
+    add('--csv', metavar='FILE', help='write a table with one row for each face; - is stdout')
     add('--annotate', type=Path, metavar='DIR', help='write each image with its faces marked into this folder')
+    add('--resume', action='store_true', help='go on in the table of --csv; skip what is in it')
+    add('--overwrite', action='store_true', help='replace a table and annotated images that are there already')
 
 # %% ../nbs/81_predict_command.ipynb #0d030e43
 def _show(
@@ -98,56 +82,185 @@ def _show(
 
 # %% ../nbs/81_predict_command.ipynb #92510f19
 def _write_image(
-    path: Path, # the PNG; its folder is made
-    image, # RGB uint8 (H, W, 3)
+    path: Path, # the PNG
+    image: Any, # RGB uint8 (H, W, 3)
 ) -> None:
     "Write an image in one piece."
     import cv2
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda part: part.write_bytes(cv2.imencode('.png', image[..., ::-1])[1].tobytes()))
 
-# %% ../nbs/81_predict_command.ipynb #1e7c5751
-def _write_table(
-    path: Path, # the CSV; its folder is made
-    results: list, # of `Result`
+# %% ../nbs/81_predict_command.ipynb #195b88e1
+def _check_targets(
+    args: argparse.Namespace,
+    sources: list[Path|str],
+) -> dict[Path|str, Path]: # {input: annotated image}
+    "Raises `FerError` or `OSError` where something could not be written at the end."
+    if args.resume and not args.csv: raise FerError('--resume goes on in a table; name it with --csv')
+    if args.resume and args.overwrite: raise FerError('--resume keeps what --overwrite replaces; only one is possible')
+    images = annotation_files(sources, args.annotate) if args.annotate else {}
+    if args.csv:
+        if args.json and is_stdout(args.csv): raise FerError('--json and --csv cannot both go to stdout; name a file')
+        if os.path.abspath(args.csv) in map(os.path.abspath, images.values()):
+            raise FerError(f'{args.csv} is also the name of an annotated image')
+        paths = (o for o in sources if isinstance(o, Path))
+        check_target(args.csv, args.overwrite, resume=args.resume, sources=paths)
+    if args.annotate: check_folder(args.annotate)
+    return images
+
+# %% ../nbs/81_predict_command.ipynb #076c876b
+def _key(source: Path|str) -> str|None: # None = its name is not in full there, or not always the same image
+    "What a table calls an input."
+    from fer_nb.images import image_name
+    from fer_nb.result_tables import source_cell
+    name = image_name(source)
+    return None if source == STDIN or name != str(source) else table_cell(source_cell(name))
+
+def _check_images(
+    images: dict[Path|str, Path], # {input: annotated image}
+    finished: Finished, # what an earlier run left, which wrote their images too
 ) -> None:
-    "Write one row for each face, in one piece."
-    from fer_nb.result_tables import results_to_csv
-    text = results_to_csv(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: part.write_text(text, encoding='utf-8', newline=''))
+    "Raises `FerError` where an image is there already that no earlier run wrote."
+    known = finished.names | {finished.again}
+    old = [o for source, o in images.items() if os.path.lexists(o) and _key(source) not in known]
+    more = f' (and {len(old) - 1:,} more)' if len(old) > 1 else ''
+    if old: raise FerError(f'{shown(old[0], 300)}{more}: it exists already; --overwrite replaces it')
 
-# %% ../nbs/81_predict_command.ipynb #f37b2a73
+# %% ../nbs/81_predict_command.ipynb #e742ce54
+@dataclass
+class _Batch:
+    "The inputs of a command, and how far it is with them."
+    args: argparse.Namespace
+    recognizer: 'Recognizer'
+    images: dict[Path|str, Path] # {input: annotated image}
+    finished: Finished # what an earlier run did
+    table: RowFile|None
+    done: int = 0
+    again: int = 0 # found in the table, and skipped
+    failed: int = 0
+    faces: int = 0
+    drawn: int = 0 # annotated images
+
+# %% ../nbs/81_predict_command.ipynb #ca22a888
+def _answer(
+    batch: _Batch,
+    image: Any, # what `Recognizer` takes
+) -> 'Result':
+    "What is in one image. Whatever is wrong with it is an answer."
+    from fer_nb.images import image_name
+    from fer_nb.recognition import Result
+    recognizer = batch.recognizer
+    try: return recognizer.recognize_crops([image])[0] if batch.args.no_detect else recognizer(image)
+    except Exception as e:
+        name = image_name(image)
+        error = f'{name}: it cannot be recognized ({type(e).__name__}: {shown(e, 200)})'
+        return Result('unreadable', [], None, error, name, recognizer.classes)
+
+# %% ../nbs/81_predict_command.ipynb #1d04c8fa
+def _stdin() -> io.BytesIO:
+    "What comes through stdin, up to the size that an image may have; it can be read twice."
+    from fer_nb.images import MAX_PIXELS
+    data = io.BytesIO(sys.stdin.buffer.read(8*MAX_PIXELS + 65537))
+    data.name = '<stdin>'
+    return data
+
+def _annotate(
+    batch: _Batch,
+    result: 'Result',
+    image: Any, # what `Recognizer` takes
+    path: Path, # where the annotated one goes
+) -> bool: # done?
+    "Write the image with its faces. Where that fails, say why."
+    try:
+        if hasattr(image, 'seek'): image.seek(0)
+        if batch.args.overwrite or not os.path.lexists(path): _write_image(path, result.plot(image))
+    except Exception as e:
+        print(f'fer_nb predict: {shown(path, 300)}: not written ({shown(e, 300)})', file=sys.stderr)
+        return False
+    batch.drawn += 1
+    return True
+
+# %% ../nbs/81_predict_command.ipynb #2741d40c
+def _add_rows(table: RowFile, result: 'Result') -> None:
+    "Write the rows of a result. Raises `Unfinished` where they cannot be written."
+    from fer_nb.result_tables import result_lines
+    try: table.write(result_lines(result))
+    except BrokenPipeError: raise
+    except OSError as e:
+        reason = f'{shown(table.path, 300)}: {e.strerror}; all lines in it are whole'
+        raise Unfinished(f'{reason}, and --resume goes on with them' if table.ordinary else reason) from None
+
+def _next(batch: _Batch, source: Path|str) -> None:
+    "Answer one input: show it, write its rows, then its image."
+    path, known = batch.images.get(source), _key(source) in batch.finished.names
+    if known and (path is None or os.path.lexists(path)):
+        batch.again += 1
+        return
+    image = _stdin() if source == STDIN else source
+    result = _answer(batch, image)
+    if not (batch.args.csv and is_stdout(batch.args.csv)): _show(result.to_dict(), batch.args.json)
+    if batch.table and not known: _add_rows(batch.table, result)
+    good = result.status != 'unreadable' and (path is None or _annotate(batch, result, image, path))
+    batch.done += good
+    batch.failed += not good
+    batch.faces += len(result.faces)
+
+# %% ../nbs/81_predict_command.ipynb #9f90fe65
 def _summarize(
-    results: list, # of `Result`
-    written: list, # paths, or None
-) -> int: # the exit code
+    batch: _Batch,
+    skipped: dict[str, str], # name -> why
+) -> None:
     "Say on stderr how it went."
-    faces, bad = sum(len(r.faces) for r in results), sum(r.status == 'unreadable' for r in results)
-    print(f'inputs: {len(results)}, faces: {faces}, not readable: {bad}', file=sys.stderr)
-    for path in written:
-        if path and path.exists(): print(f'wrote {path}', file=sys.stderr)
-    return int(bad > 0)
+    args, reasons = batch.args, dict.fromkeys(skipped.values())
+    for reason in reasons:
+        names = [shown(o, 60) for o, why in skipped.items() if why == reason]
+        more = f' and {len(names) - 3:,} more' if len(names) > 3 else ''
+        print(f"skipped, {reason}: {', '.join(names[:3])}{more}", file=sys.stderr)
+    if batch.again: print(f'skipped, in {shown(args.csv, 300)} already: {batch.again:,}', file=sys.stderr)
+    if batch.drawn: print(f'wrote {batch.drawn:,} images into {shown(args.annotate, 300)}', file=sys.stderr)
+    if args.csv: print(f'wrote {shown(args.csv, 300)}', file=sys.stderr)
+    skips = len(skipped) + batch.again
+    print_counts(batch.done, skipped=skips, failed=batch.failed, more=f'faces: {batch.faces}')
 
-# %% ../nbs/81_predict_command.ipynb #66cd7492
+# %% ../nbs/81_predict_command.ipynb #1f9948b1
+def _open_table(
+    args: argparse.Namespace,
+    columns: Iterable[str],
+    finished: Finished,
+) -> RowFile|None:
+    "The table that `--csv` names, with its first line."
+    if not args.csv: return None
+    table = RowFile(args.csv, keep=finished.keep)
+    if not finished.keep: table.write(csv_text([columns]))
+    return table
+
+def _head(args: argparse.Namespace) -> None:
+    "The names of the columns on screen."
+    if args.json or args.csv and is_stdout(args.csv): return
+    print(f"{'file':<30}  face  expression  confidence  {'x,y width x height':<20}  most probable", flush=True)
+
+# %% ../nbs/81_predict_command.ipynb #7be11c87
 @command(
     _predict_options,
-    "photo.jpg\nholidays/ 'more/*.png' --csv faces.csv\nphoto.jpg --json | jq .faces[0].label\n"
+    "photo.jpg\nholidays/ 'more/*.png' --csv faces.csv\nholidays/ --csv faces.csv --resume\n"
+    'photo.jpg --json | jq .faces[0].label\nhttps://example.org/photo.jpg\n- < photo.jpg\n'
     'photo.jpg --annotate out/\ncrowd.jpg --tiles 64 --min-confidence auto\ncrops/ --no-detect',
 )
 def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     "Recognize the expression of every face in images."
-    paths = list(_inputs(args.paths, args.annotate))
-    images = _annotation_files(paths, args.annotate) if args.annotate else {}
-    if args.csv and args.csv.resolve() in {p.resolve() for p in paths}:
-        raise ValueError(f'{args.csv} is one of the inputs')
+    from fer_nb.result_tables import result_columns
+    sources, skipped = image_inputs(args.paths, args.annotate)
+    images = _check_targets(args, sources)
     recognizer = make_recognizer(args)
-    if not args.json: print(f"{'file':<30}  face  expression  sure  {'x,y width x height':<18}  most probable")
-    results = []
-    for path in paths:
-        results.append(recognizer.recognize_crops([path])[0] if args.no_detect else recognizer(path))
-        _show(results[-1].to_dict(), args.json)
-        if path in images and results[-1].status != 'unreadable':
-            _write_image(images[path], results[-1].plot(path))
-    if args.csv: _write_table(args.csv, results)
-    return _summarize(results, [args.csv, *images.values()])
+    columns = result_columns(recognizer.classes)
+    finished = read_finished(args.csv, columns) if args.resume else Finished()
+    if not args.overwrite: _check_images(images, finished)
+    batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished))
+    _head(args)
+    try:
+        for source in sources: _next(batch, source)
+    except BrokenPipeError: raise
+    except BaseException:
+        _summarize(batch, skipped)
+        raise
+    _summarize(batch, skipped)
+    return int(batch.failed > 0)
