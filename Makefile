@@ -14,6 +14,8 @@ STAMP := $(VENV)/.installed-$(KEY)
 E2E := $(VENV)/.e2e-$(KEY)
 PEER := .venv-fer
 PORT := 8866
+PAGES := 8
+HOST :=
 WIDGETS := anywidget @jupyter-widgets/jupyterlab-manager @voila-dashboards/widgets-manager8
 
 # Nothing from the caller's environment may reach the kernels: only what is installed in $(VENV) counts.
@@ -49,10 +51,12 @@ figures: $(STAMP)  ## measure all published figures of the shipped models again 
 lab: $(STAMP)  ## open JupyterLab on the notebooks
 	@cd nbs && ../$(BIN)/python -m jupyterlab
 
-app: $(STAMP)  ## serve upload and camera as a page without code, at http://127.0.0.1:8866 or another PORT=...
-	@cd nbs && JUPYTER_PATH=../fer_nb ../$(BIN)/voila 63_app.ipynb --template=faces --no-browser --Voila.ip=127.0.0.1 --port=$(PORT) \
-	  --Voila.port_retries=0 --Voila.log_format='%(message)s' $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) \
-	  --MappingKernelManager.cull_interval=60 --MappingKernelManager.cull_idle_timeout=300
+app: $(STAMP)  ## serve upload and camera as a page without code, at http://127.0.0.1:8866 or another PORT=... (HOST=name, PAGES=8)
+	@cd nbs && JUPYTER_PATH=../fer_nb ../$(BIN)/python -c 'from fer_nb.app_server import PageServer; PageServer.launch_instance()' \
+	  63_app.ipynb --template=faces --no-browser --PageServer.ip=127.0.0.1 --port=$(PORT) --PageServer.max_pages=$(PAGES) \
+	  $(addprefix --PageServer.hosts=,$(HOST)) --PageServer.port_retries=0 --PageServer.log_format='%(message)s' \
+	  $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) \
+	  --MappingKernelManager.cull_interval=10 --MappingKernelManager.cull_idle_timeout=60
 
 bench: $(STAMP) $(PEER)/.installed  ## measure speed, also against the package fer; writes models/bench.json
 	@$(BIN)/python benchmarks/run.py

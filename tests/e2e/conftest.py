@@ -19,7 +19,7 @@ NAMES = 'chromium', 'chromium-browser', 'google-chrome'
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
            --disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required""".split()
 GRANTED = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
-LOCAL = re.compile(r'(https?|wss?)://(127\.0\.0\.1|notebook\.test)[:/]|data:|blob:')
+LOCAL = re.compile(r'(https?|wss?)://(127\.0\.0\.1|(evil\.)?notebook\.test)[:/]|data:|blob:')
 PATIENCE = 60_000  # milliseconds
 expect.set_options(timeout=PATIENCE)
 

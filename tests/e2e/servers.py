@@ -65,6 +65,11 @@ class Server:
         process = psutil.Process(self.process.pid)
         return [process, *process.children(recursive=True)]
 
+    def kernels(self) -> int:
+        "How many kernels it runs."
+        alive = [o for o in self.family() if o.is_running() and o.status() != psutil.STATUS_ZOMBIE]
+        return sum('ipykernel_launcher' in ' '.join(o.cmdline()) for o in alive)
+
     def stop(self) -> list:
         "Press Ctrl-C. Processes that are still there 20 seconds later are ended by force, and returned."
         family = self.family()
@@ -121,4 +126,5 @@ def start_lab(folder: Path, log: Path, root: Path, detector: str) -> Server:
 def start_app(folder: Path, log: Path, root: Path) -> Server:
     "The page, by the command that a person would give."
     port = free_port()
-    return Server(folder, log, port, ['make', '--no-print-directory', 'app', f'PORT={port}'], root)
+    options = [f'PORT={port}', 'HOST=notebook.test', 'PAGES=2']
+    return Server(folder, log, port, ['make', '--no-print-directory', 'app', *options], root)

@@ -18,6 +18,7 @@ from panels import (
     watch,
 )
 from playwright.sync_api import expect
+from servers import until
 
 NONE = ['--use-fake-device-for-media-stream=device-count=0', '--use-fake-ui-for-media-stream']
 ELSEWHERE = [
@@ -36,6 +37,12 @@ def visit(page, address):
     page.goto(address)
     appears(page, 'the upload panel', page.locator('.fer-upload .fer-zone'))
     expect(page.locator('#rendered_cells'), 'the page stays hidden').to_be_visible()
+
+
+@pytest.fixture(autouse=True)
+def leave(page):
+    yield
+    page.goto('about:blank')
 
 
 def tab(page, name): page.get_by_role('tab', name=name).click()
@@ -100,3 +107,33 @@ def test_insecure_page(page, app, visitors, look):
     visit(page, app.address.replace('127.0.0.1', 'notebook.test'))
     tab(page, 'Camera')
     falls_back(page.locator('.fer-camera'), INSECURE, visitors, look, 'app-insecure')
+
+
+@narrow
+@browser_with([*NONE, '--host-resolver-rules=MAP evil.notebook.test 127.0.0.1'], 'foreign-host')
+def test_foreign_name(page, app, look):
+    page.goto(app.address.replace('127.0.0.1', 'evil.notebook.test'))
+    expect(page.get_by_role('heading')).to_have_text('Please open this page directly')
+    look('app-foreign')
+    said, page.errors = page.errors, []
+    assert all('403' in o for o in said), said
+
+
+@narrow
+def test_pages_are_limited(page, context, app, look):
+    "A page that is closed takes its kernel with it, and makes room for another."
+    until(lambda: not app.kernels(), 'the kernels of closed pages are still there', 15)
+    pages = [context.new_page() for _ in range(2)]
+    for o in pages:
+        o.errors = page.errors
+        visit(o, app.address)
+    assert app.kernels() == 2
+    page.goto(app.address)
+    expect(page.get_by_role('heading')).to_have_text('All pages are taken')
+    look('app-busy')
+    said, page.errors = page.errors, []
+    assert '503' in said[0]
+    pages[0].close(run_before_unload=True)
+    until(lambda: app.kernels() == 1, 'the kernel of a closed page is still there', 15)
+    visit(page, app.address)
+    pages[1].close(run_before_unload=True)
