@@ -8,13 +8,18 @@ __all__ = []
 # %% ../nbs/23b_checkpoints.ipynb #6c4114ea
 import hashlib
 import json
+import math
 import zipfile
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core import FerError, write_atomically
+from .bounded_loading import load_bounded
+from .config_files import read_fields
+from .core import FerError, sha256, shown, write_atomically
+from .data import FaceSet
 from .train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -27,19 +32,34 @@ def save_checkpoint(path: str | Path, trainer: 'Model', state: dict) -> None: # 
     arrays: dict[str, Any] = {'state': json.dumps(state), **{f'v{i}': v for i, v in enumerate(values)}}
     write_atomically(path, lambda part: np.savez(part, **arrays))
 
+# %% ../nbs/23b_checkpoints.ipynb #babc7932
+_MOST_STATE = 1 << 26 # bytes
+
+class _OtherNetwork(FerError):
+    "A checkpoint does not fit a network and its optimizer."
+
+def _put_back(arrays: Any, size: int, trainer: 'Model') -> None: # an open `.npz`; bytes of its variables
+    "Put the variables of a checkpoint into a trainer; all or none. Raises `_OtherNetwork`."
+    variables = [*trainer.variables, *trainer.optimizer.variables]
+    most = sum(8 * math.prod(v.shape) + 1000 for v in variables)
+    if len(arrays.files) - 1 != len(variables) or size > most: raise _OtherNetwork
+    values = [arrays[f'v{i}'] for i in range(len(variables))]
+    fit = all(tuple(v.shape) == a.shape and a.dtype.kind in 'fiub' for v, a in zip(variables, values))
+    if not fit: raise _OtherNetwork
+    for variable, value in zip(variables, values): variable.assign(value)
+
 # %% ../nbs/23b_checkpoints.ipynb #955dc820
 def load_checkpoint(path: str | Path, trainer: 'Model | None' = None) -> dict:
     "The state in a checkpoint; with `trainer`, its variables are put back. Raises FerError if it does not fit."
     try:
         with np.load(path, allow_pickle=False) as z:
-            values = [z[f'v{i}'] for i in range(len(z.files) - 1)]
+            sizes = {i.filename: i.file_size for i in z.zip.infolist()}
+            if sizes['state.npy'] > _MOST_STATE: raise ValueError('its state is too large')
             state = json.loads(str(z['state']))
-    except Exception as e: raise FerError(f'{path}: not a readable checkpoint ({e})') from None
-    if trainer is None: return state
-    variables = [*trainer.variables, *trainer.optimizer.variables]
-    if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
-        raise FerError(f'{path}: belongs to another network or optimizer')
-    for variable, value in zip(variables, values): variable.assign(value)
+            if not isinstance(state, dict): raise ValueError('its state has no fields')
+            if trainer is not None: _put_back(z, sum(sizes.values()) - sizes['state.npy'], trainer)
+    except _OtherNetwork: raise FerError(f'{shown(path, 200)}: belongs to another network or optimizer') from None
+    except Exception as e: raise FerError(f'{shown(path, 200)}: not a readable checkpoint ({shown(e)})') from None
     return state
 
 # %% ../nbs/23b_checkpoints.ipynb #b0aebb3d
@@ -48,7 +68,7 @@ def file_fingerprint(path: str | Path) -> str: # a `.keras` or `.npz` file
     try:
         with zipfile.ZipFile(path) as z:
             parts = sorted((i.filename, i.CRC) for i in z.infolist() if i.filename.endswith(('.h5', '.npy')))
-    except (OSError, zipfile.BadZipFile): return ''
+    except (OSError, ValueError, zipfile.BadZipFile): return ''
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 # %% ../nbs/23b_checkpoints.ipynb #31bc543a
@@ -56,19 +76,70 @@ def input_fingerprints(config: TrainConfig) -> dict[str, str]: # path -> `file_f
     "The files that a run learns from or starts with, and what they hold."
     return {f: file_fingerprint(f) for f in (*config.teachers.split(','), config.init_from) if f}
 
+# %% ../nbs/23b_checkpoints.ipynb #63f086b2
+def data_fingerprint(train: FaceSet, val: FaceSet) -> str:
+    "Sixteen digits for the faces, labels, votes and classes that a run learns from and is validated with."
+    votes = b'' if train.votes is None else train.votes
+    classes = json.dumps(train.classes).encode()
+    return sha256(train.images, train.labels, votes, val.images, val.labels, classes)[:16]
+
+# %% ../nbs/23b_checkpoints.ipynb #e802956f
+_ROW = ('epoch', 'loss', 'accuracy', 'val_loss', 'val_accuracy', 'learning_rate', 'seconds')
+
+def _is_state(state: dict) -> bool:
+    "Whether the state of a checkpoint is that of a training run."
+    config, files, history = (state.get(k) for k in ('config', 'files', 'history'))
+    if not (isinstance(config, dict) and isinstance(files, dict) and isinstance(history, list)): return False
+    def is_row(row: Any) -> bool:
+        return isinstance(row, dict) and all(type(row.get(k)) in (int, float) for k in _ROW)
+    return all(map(is_row, history)) and [o['epoch'] for o in history] == list(range(1, len(history) + 1))
+
+# %% ../nbs/23b_checkpoints.ipynb #0309eae0
+def _check_config(path: str | Path, stored: dict, config: TrainConfig) -> None: # file; its fields; what is wanted
+    "Raises FerError with the fields of a stored configuration that differ from what is wanted."
+    other = {k: v for k, v in stored.items() if v != getattr(config, k, None)}
+    if not other: return
+    now = {k: getattr(config, k, 'no field') for k in other}
+    changed = ', '.join(f'{shown(k)} = {shown(v)}, now {shown(now[k])}' for k, v in other.items())
+    raise FerError(f'{shown(path, 200)}: is from another configuration ({shown(changed, 500)}); give another folder')
+
+# %% ../nbs/23b_checkpoints.ipynb #78c8a7df
+def _stored_config(folder: Path) -> dict[str, Any] | None: # None: there is none
+    "What `config.json` of a run says. Raises FerError where such a file is there and not of a run."
+    if not (file := folder / 'config.json').exists(): return None
+    stored = read_fields(file)
+    if {f.name for f in fields(TrainConfig)} <= set(stored): return stored
+    raise FerError(f'{shown(file, 200)}: is there, and not of a training run; give another folder')
+
+def _check_folder(folder: Path, config: TrainConfig) -> None:
+    "Raises FerError where a folder without a checkpoint has files that a run would replace and did not write."
+    stored = _stored_config(folder)
+    left = [o for o in ('model.keras', 'history.csv', 'curves.png') if (folder / o).exists()]
+    if left and stored is not None: _check_config(folder / 'config.json', stored, config)
+    elif left: raise FerError(f'{shown(folder / left[0], 200)}: is there, and no run; give another folder')
+
 # %% ../nbs/23b_checkpoints.ipynb #28cd5071
-def check_resume(path: str | Path, config: TrainConfig) -> list[dict]: # the history so far
-    "The history in a checkpoint of this configuration; [] where there is none. Raises FerError for another one."
-    if not Path(path).exists(): return []
-    state = load_checkpoint(path)
-    other = {k: v for k, v in state['config'].items() if v != getattr(config, k, None)}
-    if other:
-        changed = ', '.join(f'{k} = {v}' for k, v in other.items())
-        raise FerError(f'{path}: is from another configuration ({changed}); give another folder')
+def check_resume(
+    path: str | Path, # of the checkpoint, in the folder of the run
+    config: TrainConfig,
+    *,
+    data: str = '', # `data_fingerprint`; '': not compared
+) -> list[dict]: # the history so far
+    "The history of this run; [] where it has not begun. Raises FerError where the folder belongs to another one."
+    if not Path(path).exists():
+        _check_folder(Path(path).parent, config)
+        return []
+    state, where = load_checkpoint(path), shown(path, 200)
+    if not _is_state(state): raise FerError(f'{where}: not the checkpoint of a training run')
+    if data and state.get('data', data) != data:
+        raise FerError(f'{where}: was begun with other faces, labels or classes; give another folder')
+    _check_config(path, state['config'], config)
     now = input_fingerprints(config)
-    for file, before in state.get('files', {}).items():
+    for file, before in state['files'].items():
         if now.get(file) and before != now[file]:
-            raise FerError(f'{path}: was begun when {file} held something else; give another folder')
+            raise FerError(f'{where}: was begun when {shown(file, 200)} held something else; give another folder')
+    if (stored := _stored_config(Path(path).parent)) is not None:
+        _check_config(Path(path).with_name('config.json'), stored, config)
     return state['history']
 
 # %% ../nbs/23b_checkpoints.ipynb #654896e6
@@ -104,16 +175,17 @@ def explain_load_error(path: str | Path, error: Exception) -> str: # a `.keras` 
     import keras
     reason = ' '.join(str(error).split('Exception encountered: ')[-1].split()) or type(error).__name__
     try:
-        with zipfile.ZipFile(path) as z: writer = json.loads(z.read('metadata.json'))['keras_version']
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile): return reason
+        with zipfile.ZipFile(path) as z, z.open('metadata.json') as f: about = json.loads(f.read(10_000))
+        writer = shown(about['keras_version'])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile): return reason
     here = keras.__version__
     return reason if writer == here else f'{reason}; written by Keras {writer}, this is {here}'
 
 # %% ../nbs/23b_checkpoints.ipynb #979609e1
 def load_initial_weights(network: 'Model', path: str | Path) -> None: # a `.keras` file
     "Put the weights of a saved network into `network`. Raises FerError where they do not fit."
-    import keras
     try:
-        network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
-    except (ValueError, TypeError, OSError) as e:
-        raise FerError(f'{path}: cannot start {network.name} ({explain_load_error(path, e)})') from None
+        network.set_weights(load_bounded(path).get_weights())
+    except Exception as e:
+        reason = shown(explain_load_error(path, e), 300)
+        raise FerError(f'{shown(path, 200)}: cannot start {network.name} ({reason})') from None

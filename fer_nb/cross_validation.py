@@ -9,21 +9,24 @@ __all__ = ['cross_validate', 'leave_one_subject_out', 'evaluate_dataset', 'cross
 import json
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core import FerError, softmax, write_atomically
-from .data import FaceSet
+from .core import FerError, shown, softmax, write_atomically
+from .data import FaceSet, map_classes
 from .evaluation import predict_logits
-from .fine_tuning import FineTuneConfig, fingerprint, split_dataset, train_network
+from .fine_tuning import FineTuneConfig, fingerprint, make_config, split_dataset, train_network
 from .labels import canonical_label, remap_labels
 from .metrics import compute_metrics
-from .own_faces import load_faces, map_classes, validate_dataset
+from .own_faces import load_faces, validate_dataset
+from .run_folders import open_run
 
 if TYPE_CHECKING:
     from fer_nb.detection import Detector
@@ -39,6 +42,7 @@ class FineTuner:
         backbone: str|Path = 's', weights: str|Path|None = 'pretrained', # as for `fine_tune`
         config: FineTuneConfig|Mapping[str, Any]|None = None, # as for `fine_tune`
     ):
+        make_config(backbone, weights, config)   # a wrong field is found before anything is read
         self.options: dict[str, Any] = dict(backbone=backbone, weights=weights, config=config)
         fields = sorted(config.items()) if isinstance(config, Mapping) else config
         self.key = fingerprint(str(backbone), str(weights), fields)
@@ -53,17 +57,30 @@ class FineTuner:
 class CrossValidationResult:
     "The outcome of an evaluation in folds."
     report: dict[str, Any] # `compute_metrics` of the predictions of all folds together
-    folds: list[dict]  # fold, n, accuracy, seconds
-    probabilities: np.ndarray # (N, C), each row by the fold that did not train on it
+    folds: list[dict]  # fold, n, accuracy, seconds; or fold, n, error where it failed
+    probabilities: np.ndarray # (N, C), each row by the fold that did not train on it; NaN where that failed
 
     @property
-    def accuracies(self) -> np.ndarray: # one for each fold
-        return np.array([o['accuracy'] for o in self.folds])
+    def accuracies(self) -> np.ndarray: # one for each fold that did not fail
+        return np.array([o['accuracy'] for o in self.folds if 'error' not in o])
 
     def __repr__(self) -> str:
-        n, each = len(self.folds), self.accuracies
+        each = self.accuracies
+        n, failed = len(each), len(self.folds) - len(each)
         spread = f', folds {each.mean():.1%} +- {each.std(ddof=1):.1%}' if n > 1 else ''
-        return f"CrossValidationResult({n} folds: {self.report['accuracy']:.1%} of {self.report['n']}{spread})"
+        lost = f', {failed} failed' if failed else ''
+        return f"CrossValidationResult({n} folds{lost}: {self.report['accuracy']:.1%} of {self.report['n']}{spread})"
+
+# %% ../nbs/72_cross_validation.ipynb #b21b512e
+def _read_fold(file: Path, key: str, shape: tuple[int, int]) -> tuple[np.ndarray, float]: # probabilities, seconds
+    "What a finished fold predicted. Raises `FerError` where it is damaged, or of other data or another configuration."
+    try:
+        with np.load(file, allow_pickle=False) as z:
+            if sum(o.file_size for o in z.zip.infolist()) > 1_000_000 + 8 * shape[0] * shape[1]: found = ''
+            else: found, p, seconds = str(z['key']), z['p'], float(z['seconds'])
+    except Exception as e: raise FerError(f'{shown(file, 200)}: not the predictions of a fold ({shown(e)})') from None
+    if found == key and p.shape == shape and np.isfinite(p).all(): return p, seconds
+    raise FerError(f'{shown(file, 200)}: is from other faces, folds or another configuration; give another folder')
 
 # %% ../nbs/72_cross_validation.ipynb #ba1a7ca1
 def _run_fold(
@@ -73,17 +90,36 @@ def _run_fold(
     rest, start = np.setdiff1d(np.arange(len(faces)), test), time.time()
     key = fingerprint(faces.images, faces.labels, faces.classes, test, getattr(learner, 'key', ''))
     file = folder and folder/'predictions.npz'
-    if file and file.is_file():
-        with np.load(file, allow_pickle=False) as z:
-            if str(z['key']) == key: return z['p'], float(z['seconds'])
+    if file and file.is_file(): return _read_fold(file, key, (len(test), len(faces.classes)))
     run = folder and folder/key
-    p = learner(replace(faces[rest], split=np.full(len(rest), 'all')), run)(faces.images[test])
+    p = np.asarray(learner(replace(faces[rest], split=np.full(len(rest), 'all')), run)(faces.images[test]))
+    if p.shape != (len(test), len(faces.classes)) or not np.isfinite(p).all():
+        raise FerError(f'the learner gives {p.shape} numbers; finite ones {len(test), len(faces.classes)} are needed')
     seconds = time.time() - start
     if folder and file and run:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda f: np.savez(f, p=p, key=key, seconds=seconds))
         for o in [*run.glob('*.npz'), *run.glob('model.keras')]: o.unlink()   # what only a stopped run needs
     return p, seconds
+
+# %% ../nbs/72_cross_validation.ipynb #fc613d2c
+def _attempt_fold(
+    faces: FaceSet, name: str, test: np.ndarray, learner: Learner, folder: Path|None, p: np.ndarray,
+) -> dict[str, Any]: # fold, n, accuracy and seconds, or fold, n and error
+    "Put the predictions of a fold into `p`. A fold that fails costs itself, not the others; Ctrl-C ends them all."
+    row = dict(fold=name, n=len(test))
+    try: p[test], seconds = _run_fold(faces, test, learner, folder)
+    except Exception as e:
+        warnings.warn(f'fold {shown(name)} failed: {shown(e, 300)}', stacklevel=3)
+        return row | dict(error=f'{type(e).__name__}: {shown(e, 300)}')
+    accuracy = float((p[test].argmax(1) == faces.labels[test]).mean())
+    return row | dict(accuracy=accuracy, seconds=round(seconds, 1))
+
+# %% ../nbs/72_cross_validation.ipynb #a5a224b4
+def _write_result(out: Path, rows: list[dict], report: dict|None=None) -> None: # None: there are more folds to come
+    "What is known so far, in `cross_validation.json`."
+    text = json.dumps(dict(report=report, folds=rows), indent=1)
+    write_atomically(out/'cross_validation.json', lambda f: f.write_text(text, encoding='utf-8'))
 
 # %% ../nbs/72_cross_validation.ipynb #74b577ea
 def cross_validate(
@@ -96,19 +132,19 @@ def cross_validate(
 ) -> CrossValidationResult:
     "Train once for each fold, on all samples but its own, and evaluate the predictions of all folds together."
     from tqdm import tqdm
+    names = list(folds)
+    if not names: raise FerError('there are no folds')
     p = np.full((len(faces), len(faces.classes)), np.nan)
     rows: list[dict] = []
-    bar = tqdm(folds.items(), unit='fold', disable=not progress)
-    for number, (name, test) in enumerate(bar):
-        p[test], seconds = _run_fold(faces, test, learner, Path(out)/f'{number:03}' if out else None)
-        accuracy = float((p[test].argmax(1) == faces.labels[test]).mean())
-        rows.append(dict(fold=name, n=len(test), accuracy=accuracy, seconds=round(seconds, 1)))
-        bar.set_postfix(fold=name, accuracy=f'{accuracy:.2f}')
-    tested = np.isfinite(p[:, 0])
-    result = CrossValidationResult(compute_metrics(faces.labels[tested], p[tested], faces.classes), rows, p)
-    if out:
-        text = json.dumps(dict(report=result.report, folds=rows), indent=1)
-        write_atomically(Path(out)/'cross_validation.json', lambda f: f.write_text(text))
+    with open_run(out) if out else nullcontext():
+        for number, name in enumerate(bar := tqdm(names, unit='fold', disable=not progress)):
+            rows.append(_attempt_fold(faces, name, folds[name], learner, Path(out)/f'{number:03}' if out else None, p))
+            bar.set_postfix(fold=shown(name), accuracy=f'{rows[-1].get("accuracy", np.nan):.2f}')
+            if out: _write_result(Path(out), rows)
+        if all('error' in o for o in rows): raise FerError(f'every fold failed; the first: {rows[0]["error"]}')
+        tested = np.isfinite(p[:, 0])
+        result = CrossValidationResult(compute_metrics(faces.labels[tested], p[tested], faces.classes), rows, p)
+        if out: _write_result(Path(out), rows, result.report)
     return result
 
 # %% ../nbs/72_cross_validation.ipynb #3a0c2ac8

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from .augmentation import augment
+from .bounded_loading import load_bounded
 from .checkpoints import explain_load_error, file_fingerprint
-from .core import FerError, sha256, write_atomically
+from .core import FerError, sha256, shown, write_atomically
 from .data import FaceSet
+from .run_folders import check_target
 from .train_config import TrainConfig
 
 # %% ../nbs/24_distillation.ipynb #a9fbd07c
@@ -34,12 +36,13 @@ def mean_probabilities(
 def _load_teacher(path: str | Path, n_classes: int, precision: str) -> Callable:
     import keras
     try:
-        network = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError) as e:
-        raise FerError(f'{path}: not a saved network ({explain_load_error(path, e)})') from None
-    head = network.output['expression'] if isinstance(network.output, dict) else network.output
-    if head.shape[-1] != n_classes:
-        raise FerError(f'{path}: knows {head.shape[-1]} classes, the data has {n_classes}')
+        network = load_bounded(path)
+        out = network.output
+        n, takes = (out['expression'] if isinstance(out, dict) else out).shape[-1], network.input_shape[-1]
+    except Exception as e:
+        raise FerError(f'{shown(path, 200)}: not a saved network ({shown(explain_load_error(path, e), 300)})') from None
+    if n != n_classes: raise FerError(f'{shown(path, 200)}: knows {n} classes, the data has {n_classes}')
+    if takes != 1: raise FerError(f'{shown(path, 200)}: takes images with {takes} channels, gray faces have one')
     network.trainable = False
     for layer in network.layers:
         if isinstance(layer, keras.layers.Conv2D): layer.dtype_policy = precision
@@ -69,13 +72,16 @@ def make_soft_labels(
     import keras
     from keras import ops
     from tqdm import tqdm
+    if views not in range(1, 10_001): raise FerError(f'{shown(views)} views: 1 to 10,000 are needed')
+    if not len(teachers) or not len(faces): raise FerError(f'{len(teachers)} teachers and {len(faces)} faces')
+    out = check_target(out, '.npz')
     loaded, seed = load_teachers(teachers, len(faces.classes)), keras.random.SeedGenerator(config.seed)
     total = np.zeros((len(faces), len(faces.classes)))
     for _ in tqdm(range(views), unit='view', disable=not progress):
         for i in range(0, len(faces), 256):
             x = augment(faces.images[i:i+256, ..., None], config, seed=seed, erasing=0.)
             total[i:i+256] += ops.convert_to_numpy(mean_probabilities(loaded, x))
-    _save(Path(out), total / views, teachers, faces, views)
+    _save(out, total / views, teachers, faces, views)
     return total / views
 
 # %% ../nbs/24_distillation.ipynb #7467dda6
@@ -83,17 +89,23 @@ def _save(out: Path, soft_labels: np.ndarray, teachers: Sequence, faces: FaceSet
     "Write the soft labels, half precision, with who gave them and the fingerprint of the faces."
     names = [f'{Path(t).name} {file_fingerprint(t)}' for t in teachers]
     about = json.dumps({'teachers': names, 'views': views, 'pixels': sha256(faces.images)})
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda part: np.savez(part, probabilities=soft_labels.astype('float16'), about=about))
 
 # %% ../nbs/24_distillation.ipynb #9150b2c7
+_MOST_ABOUT = 1 << 20 # bytes of what a file of soft labels says about itself
+
 def load_soft_labels(path: str | Path, faces: FaceSet) -> np.ndarray:
     "The probabilities (N, C) in a file of `make_soft_labels`. Raises FerError for another file, or other faces."
+    where = shown(path, 200)
     try:
         with np.load(path, allow_pickle=False) as z:
-            soft_labels = z['probabilities'].astype('float32')
-            about = json.loads(str(z['about']))
-    except Exception as e: raise FerError(f'{path}: not a readable file of predictions ({e})') from None
-    if about['pixels'] != sha256(faces.images):
-        raise FerError(f'{path}: holds predictions for other faces than these {len(faces):,} training samples')
+            sizes = [z.zip.getinfo(f'{o}.npy').file_size for o in ('probabilities', 'about')]
+            if max(sizes) > 8 * faces.images.nbytes + _MOST_ABOUT: raise ValueError('its arrays are too large')
+            soft_labels, about = z['probabilities'].astype('float32'), json.loads(str(z['about']))
+            known = about['pixels']
+    except Exception as e: raise FerError(f'{where}: not a readable file of predictions ({shown(e)})') from None
+    if known != sha256(faces.images):
+        raise FerError(f'{where}: holds predictions for other faces than these {len(faces):,} training samples')
+    if soft_labels.shape != (len(faces), len(faces.classes)) or not np.isfinite(soft_labels).all():
+        raise FerError(f'{where}: holds no probabilities of these {len(faces.classes)} classes')
     return soft_labels

@@ -7,18 +7,22 @@ __all__ = ['plot_experiment', 'run_experiment']
 
 # %% ../nbs/36_experiments.ipynb #6f5b3244
 import json
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints import check_resume, load_checkpoint
-from .core import FerError, write_atomically
+from .checkpoints import check_resume, data_fingerprint, load_checkpoint
+from .config_files import read_fields
+from .core import FerError, shown, write_atomically
 from .data import FaceSet, train_val_split
 from .datasets import load_dataset
 from .evaluation import check_tta, evaluate
 from .report_tables import seeds_table
 from .reports import append_test_log, read_test_log
+from .run_folders import check_name, check_target, open_run
 from .train_config import TrainConfig, read_config
 from .training import fit
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 # %% ../nbs/36_experiments.ipynb #f824afa9
 _ABOUT = ['split', 'samples', 'tta', 'protocol']  # what a record of a run is about
+_KEPT = ['n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll']  # what an experiment keeps of it
 
 # %% ../nbs/36_experiments.ipynb #c9e703c2
 def _results(
@@ -64,19 +69,14 @@ def plot_experiment(
     return ax
 
 # %% ../nbs/36_experiments.ipynb #b54ade0e
-def _read_fields(
+def _experiment_fields(
     source: str|Path|dict, # a YAML or JSON file, or its fields
     where: str, # the file, for messages
 ) -> dict:
     "The fields of an experiment. Raises `FerError` where the file is none or holds others."
-    import yaml
-    fields: Any = source
-    if not isinstance(source, dict):
-        try: fields = yaml.safe_load(Path(source).read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as e:
-            raise FerError(f'{where}: not a YAML or JSON file ({e})') from None
-    unknown = sorted(set(fields) - {'config', 'variants', 'seeds'}) if isinstance(fields, dict) else ['no fields']
-    if unknown: raise FerError(f'{where}: holds {", ".join(unknown)}; config, variants and seeds are known')
+    fields = source if isinstance(source, dict) else read_fields(source)
+    unknown = [shown(o) for o in fields if o not in ('config', 'variants', 'seeds')]
+    if unknown: raise FerError(f'{where}: holds {", ".join(unknown[:5])}; config, variants and seeds are known')
     return fields
 
 # %% ../nbs/36_experiments.ipynb #c14b94ee
@@ -84,18 +84,19 @@ def read_experiment(
     source: str|Path|dict, # a YAML or JSON file, or its fields
 ) -> tuple[TrainConfig, dict, list]: # configuration, variants {name: changed fields}, seeds
     "An experiment, checked. Raises `FerError` that names the file and the reason."
-    where = 'experiment' if isinstance(source, dict) else f'{source}'
-    fields = _read_fields(source, where)
+    where = 'experiment' if isinstance(source, dict) else shown(source, 200)
+    fields = _experiment_fields(source, where)
     variants, seeds = fields.get('variants') or {'as it is': {}}, fields.get('seeds') or [0]
     if not isinstance(variants, dict) or not all(isinstance(v or {}, dict) for v in variants.values()):
         raise FerError(f'{where}: variants are names with changed fields')
-    if not isinstance(seeds, list) or not all(type(s) is int for s in seeds):
-        raise FerError(f'{where}: seeds {seeds!r} are not a list of whole numbers')
+    if not isinstance(seeds, list) or not all(type(s) is int for s in seeds) or len(set(seeds)) < len(seeds):
+        raise FerError(f'{where}: seeds {shown(seeds)} are not a list of whole numbers, each once')
+    named = {str(k): v or {} for k, v in variants.items()}
     try:
         config = read_config(fields.get('config') or {})
-        for change in variants.values(): read_config({**asdict(config), **(change or {})})
+        _plan_runs(config, named, seeds, Path())
     except ValueError as e: raise FerError(f'{where}: {e}') from None
-    return config, {str(k): v or {} for k, v in variants.items()}, seeds
+    return config, named, seeds
 
 # %% ../nbs/36_experiments.ipynb #d4572bc9
 def _plan_runs(
@@ -108,9 +109,11 @@ def _plan_runs(
     plan = []
     for seed in seeds:
         for name, change in variants.items():
-            fields = json.dumps({**asdict(config), **change, 'seed': seed}).replace('{seed}', str(seed))
-            folder = out/f'{name.replace(" ", "-").replace("/", "-")}-{seed}'
-            plan.append((name, seed, read_config(json.loads(fields)), folder))
+            fields = {**asdict(config), **change, 'seed': seed}
+            given = {k: v.replace('{seed}', str(seed)) if isinstance(v, str) else v for k, v in fields.items()}
+            folder = check_name(re.sub(r'[\\/:*?"<>|\s]', '-', name) + f'-{seed}', 'the name of a variant')
+            plan.append((name, seed, read_config(given), out/folder))
+    if len({o[3] for o in plan}) < len(plan): raise FerError(f'the names {", ".join(variants)} are the same as folders')
     return plan
 
 # %% ../nbs/36_experiments.ipynb #1627f389
@@ -121,8 +124,8 @@ def _evaluate_run(
     tta: Sequence[str], # some of `TTA`
 ) -> list[dict]: # records
     "The metrics that an experiment keeps, for every split."
-    kept = (*_ABOUT, 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')
-    return [{k: r[k] for k in kept} for s in splits for r in evaluate(network, faces, split=s, tta=tta)['results']]
+    records = [r for s in splits for r in evaluate(network, faces, split=s, tta=tta)['results']]
+    return [{k: r[k] for k in (*_ABOUT, *_KEPT)} for r in records]
 
 # %% ../nbs/36_experiments.ipynb #84fccb8f
 def _known_result(
@@ -132,8 +135,13 @@ def _known_result(
 ) -> dict|None: # None: there is no such result yet
     "The result of a run that is complete."
     if not file.exists(): return None
-    known = json.loads(file.read_text())
-    return known if known['config'] == asdict(config) and set(evaluated) <= set(known['evaluated']) else None
+    try:
+        known = json.loads(file.read_text(encoding='utf-8'))
+        same = known['config'] == asdict(config) and set(evaluated) <= set(known['evaluated'])
+        for record in known['results']: float(sum(record[k] for k in _KEPT)), [record[k] for k in _ABOUT]
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise FerError(f'{shown(file, 200)}: not the result of a run ({shown(repr(e))})') from None
+    return known if same else None
 
 # %% ../nbs/36_experiments.ipynb #3d72e3f7
 def _run_once(
@@ -145,9 +153,10 @@ def _run_once(
 ) -> dict: # the result, which is also in `out`
     "Train (or go on, or nothing where the run is complete) and evaluate."
     file, evaluated = out/'metrics.json', [f'{s}, {o}' for s in splits for o in tta]
-    check_resume(out/'checkpoint.npz', config)   # a complete run, too, must have used what the files hold now
+    data = train_val_split(faces)
+    check_resume(out/'checkpoint.npz', config, data=data_fingerprint(*data))   # of a complete run, too
     if known := _known_result(file, config, evaluated): return known
-    network, history = fit(config, *train_val_split(faces), out, progress=False)
+    network, history = fit(config, *data, out, progress=False)
     append_test_log(out, faces, splits, reason=f'run {out.name} of the experiment {out.parent.name}')
     result = {
         'config': asdict(config), 'evaluated': evaluated,
@@ -158,15 +167,28 @@ def _run_once(
     write_atomically(file, lambda part: part.write_text(json.dumps(result, indent=1)))
     return result
 
+# %% ../nbs/36_experiments.ipynb #cde296f2
+def _attempt(
+    config: TrainConfig, faces: FaceSet, out: Path, splits: Sequence[str], tta: Sequence[str],
+) -> dict: # the result of `_run_once`, or `error`: what it raised
+    "One run in a folder that is its own. A run that fails costs itself, not the others; Ctrl-C ends them all."
+    try:
+        with open_run(out): return _run_once(config, faces, out, splits, tta)
+    except Exception as e:
+        warnings.warn(f'{shown(out, 200)}: this run failed: {shown(e, 300)}', stacklevel=3)
+        return {'error': e}
+
 # %% ../nbs/36_experiments.ipynb #af10827f
 def _summarize(
     runs: Sequence[dict], # with variant, seed and results
+    first: str|None = None, # the variant that the others are compared with; None: that of the first run
 ) -> list[dict]:
     "Mean and standard deviation over the seeds, and the difference to the first variant, for every kind of samples."
+    if not runs: return []
     means = ['accuracy', 'macro_f1', 'balanced_accuracy', 'ece']
     groups = _results({'runs': runs}).groupby(['variant', *_ABOUT], sort=False)
     found = groups[means].mean().assign(n=groups.n.first(), seeds=groups.size(), sd=groups.accuracy.std()).reset_index()
-    base = found[found.variant == runs[0]['variant']][[*_ABOUT, 'accuracy']]
+    base = found[found.variant == (first or runs[0]['variant'])][[*_ABOUT, 'accuracy']]
     found = found.merge(base.rename(columns={'accuracy': 'base'}), on=_ABOUT, how='left')
     found['difference'] = found.accuracy - found.base
     columns = ['variant', *_ABOUT, 'n', 'seeds', 'accuracy', 'sd', 'difference', *means[1:]]
@@ -177,17 +199,30 @@ def _summarize(
 def _make_report(
     experiment: tuple, # from `read_experiment`
     faces: FaceSet,
-    runs: list[dict], # with variant and seed
-    folders: list[Path], # theirs
+    outcomes: list[dict], # variant, seed, folder and either the result of the run or its `error`
 ) -> dict:
     "What is known after some of the runs."
-    log = [o for folder in folders for o in read_test_log(folder/'test_log.json') or []]
-    kept = [{k: v for k, v in r.items() if k not in ('config', 'evaluated')} for r in runs]
+    runs = [o for o in outcomes if 'error' not in o]
+    failed = [
+        dict(variant=o['variant'], seed=o['seed'], error=f'{type(o["error"]).__name__}: {shown(o["error"], 300)}')
+        for o in outcomes if 'error' in o
+    ]
+    log = [o for r in runs for o in read_test_log(r['folder']/'test_log.json') or []]
+    kept = [{k: v for k, v in r.items() if k not in ('config', 'evaluated', 'folder')} for r in runs]
     config, variants, _ = experiment
     return dict(
-        edition=faces.edition, variants=variants, config=asdict(config), summary=_summarize(runs), test_log=log,
-        runs=kept,
+        edition=faces.edition, variants=variants, config=asdict(config), summary=_summarize(runs, next(iter(variants))),
+        test_log=log, runs=kept, failed=failed,
     )
+
+# %% ../nbs/36_experiments.ipynb #5ed53a57
+def _report_file(path: str|Path) -> Path: # where the report goes
+    "The path, checked. Raises `FerError` where a file is there that no experiment wrote, or none can be written."
+    if Path(path).is_file() and Path(path).stat().st_size:
+        try: ours = {'variants', 'runs', 'summary'} <= set(json.loads(Path(path).read_text(encoding='utf-8')))
+        except (ValueError, TypeError, RecursionError): ours = False
+        if not ours: raise FerError(f'{shown(path, 200)}: is there, and no report of an experiment; give another file')
+    return check_target(path)
 
 # %% ../nbs/36_experiments.ipynb #76b11a5f
 def run_experiment(
@@ -199,20 +234,21 @@ def run_experiment(
     splits: Sequence[str] = ('val',), # what to evaluate on; a test split only once a design is finished
     tta: Sequence[str] = ('none', 'flip'), # or ten-crop
     progress: bool = True, # say which run is on?
-) -> dict: # edition, config, variants, summary, test_log, runs
-    "Train and evaluate every variant with every seed; the report is written after each run."
-    experiment, out = read_experiment(source), Path(out)
+) -> dict: # edition, config, variants, summary, test_log, runs; failed: variant, seed and error
+    "Train and evaluate every variant with every seed; the report is written after each. Raises where all runs fail."
+    experiment, file = read_experiment(source), _report_file(report or Path(out)/'experiment.json')
     faces = data if isinstance(data, FaceSet) else load_dataset(data)
     check_tta(tta)
     for s in splits: faces.subset(s)   # an unknown one is found before the training
-    runs, folders, found = [], [], {}
-    for name, seed, config, folder in _plan_runs(*experiment, out):
+    outcomes: list[dict] = []
+    for name, seed, config, folder in _plan_runs(*experiment, Path(out)):
         if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
-        runs.append({'variant': name, 'seed': seed, **_run_once(config, faces, folder, splits, tta)})
-        folders.append(folder)
-        found = _make_report(experiment, faces, runs, folders)
+        outcome = _attempt(config, faces, folder, splits, tta)
+        outcomes.append({'variant': name, 'seed': seed, 'folder': folder, **outcome})
+        found = _make_report(experiment, faces, outcomes)
         text = json.dumps(found, indent=1) + '\n'
-        write_atomically(Path(report or out/'experiment.json'), lambda part: part.write_text(text))
+        write_atomically(file, lambda part: part.write_text(text, encoding='utf-8'))
+    if not found['runs']: raise outcomes[0]['error']
     return found
 
 # %% ../nbs/36_experiments.ipynb #72f00660

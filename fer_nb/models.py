@@ -119,16 +119,26 @@ def build_model(name: str, *, ferplus: bool = False) -> 'Model': # a key of `MOD
     if name not in MODELS: raise FerError(f'network {name!r} is not one of {", ".join(MODELS)}')
     return MODELS[name](name, ferplus=ferplus)
 
+# %% ../nbs/20_models.ipynb #ae950fcb
+def _count_macs(model: 'Model', shape: tuple[int, ...]) -> int: # of the input
+    "Multiply-accumulates, also those of networks inside a network."
+    import keras
+    kinds = keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense
+    counted = [layer for layer in model.layers if isinstance(layer, (*kinds, keras.Model))]
+    if not counted: return 0
+    inner = [isinstance(layer, keras.Model) for layer in counted]
+    outputs = {str(i): layer.input if own else layer.output for i, (layer, own) in enumerate(zip(counted, inner))}
+    maps = keras.Model(model.inputs, outputs).compute_output_spec(keras.KerasTensor(shape))
+    sizes = [tuple(maps[str(i)].shape) for i in range(len(counted))]
+    return sum(
+        _count_macs(layer, s) if own else int(np.prod(layer.kernel.shape)) * int(np.prod(s[1:-1]))
+        for layer, own, s in zip(counted, inner, sizes)
+    )
+
 # %% ../nbs/20_models.ipynb #1f53a9ff
 def count_macs(model: 'Model', size: int = 48) -> int: # side of the input in pixels
     "Multiply-accumulates for one face, over convolutions and dense layers."
-    import keras
-    kinds = keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense
-    counted = [layer for layer in model.layers if isinstance(layer, kinds)]
-    outputs = keras.Model(model.inputs, {str(i): layer.output for i, layer in enumerate(counted)})
-    maps = outputs.compute_output_spec(keras.KerasTensor((1, size, size, 1)))
-    pixels = [int(np.prod(maps[str(i)].shape[1:-1])) for i in range(len(counted))]
-    return sum(int(np.prod(layer.kernel.shape)) * n for layer, n in zip(counted, pixels))
+    return _count_macs(model, (1, size, size, 1))
 
 # %% ../nbs/20_models.ipynb #5c59defe
 def main_logits(network: 'Model', images: np.ndarray, *, batch_size: int = 256) -> np.ndarray: # (N, H, W) uint8

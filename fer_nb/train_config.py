@@ -6,13 +6,18 @@
 __all__ = ['TrainConfig']
 
 # %% ../nbs/23_train_config.ipynb #9d81c1b4
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .augmentation import AugmentConfig
-from .core import FerError
+from .config_files import read_fields
+from .core import FerError, shown
 
 # %% ../nbs/23_train_config.ipynb #c9f46fc1
 @dataclass(frozen=True)
@@ -52,58 +57,78 @@ _CHOICES = {
     'precision': ('float32', 'mixed_bfloat16'),
     'monitor': ('val_accuracy', 'val_loss'),
 }
+_RANGES: dict[str, tuple[float, float]] = {
+    'crop': (32, 512), 'rotation': (0, 180), 'scale': (1, 4), 'shear': (0, 2), 'shift': (0, 1), 'contrast': (0, 4),
+    'noise': (0, 1), 'random_erasing': (0, 1), 'epochs': (1, 100_000), 'batch_size': (2, 100_000),
+    'learning_rate': (1e-12, 1000), 'warmup': (0, 1), 'weight_decay': (0, 100), 'ema_decay': (0, .999999),
+    'label_smoothing': (0, 1), 'ferplus_weight': (0, 1000), 'mixup': (0, 1000), 'no_aug_fraction': (0, 1),
+    'patience': (0, 100_000), 'distill_weight': (0, 1), 'distill_temperature': (.01, 1000),
+    'progressive_fraction': (0, 1), 'seed': (0, 2**32 - 1),
+}
 
 # %% ../nbs/23_train_config.ipynb #5db4a1dd
 def _check(config: TrainConfig) -> None:
     "Raises FerError for a value that cannot be."
+    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    for name, value in check_fields(given, type(config)).items(): object.__setattr__(config, name, value)
     for name, known in _CHOICES.items():
         if (value := getattr(config, name)) not in known:
-            raise FerError(f'config: {name} = {value!r} is not one of {", ".join(known)}')
-    if config.epochs < 1 or config.batch_size < 2 or config.crop < 32:
-        raise FerError('config: needs epochs >= 1, batch_size >= 2 and crop >= 32')
-    if not 0 <= config.distill_weight <= 1 or config.distill_temperature <= 0:
-        raise FerError('config: needs 0 <= distill_weight <= 1 and distill_temperature > 0')
+            raise FerError(f'config: {name} = {shown(repr(value))} is not one of {", ".join(known)}')
+    check_ranges(config, _RANGES)
     if config.progressive_size and not 24 <= config.progressive_size <= config.crop:
         raise FerError('config: progressive_size is 0 or from 24 to crop')
 
-# %% ../nbs/23_train_config.ipynb #bb6e6969
-def _read_fields(path: str | Path) -> Any:
-    "The content of a YAML or JSON file, or what it has under `config`. Raises FerError, OSError."
-    import yaml
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise FerError(f'{path}: not a YAML or JSON file ({e})') from None
-    return content.get('config', content) if isinstance(content, dict) else content
+# %% ../nbs/23_train_config.ipynb #c9bcbe58
+def check_ranges(config: TrainConfig, ranges: Mapping[str, tuple[float, float]]) -> None: # field -> (lowest, highest)
+    "Raises FerError for a number that is not in its range; one that is none is in no range."
+    for name, (low, high) in ranges.items():
+        if not low <= (value := getattr(config, name)) <= high:
+            raise FerError(f'config: {name} = {shown(value)} is not from {low:,} to {high:,}')
 
-# %% ../nbs/23_train_config.ipynb #c46e0ca5
-def _fits(value: Any, wanted: type) -> bool: # an int is also a float here, a bool is no number
-    return isinstance(value, (int, float) if wanted is float else wanted) and (
-        wanted is bool or not isinstance(value, bool)
-    )
+# %% ../nbs/23_train_config.ipynb #dd33f6ee
+_SWITCH = dict(yes=True, on=True, no=False, off=False)
 
-# %% ../nbs/23_train_config.ipynb #1c2e52bb
+def _as_type(value: Any, wanted: type) -> Any: # bool, int, float or str
+    "The value as that type; None where it is of another. An int is also a float, a path is also a text."
+    if isinstance(value, np.generic): value = value.item()
+    if wanted is str and isinstance(value, os.PathLike): return os.fspath(value)
+    if wanted is bool and isinstance(value, str): value = _SWITCH.get(value.lower())
+    if wanted is float and type(value) is int and abs(value) < 1e300: return float(value)
+    return value if type(value) is wanted else None
+
+# %% ../nbs/23_train_config.ipynb #19d7e5d9
+def _check_names(given: Mapping, known: list[str]) -> None:
+    "Raises FerError for a name that is no field, with the one that comes nearest."
+    unknown = [str(o) for o in given if o not in known]
+    if not unknown: return
+    near = [match for o in unknown[:5] for match in get_close_matches(o[:80], known, 1)]
+    guess = f'did you mean {", ".join(near)}? ' if near else ''
+    names = ', '.join(shown(o) for o in unknown[:5])
+    raise FerError(f'config: unknown field {names}; {guess}There are: {", ".join(known)}')
+
+# %% ../nbs/23_train_config.ipynb #b36e190d
 def check_fields(
     given: Mapping, # names of fields and their values
     kind: type[TrainConfig] = TrainConfig, # the configuration that has these fields
-    *,
-    where: str = 'config', # they come from
-) -> None:
+) -> dict[str, Any]: # the same fields, each value of its type
     "Raises FerError that names the unknown or wrong field."
-    defaults = {f.name: f.default for f in fields(kind)}
-    if unknown := sorted(map(str, set(given) - set(defaults))):
-        raise FerError(f'{where}: unknown field {", ".join(unknown)}; there are {", ".join(defaults)}')
+    if not isinstance(given, Mapping):
+        raise FerError(f'config: holds {type(given).__name__}, not fields of a configuration')
+    types, found = {f.name: type(f.default) for f in fields(kind)}, {}
+    _check_names(given, list(types))
     for name, value in given.items():
-        if not _fits(value, wanted := type(defaults[name])):
-            raise FerError(f'{where}: {name} = {value!r} is not of type {wanted.__name__}')
+        if (fitting := _as_type(value, types[name])) is None:
+            raise FerError(f'config: {name} = {shown(repr(value))} is not of type {types[name].__name__}')
+        found[name] = fitting
+    return found
 
 # %% ../nbs/23_train_config.ipynb #b7ab9f51
 def read_config(source: TrainConfig | Mapping | str | Path) -> TrainConfig: # fields, or a YAML/JSON file with them
     "A checked `TrainConfig`. Raises FerError that names the file and the unknown or wrong field."
     if isinstance(source, TrainConfig): return source
-    where = 'config' if isinstance(source, Mapping) else f'{source}'
-    given = source if isinstance(source, Mapping) else _read_fields(source)
-    if not isinstance(given, Mapping):
-        raise FerError(f'{where}: holds {type(given).__name__}, not fields of a configuration')
-    check_fields(given, where=where)
-    return TrainConfig(**given)
+    where, given = 'config', source
+    if isinstance(source, (str, os.PathLike)):
+        where, content = shown(source, 200), read_fields(source)
+        given = content.get('config', content)
+    try: return TrainConfig(**check_fields(given))
+    except FerError as e: raise FerError(where + f'{e}'.removeprefix('config')) from None

@@ -7,6 +7,7 @@ __all__ = ['train']
 
 # %% ../nbs/25_training.ipynb #d9b93404
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,19 +18,21 @@ import numpy as np
 
 from fer_nb.checkpoints import (
     check_resume,
+    data_fingerprint,
     input_fingerprints,
     load_checkpoint,
     load_initial_weights,
     save_checkpoint,
     save_keras,
 )
-from .core import FerError, write_atomically
+from .core import FerError, shown, write_atomically
 from .data import FaceSet, train_val_split
 from .datasets import load_dataset
 from .distillation import load_soft_labels, load_teachers
 from .history import plot_history, write_history
 from .models import build_model, main_logits
 from .optimizers import make_optimizer
+from .run_folders import open_run
 from .train_config import TrainConfig, read_config
 from .train_step import make_batches, make_trainer
 
@@ -89,17 +92,26 @@ def _begin_epoch(trainer: Any, config: TrainConfig, epoch: int, group_rates: Cal
     if group_rates: trainer.optimizer.group_rates.assign(group_rates(epoch))
 
 # %% ../nbs/25_training.ipynb #e1622f3e
-def _is_best(row: dict, history: Sequence[dict], monitor: str) -> bool:
-    "Is this epoch better than all before?"
-    sign = -1 if monitor == 'val_loss' else 1
-    return sign * row[monitor] > max((sign * h[monitor] for h in history), default=-np.inf)
+def _best_epoch(history: Sequence[dict], monitor: str) -> int: # 1, 2, ...; 0: none
+    "The first epoch that no other is better than."
+    sign, best, found = -1 if monitor == 'val_loss' else 1, -np.inf, 0
+    for row in history:
+        if sign * row[monitor] > best: best, found = sign * row[monitor], row['epoch']
+    return found
 
-def _save_epoch(trainer: Any, config: TrainConfig, row: dict, history: list[dict], out: Path, files: dict) -> None:
-    "Add an epoch to the history and write all that a run needs to go on."
-    best = _is_best(row, history, config.monitor)
+def _best_file(out: Path, epoch: int) -> Path: return out / f'best-{epoch}.npz'
+
+def _save_epoch(trainer: Any, config: TrainConfig, row: dict, history: list[dict], out: Path, about: dict) -> None:
+    "Add an epoch to the history and write all that a run needs to go on. Raises FerError where the loss is no number."
+    if not np.isfinite(row['loss']):
+        where = f'{shown(out, 200)}: the loss of epoch {row["epoch"]} is {row["loss"]}'
+        raise FerError(f'{where}; try a lower learning_rate in another folder')
     history.append(row)
-    save_checkpoint(out / 'checkpoint.npz', trainer, {'config': asdict(config), 'files': files, 'history': history})
-    if config.patience and best: save_checkpoint(out / 'best.npz', trainer, {'epoch': row['epoch']})
+    best = _best_epoch(history, config.monitor) if config.patience else 0
+    if best == row['epoch']: save_checkpoint(_best_file(out, best), trainer, {'epoch': best})
+    save_checkpoint(out / 'checkpoint.npz', trainer, about | {'history': history})
+    for old in out.glob('best-*.npz'):
+        if old != _best_file(out, best): old.unlink()
     write_history(out / 'history.csv', history)
 
 # %% ../nbs/25_training.ipynb #efc1ac91
@@ -109,7 +121,7 @@ def _training_logger(
 ) -> Any:
     "A Keras callback that validates, writes history and checkpoint after each epoch, and tells `callbacks`."
     import keras
-    files = input_fingerprints(config)
+    about = {'config': asdict(config), 'files': input_fingerprints(config), 'data': data_fingerprint(*data)}
     class TrainingLogger(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
             _begin_epoch(trainer, config, epoch, group_rates)
@@ -121,7 +133,7 @@ def _training_logger(
             row['learning_rate'] = float(trainer.optimizer.learning_rate)
             row['seconds'] = round(time.time() - self.begun, 2)
             for callback in callbacks: callback.on_epoch_end(epoch, logs)
-            _save_epoch(trainer, config, row, history, out, files)
+            _save_epoch(trainer, config, row, history, out, about)
             bar.set_postfix(loss=f"{row['loss']:.3f}", val_accuracy=f"{row['val_accuracy']:.4f}")
             bar.update()
     return TrainingLogger()
@@ -173,6 +185,15 @@ def _live_teachers(config: TrainConfig, train: FaceSet) -> list[Callable]:
     if not config.teachers or config.teachers.endswith('.npz'): return []
     return load_teachers(config.teachers.split(','), len(train.classes), precision=config.precision)
 
+# %% ../nbs/25_training.ipynb #de394951
+def _check_crop(config: TrainConfig, train: FaceSet, network: 'Model') -> None:
+    "Raises FerError where faces, crop and network do not go together."
+    crop, (height, width) = config.crop, train.images.shape[1:]
+    if height != width or crop > height or (height - crop) % 2:
+        raise FerError(f'config: crop = {crop} is not the middle of faces of {width} x {height} pixels; try {height}')
+    if network.input_shape[1] not in (None, crop):
+        raise FerError(f'config: {network.name} takes {network.input_shape[1]} pixels, but crop is {crop}')
+
 # %% ../nbs/25_training.ipynb #f912b8e9
 def _prepare(
     config: TrainConfig, train: FaceSet, *, network: 'Model | None' = None, groups: dict[str, int] | None = None
@@ -182,8 +203,7 @@ def _prepare(
     _set_seeds(config.seed)
     network = network or _build(config, train, config.precision)
     if config.init_from: load_initial_weights(network, config.init_from)
-    if network.input_shape[1] not in (None, config.crop):
-        raise FerError(f'config: {network.name} takes {network.input_shape[1]} pixels, but crop is {config.crop}')
+    _check_crop(config, train, network)
     steps = len(make_batches(train, config)) * config.epochs
     trainer = make_trainer(network, config, _class_weights(config, train), teachers=_live_teachers(config, train))
     tensorflow = keras.backend.backend() == 'tensorflow'
@@ -199,7 +219,8 @@ def _finalize(
     trainer: Any, config: TrainConfig, train: FaceSet, history: list[dict], out: Path, keep: bool
 ) -> 'Model': # keep: the network is in 32-bit floats already
     "The averaged network in 32-bit floats with fresh batch-norm statistics, written to `model.keras`."
-    if (best := out / 'best.npz').exists(): load_checkpoint(best, trainer)
+    best = _best_epoch(history, config.monitor) if config.patience else 0
+    if best: load_checkpoint(_best_file(out, best), trainer)
     _average_weights(trainer)
     final = trainer.network
     if not keep and config.precision != 'float32':
@@ -209,6 +230,14 @@ def _finalize(
     write_atomically(out / 'model.keras', lambda part: save_keras(final, part))
     write_atomically(out / 'curves.png', plot_history(history).savefig)
     return final
+
+# %% ../nbs/25_training.ipynb #945eb3f7
+_PARTS = re.compile(r'\.(checkpoint|best-[0-9]+|history|config|curves|model)\.[0-9a-f]{8}\.part\.[a-z]+')
+
+def _remove_parts(folder: Path) -> None: # which belongs to this run alone
+    "Remove the half-written files of a run that was killed."
+    for part in folder.glob('.*.part.*'):
+        if _PARTS.fullmatch(part.name): part.unlink()
 
 # %% ../nbs/25_training.ipynb #b1416c75
 def fit(
@@ -223,17 +252,19 @@ def fit(
     group_rates: Callable | None = None, # epoch (0, 1, ...) -> relative learning rate of each group
 ) -> tuple['Model', list[dict]]:
     "Train, or go on; (network, history). Writes checkpoint.npz, history.csv, curves.png, config.json, model.keras."
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for part in out.glob('.*.part.*'): part.unlink()  # half-written files of a run that was killed
-    history = check_resume(out / 'checkpoint.npz', config)
-    write_atomically(out / 'config.json', lambda part: part.write_text(json.dumps(asdict(config), indent=1)))
-    trainer = _prepare(config, train, network=network, groups=groups)
-    callbacks = _callbacks(trainer, config, history)
-    if history: load_checkpoint(out / 'checkpoint.npz', trainer)
-    if not any(getattr(c, 'stopped_epoch', 0) for c in callbacks):
-        _run_epochs(trainer, config, (train, val), out, history, callbacks, progress, group_rates)
-    return _finalize(trainer, config, train, history, out, network is not None), history
+    with open_run(out) as folder:
+        _remove_parts(folder)
+        history = check_resume(folder / 'checkpoint.npz', config, data=data_fingerprint(train, val))
+        trainer = _prepare(config, train, network=network, groups=groups)
+        callbacks = _callbacks(trainer, config, history)
+        if history: load_checkpoint(folder / 'checkpoint.npz', trainer)
+        try:
+            if not any(getattr(c, 'stopped_epoch', 0) for c in callbacks):
+                _run_epochs(trainer, config, (train, val), folder, history, callbacks, progress, group_rates)
+            return _finalize(trainer, config, train, history, folder, network is not None), history
+        except KeyboardInterrupt as e:
+            e.add_note(f'{len(history)} of {config.epochs} epochs are in {shown(out, 200)}; the same call goes on')
+            raise
 
 # %% ../nbs/25_training.ipynb #e5013236
 def _run_epochs(
@@ -245,6 +276,8 @@ def _run_epochs(
     train, start = data[0], len(history)
     if start >= config.epochs: return
     soft_labels = load_soft_labels(config.teachers, train) if config.teachers.endswith('.npz') else None
+    text = json.dumps(asdict(config), indent=1)
+    write_atomically(out / 'config.json', lambda part: part.write_text(text, encoding='utf-8'))
     with tqdm(total=config.epochs, initial=start, unit='epoch', disable=not progress) as bar:
         logger = _training_logger(trainer, config, data, out, history, callbacks, bar, group_rates)
         trainer.fit(
@@ -261,5 +294,7 @@ def train(
     progress: bool = True, # show a progress bar?
 ) -> tuple['Model', list[dict]]:
     "From a configuration and data to (network, history); leaves a complete run in `out`. Raises FerError, OSError."
-    faces = data if isinstance(data, FaceSet) else load_dataset(data)
-    return fit(read_config(config), *train_val_split(faces), out, progress=progress)
+    checked = read_config(config)
+    with open_run(out):   # before the data, which may take a while
+        faces = data if isinstance(data, FaceSet) else load_dataset(data)
+        return fit(checked, *train_val_split(faces), out, progress=progress)

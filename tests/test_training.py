@@ -19,7 +19,7 @@ from fer_nb.train_step import losses
 from fer_nb.training import _prepare, fit
 
 LONG = TrainConfig(network='tiny', epochs=3, crop=32, batch_size=64, mixup=0.2, seed=5)
-FILES = ['checkpoint.npz', 'config.json', 'curves.png', 'history.csv', 'model.keras']
+FILES = ['.lock', 'checkpoint.npz', 'config.json', 'curves.png', 'history.csv', 'model.keras']
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -170,7 +170,7 @@ STUCK = TrainConfig(
 def test_small_views_adam_plateau_and_early_stopping(samples, tmp_path):
     "With a learning rate near nothing the accuracy cannot improve: the rate is halved and the run ends early."
     _, history = learn(STUCK, samples, tmp_path)
-    assert len(history) == 6 and (tmp_path / 'best.npz').exists()
+    assert len(history) == 6 and [p.name for p in tmp_path.glob('best*')] == ['best-1.npz']
     rates = [h['learning_rate'] for h in history]
     np.testing.assert_allclose(rates, [1e-9] * (len(rates) - 2) + [5e-10] * 2)
     assert len(learn(STUCK, samples, tmp_path)[1]) == len(history)  # the end is remembered
