@@ -27,7 +27,7 @@ class Detection:
     "One face in an image."
     box: Box     # in pixels; may reach over the border of the image
     score: float # 0..1, comparable only within one detector
-    # five (x, y): two eyes, nose, two corners of the mouth; of each pair the one further left in the image first
+    # five (x, y): two eyes, nose, two corners of the mouth; of each pair the left one of an upright face first
     landmarks: tuple[tuple[float, float], ...]|None = None
 
 # %% ../nbs/41_boxes.ipynb #b55acd04

@@ -22,10 +22,18 @@ CROP_RULES = {
 WHOLE_IMAGE = {'margin': 0., 'vertical': 0., 'square': False, 'align': False}
 
 # %% ../nbs/43_cropping.ipynb #9ab34480
-def _eye_angle(landmarks: tuple) -> float: # degrees; positive = the eye on the right is lower
-    "The angle of the line through the eyes."
+def eye_angle(landmarks: tuple) -> float: # degrees, -180..180; positive = the second eye is lower
+    "The angle of the line through the eyes: how far a face is turned clockwise."
     (x0, y0), (x1, y1) = landmarks[:2]
     return float(np.degrees(np.arctan2(y1 - y0, x1 - x0)))
+
+# %% ../nbs/43_cropping.ipynb #32464a99
+def _down(
+    angle: float, # degrees
+) -> tuple[tuple[int, int], bool]: # a step down in the face, in the image; does the face lie on its side?
+    "How a face lies that is turned by an angle, to the next quarter."
+    quarters = round(angle/90) % 4
+    return ((0, 1), (-1, 0), (0, -1), (1, 0))[quarters], quarters % 2 == 1
 
 # %% ../nbs/43_cropping.ipynb #3bccfc42
 def _surroundings(
@@ -50,8 +58,11 @@ def crop_face(
 ) -> np.ndarray: # uint8 (size, size), gray
     "Cut a face out the way the training images were cut. Raises `FerError` for a box that does not touch the image."
     x, y, w, h = map(float, box)
+    angle = eye_angle(landmarks) if rule['align'] and landmarks else 0
+    (right, down), across = _down(angle)
+    if across: w, h, x, y = h, w, x + (w - h)/2, y + (h - w)/2
     wide, high = w*(1 + rule['margin']), (w if rule['square'] else h)*(1 + rule['margin'])
-    cx, cy = x + w/2, y + h/2 + rule['vertical']*high
+    cx, cy = x + w/2 + right*rule['vertical']*high, y + h/2 + down*rule['vertical']*high
     part, (left, top) = _surroundings(rgb, (cx, cy), .75*max(wide, high) + 2)
     if not (w >= 1 and h >= 1 and part.size): raise FerError(f'the box {tuple(box)} does not touch the image')
     patch = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)
@@ -59,7 +70,7 @@ def crop_face(
     if step < 1: patch = cv2.resize(patch, None, fx=step, fy=step, interpolation=cv2.INTER_AREA)
     out = max(1, round(wide*step)), max(1, round(high*step))
     center = (cx - left)*step - .5, (cy - top)*step - .5
-    move = cv2.getRotationMatrix2D(center, _eye_angle(landmarks) if rule['align'] and landmarks else 0, 1)
+    move = cv2.getRotationMatrix2D(center, angle, 1)
     move[:, 2] += (out[0] - 1)/2 - center[0], (out[1] - 1)/2 - center[1]
     crop = cv2.warpAffine(patch, move, out, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if min(out) > size else cv2.INTER_LINEAR)

@@ -6,12 +6,13 @@
 __all__ = ['draw_faces']
 
 # %% ../nbs/43a_drawing.ipynb #df789e32
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
+from .images import read_image, to_rgb
 from .labels import COLORS
 
 # %% ../nbs/43a_drawing.ipynb #c01ffaa3
@@ -40,16 +41,16 @@ def _draw_label(image: np.ndarray, box: Sequence[int], text: str, color: tuple[i
 
 # %% ../nbs/43a_drawing.ipynb #ecc30ed6
 def draw_faces(
-    rgb: np.ndarray,      # uint8 (H, W, 3)
-    faces: Iterable[Any], # of `Face` or `TrackedFace`
+    rgb: Any,             # uint8 (H, W, 3), or anything else that `read_image` takes
+    faces: Any,           # `Face` or `TrackedFace` objects, or a `Result`
     *,
     classes: Sequence[str]=(), # all expressions of the model
     scale: float=1.,      # of the pixels in which the boxes count to those of `rgb`
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
-    "Draw faces with their expressions, and with their numbers where they have some."
-    image = rgb.copy()
+    "Draw faces with their expressions, and with their numbers where they have some. Raises `ImageError`."
+    image = to_rgb(rgb).copy() if isinstance(rgb, np.ndarray) else read_image(rgb)
     line = max(1, round(max(image.shape)/250))
-    for face in sorted(faces, key=lambda f: f.box[1], reverse=True):
+    for face in sorted(getattr(faces, 'faces', faces), key=lambda f: f.box[1], reverse=True):
         x, y, w, h = (round(v*scale) for v in face.box)
         color = label_color(face.label, classes)
         number = f'#{face.id} ' if hasattr(face, 'id') else ''

@@ -111,6 +111,6 @@ def _webcam(args: argparse.Namespace) -> int:
 @command(lambda add: add('--url', metavar='URL', help='where from (default: the OpenCV Zoo)'))
 def _download_yunet(args: argparse.Namespace) -> int:
     "Download the detector YuNet from the OpenCV Zoo, check it, and keep it where it is found."
-    from fer_nb.detection import YUNET_URL, download_yunet
+    from fer_nb.yunet_file import YUNET_URL, download_yunet
     print(download_yunet(url=args.url or YUNET_URL))
     return 0

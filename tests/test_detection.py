@@ -6,9 +6,10 @@ from threading import Event, Thread
 
 import pytest
 
-from fer_nb import detection
+from fer_nb import yunet_file
 from fer_nb.core import sha256
-from fer_nb.detection import DownloadError, download_yunet, load_detector
+from fer_nb.detection import load_detector
+from fer_nb.yunet_file import DownloadError, download_yunet
 
 RIGHT = b'the file that is wanted'
 FAILURES = {
@@ -23,7 +24,7 @@ FAILURES = {
 @pytest.fixture
 def server(monkeypatch):
     "The address of a server: GET /right, /wrong, /cut, /stalled, /endless, and nothing else."
-    monkeypatch.setattr(detection, '_YUNET_SHA256', sha256(RIGHT))
+    monkeypatch.setattr(yunet_file, 'YUNET_SHA256', sha256(RIGHT))
     bodies = {'/right': RIGHT, '/wrong': b'<html>', '/cut': b'begun', '/stalled': b'', '/endless': b'0' * (2 << 20)}
     over = Event()
 
@@ -72,13 +73,13 @@ def test_cache_folder(server, tmp_path, monkeypatch):
     monkeypatch.setenv('FER_NB_CACHE', str(tmp_path))
     assert load_detector().name == 'haar'
     path = download_yunet(url=server + 'right')
-    assert path.parent == tmp_path == detection.yunet_path().parent
+    assert path.parent == tmp_path == yunet_file.yunet_path().parent
     with pytest.raises(ValueError, match='not a YuNet detector'): load_detector()  # it is looked at
 
 
 def test_no_cache_folder(server, monkeypatch):
     "A user without a cache folder is told what to do."
-    monkeypatch.setattr(detection, 'cache_folder', lambda: None)
+    monkeypatch.setattr(yunet_file, 'cache_folder', lambda: None)
     with pytest.raises(DownloadError, match='FER_NB_CACHE'): download_yunet(url=server + 'right')
     assert load_detector('haar').name == 'haar'
 
@@ -103,5 +104,5 @@ def test_yunet_of_the_cache(tmp_path, monkeypatch):
     file = Path(os.environ['FER_NB_YUNET'])
     monkeypatch.delenv('FER_NB_YUNET')
     monkeypatch.setenv('FER_NB_CACHE', str(tmp_path))
-    (tmp_path / detection.yunet_path().name).write_bytes(file.read_bytes())
+    (tmp_path / yunet_file.yunet_path().name).write_bytes(file.read_bytes())
     assert load_detector().name == load_detector('yunet').name == 'yunet'
