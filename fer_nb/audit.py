@@ -6,10 +6,12 @@
 __all__ = ['describe_dataset']
 
 # %% ../nbs/19a_audit.ipynb #006a7039
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from fer_nb.core import shown
 from fer_nb.data import SPLIT_ROLES, FaceSet, image_groups
 from fer_nb.ferplus import PROTOCOLS, ferplus_labels
 
@@ -28,12 +30,25 @@ class DatasetSummary:
     leaked: dict[str, int] # {split: number of its images that the training split has too}
     ferplus: dict[str, dict[str, int]] # {split: {protocol: number of counted faces}}
     skipped: int # files in the source that were not loaded
+    notes: list[str] = field(default_factory=list) # how its folders were understood, where that is not obvious
+    reasons: dict[str, tuple[int, str]] = field(default_factory=dict) # why left out: (number of files, one of them)
 
     def __repr__(self) -> str:
         official = ', the official splits' if self.official else ''
         return (f'{self.edition}: {self.faces} faces{official}\n{_table(self)}\n'
                 f'{len(self.blank)} blank, {self.groups} groups of identical images with {self.copies} copies, '
-                f'{self.conflicting} of them with conflicting labels, {self.skipped} files left out')
+                f'{self.conflicting} of them with conflicting labels, {self.skipped} files left out' + _reading(self))
+
+# %% ../nbs/19a_audit.ipynb #6f8a9bde
+def _reading(summary: DatasetSummary, most: int = 12) -> str:
+    "How the source was understood, and what was left out, as lines of text."
+    lines = [f'  {shown(o, 200)}' for o in summary.notes[:most]]
+    if lines: lines.insert(0, 'how the folders were read:')
+    reasons = list(summary.reasons.items())
+    if reasons: lines.append('left out:')
+    lines += [f'{n:>7,}  {shown(reason, 100)}, such as {shown(name)}' for reason, (n, name) in reasons[:most]]
+    if rest := reasons[most:]: lines.append(f'{sum(n for _, (n, _) in rest):>7,}  for {len(rest)} other reasons')
+    return ''.join(f'\n{o}' for o in lines)
 
 # %% ../nbs/19a_audit.ipynb #640d9925
 def _table(summary: DatasetSummary) -> str:
@@ -75,6 +90,13 @@ def _class_counts(faces: FaceSet) -> dict[str, int]:
     "How many faces each class has."
     return dict(zip(faces.classes, np.bincount(faces.labels, minlength=len(faces.classes)).tolist()))
 
+# %% ../nbs/19a_audit.ipynb #6ead865d
+def _grouped(skipped: Iterable[tuple[str, str]]) -> dict[str, tuple[int, str]]: # {reason: (number, an example)}
+    "The reasons why files were left out, the commonest first."
+    found: dict[str, list[str]] = {}
+    for name, reason in skipped: found.setdefault(reason, []).append(name)
+    return {k: (len(v), v[0]) for k, v in sorted(found.items(), key=lambda o: -len(o[1]))}
+
 # %% ../nbs/19a_audit.ipynb #d3e0722b
 def describe_dataset(
     faces: FaceSet, # from any source
@@ -91,5 +113,5 @@ def describe_dataset(
         conflicting=int((np.bincount(pairs[:, 0]) > 1).sum()),
         leaked=_leaks(splits, groups, faces.split),
         ferplus={k: _counted(o.votes) for k, o in splits.items() if o.votes is not None},
-        skipped=len(faces.skipped),
+        skipped=len(faces.skipped), notes=list(faces.notes), reasons=_grouped(faces.skipped),
     )

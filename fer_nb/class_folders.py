@@ -9,50 +9,57 @@ __all__ = ['load_class_folders']
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fer_nb.core import FerError
+from fer_nb.archives import is_zip
+from fer_nb.core import FerError, shown
 from fer_nb.data import FACE_SIZE, FaceSet
 from fer_nb.dataset_cache import cached_dataset
-from fer_nb.image_files import empty_folders, file_tree, is_image_name, is_zip, read_center, read_faces, report_skipped
-from fer_nb.labels import EXPRESSIONS, canonical_label
+from fer_nb.folder_layout import Layout, read_layout
+from fer_nb.folder_names import split_of
+from fer_nb.image_files import FileTree, file_tree, is_image_name, read_center, read_faces, report_skipped
+from fer_nb.labels import EXPRESSIONS
 from fer_nb.tables import existing_path, open_packed, read_table
 
-# %% ../nbs/16_class_folders.ipynb #4094eb1e
-_ALIASES = dict(train='train training', val='val valid validation', test='test testing', PublicTest='publictest',
-                PrivateTest='privatetest')
-_SPLITS = {alias: split for split, aliases in _ALIASES.items() for alias in aliases.split()}
+# %% ../nbs/16_class_folders.ipynb #dea9da7a
+def _read_column(path: Path, column: str) -> dict[str, str]: # file -> what the column says
+    "A table with the columns `file` and another one. Raises `FerError` naming file, line and reason."
+    found: dict[str, str] = {}
+    with open_packed(path) as f:
+        for line, (file, value) in read_table(f, path, wanted=('file', column))[1]:
+            if not file or not value: raise FerError(f'{path}, line {line}: a file and a {column} are needed')
+            if found.setdefault(file, value) != value:
+                raise FerError(f'{path}, line {line}: {shown(file)} is both {shown(found[file])} and {shown(value)}')
+    return found
 
-# %% ../nbs/16_class_folders.ipynb #342cd1cc
-def _without_wrappers(names: Iterable[str], depth: int) -> dict[str, tuple[str, ...]]: # name -> its parts
-    "The parts of each name below the folders that wrap all of them and are no split; `depth` parts are left at least."
-    parts = {o: PurePosixPath(o).parts for o in names if '/' in o}
-    while parts and min(map(len, parts.values())) > depth:
-        tops = {o[0] for o in parts.values()}
-        if len(tops) > 1 or tops.pop().lower() in _SPLITS: break
-        parts = {k: v[1:] for k, v in parts.items()}
-    return parts
+def _of_file(table: dict[str, str], name: str) -> str | None:
+    "What a table says of a file, by its whole name or by its last part."
+    return table.get(name, table.get(PurePosixPath(name).name))
 
-# %% ../nbs/16_class_folders.ipynb #a9a348dd
-def _sort(
-    names: Iterable[str], # of files, relative, with "/"
-    subjects: str = '', # "inside": class/subject/image; "outside": subject/class/image; "": unknown
-) -> dict[str, tuple[str, str, str]]: # name -> (split or "all", class, subject)
-    "Read split, class and subject off the folders; files in no class folder are left out. Raises `FerError`."
-    if subjects not in ('', 'inside', 'outside'):
-        raise FerError(f"subjects = {subjects!r} is neither 'inside' nor 'outside' the class folders")
-    place = {}
-    for name, (top, *rest) in _without_wrappers(names, 2 + bool(subjects)).items():
-        split = _SPLITS.get(top.lower())
-        top, *rest = rest if split else (top, *rest)
-        if subjects == 'outside' and len(rest) > 1: top, *rest = rest[0], top, *rest[1:]
-        elif subjects == 'outside': continue
-        if rest: place[name] = split or 'all', canonical_label(top), rest[0] if subjects and len(rest) > 1 else '?'
-    return place
+# %% ../nbs/16_class_folders.ipynb #6b90f0bf
+def _by_table(layout: Layout, table: dict[str, str], path: Path) -> Layout:
+    "The splits as a table has them. Raises `FerError` where it names none of the images."
+    place, skipped = {}, dict(layout.skipped)
+    for name, (_, *rest) in layout.place.items():
+        if split := _of_file(table, name): place[name] = (split_of(split) or split, *rest)
+        else: skipped[name] = f'its split is not in {path.name}'
+    if not place: raise FerError(f'{path}: names none of the {len(layout.place)} images')
+    return layout._replace(place=place, skipped=skipped, notes=(*layout.notes, f'the splits are those of {path.name}'))
+
+# %% ../nbs/16_class_folders.ipynb #a897d260
+def _layout(
+    tree: FileTree, subjects: str, *, mapping: Mapping[str, str | None] | None, split_from: str | int | Path | None,
+) -> Layout:
+    "Split, class and subject of each image. Raises `FerError`."
+    images, text = list(filter(is_image_name, tree.files)), str(split_from if split_from is not None else '')
+    level = 0 if text == 'none' else int(text) if re.fullmatch(r'\d{1,3}', text) else None
+    table = existing_path(text) if text and level is None else None
+    layout = read_layout(images, subjects, mapping=mapping, level=level)
+    return _by_table(layout, _read_column(table, 'split'), table) if table else layout
 
 # %% ../nbs/16_class_folders.ipynb #90442481
 _OFFICIAL_NAME = re.compile(r'(Training|PublicTest|PrivateTest)_\d+\.\w+')
@@ -71,27 +78,41 @@ def _edition(
     if same and set(split) == {'train', 'test'}: return 'FER2013 folders, test not divided', split
     return 'class folders', split
 
-# %% ../nbs/16_class_folders.ipynb #18634e52
-def read_class_folders(
-    path: Path, # folder or zip
-    subjects: str = '', # see `load_class_folders`
-    *,
-    crop: Callable[[bytes], np.ndarray] = read_center, # see `load_class_folders`
-) -> FaceSet: # in the order of the file names
-    "Images in class folders, without the cache. Raises `FerError`."
-    with file_tree(path) as (files, read):
-        place = _sort(filter(is_image_name, files), subjects)
-        skipped = {o: 'not an image in a class folder' for o in files if o not in place} | empty_folders(path)
-        names, images, sizes, failed = read_faces(place, read, crop=crop)
-    if not names:
-        reason = ''.join(f'; {k}: {v}' for k, v in list(failed.items())[:1])
-        raise FerError(f'{path}: no readable images in class folders{reason}')
-    split, found, who = map(list, zip(*(place[o] for o in names)))
-    classes = sorted({o for _, o, _ in place.values()})
+# %% ../nbs/16_class_folders.ipynb #005bfd9a
+def _first(failed: dict[str, str]) -> str: return next((f'{shown(k)}: {v}' for k, v in failed.items()), '')
+
+def _face_set(
+    names: list[str], images: np.ndarray, *, sizes: set, layout: Layout, by_subject: bool, skipped: tuple,
+) -> FaceSet:
+    "The images that were read, with what their folders say."
+    split, found, who = map(list, zip(*(layout.place[o] for o in names)))
+    classes = sorted({o for _, o, _ in layout.place.values()})
     edition, split = _edition(names, split, classes, sizes=sizes)
     return FaceSet(
         images, np.array([classes.index(o) for o in found]), tuple(classes), np.array(split), names=np.array(names),
-        subjects=np.array(who) if subjects else None, edition=edition, skipped=report_skipped(path, skipped | failed),
+        subjects=np.array(who) if by_subject else None, edition=edition, skipped=skipped, notes=layout.notes,
+    )
+
+# %% ../nbs/16_class_folders.ipynb #18634e52
+def read_class_folders(
+    path: Path, # folder or zip
+    subjects: str = '', # this and the others: see `load_class_folders`
+    *,
+    crop: Callable[[bytes], np.ndarray] = read_center,
+    mapping: Mapping[str, str | None] | None = None,
+    split_from: str | int | Path | None = None,
+) -> FaceSet: # in the order of the file names
+    "Images in class folders, without the cache. Raises `FerError`."
+    with file_tree(path) as tree:
+        try: layout = _layout(tree, subjects, mapping=mapping, split_from=split_from)
+        except FerError as e: raise FerError(f'{path}: {e}') from None
+        names, images, sizes, failed = read_faces(layout.place, tree.read, crop=crop)
+    if not names: raise FerError(f'{path}: no readable image in class folders; {_first(failed)}')
+    foreign = {o: 'not an image by its name' for o in tree.files if not is_image_name(o)}
+    for text in layout.warnings: warnings.warn(f'{path}: {text}', stacklevel=3)
+    return _face_set(
+        names, images, sizes=sizes, layout=layout, by_subject=bool(subjects),
+        skipped=report_skipped(path, failed | layout.skipped | foreign | tree.skipped),
     )
 
 # %% ../nbs/16_class_folders.ipynb #24b68e8a
@@ -100,25 +121,19 @@ def load_class_folders(
     subjects: str = '', # their folders are "inside" the class folders (`class/subject/image`) or "outside"
     *,
     crop: Callable[[bytes], np.ndarray] | None = None, # image file -> face (48, 48), or `ValueError`
+    mapping: Mapping[str, str | None] | None = None, # folder or class -> class, or None to leave it out
+    split_from: str | int | Path | None = None, # level of the split folders (1: first), "none", or a CSV: file, split
 ) -> FaceSet: # classes in alphabetical order; `names` says which file is which
     """Images of single faces in class folders, brought to 48 x 48 in gray from their middle square.
     Unreadable and foreign files are left out, with a warning, and listed with the reason in `skipped`.
     Raises `FileNotFoundError`, `FerError`."""
     path = existing_path(path)
-    if subjects or crop or path.is_dir(): return read_class_folders(path, subjects, crop=crop or read_center)
-    if not is_zip(path): raise FerError(f'{path}: neither a folder nor a zip')
+    if not path.is_dir() and not is_zip(path): raise FerError(f'{path}: neither a folder nor a zip')
+    if path.is_dir() or subjects or crop or mapping or split_from is not None:
+        return read_class_folders(
+            path, subjects, crop=crop or read_center, mapping=mapping, split_from=split_from
+        )
     return cached_dataset(path, read_class_folders, kind='folders')
-
-# %% ../nbs/16_class_folders.ipynb #9772f59e
-def _read_subjects(path: Path) -> dict[str, str]: # file -> subject
-    "Raises `FerError` naming file, line and reason."
-    who: dict[str, str] = {}
-    with open_packed(path) as f:
-        for line, (file, subject) in read_table(f, path, wanted=('file', 'subject'))[1]:
-            if not file or not subject: raise FerError(f'{path}, line {line}: a file and a subject are needed')
-            if who.setdefault(file, subject) != subject:
-                raise FerError(f'{path}, line {line}: {file} is both {who[file]} and {subject}')
-    return who
 
 # %% ../nbs/16_class_folders.ipynb #e5b5a17e
 def with_subjects(
@@ -127,9 +142,9 @@ def with_subjects(
 ) -> FaceSet: # with `subjects`; "?" for images that the table does not name
     "Say who is in each image. Raises `FileNotFoundError`, and `FerError` naming file, line and reason."
     path = existing_path(table)
-    who = _read_subjects(path)
+    who = _read_column(path, 'subject')
     if faces.names is None: raise FerError(f'{path}: these faces have no file names')
-    subjects = [who.get(o, who.get(PurePosixPath(o).name, '?')) for o in faces.names.tolist()]
+    subjects = [_of_file(who, o) or '?' for o in faces.names.tolist()]
     if unknown := subjects.count('?'):
         warnings.warn(
             f'{path}: does not say who is on {unknown} of {len(faces)} images; they count as one person', stacklevel=2

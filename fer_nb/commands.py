@@ -97,8 +97,9 @@ EXTRAS = dict(av='video', tqdm='video', pyarrow='video', matplotlib='video', ipy
 # %% ../nbs/80_commands.ipynb #16e19091
 def _explain(error: BaseException) -> tuple[object, int]:
     "What to say of an error, and the exit code. An error that is not expected is raised again."
-    if isinstance(error, Terminated): return 'stopped', 128 + error.args[0]
-    if isinstance(error, KeyboardInterrupt): return 'stopped', 130
+    if isinstance(error, KeyboardInterrupt):
+        code = 128 + error.args[0] if isinstance(error, Terminated) else 130
+        return '; '.join(['stopped', *getattr(error, '__notes__', [])]), code
     if isinstance(error, Unfinished): return error, 1
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRAS.get(error.name or '', 'train')

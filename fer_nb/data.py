@@ -9,6 +9,7 @@ __all__ = ['FaceSet']
 import hashlib
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fer_nb.core import FerError
-from fer_nb.labels import EXPRESSIONS, check_classes
+from fer_nb.labels import EXPRESSIONS, canonical_label, check_classes, map_names
 
 # %% ../nbs/11_data.ipynb #a4ee5093
 FACE_SIZE = 48   #: height and width of every face in a `FaceSet`, as in FER2013
@@ -56,6 +57,7 @@ class FaceSet:
     names: np.ndarray | None = None # (N,) str, file in the source
     edition: str = '' # what the source was recognized as
     skipped: tuple[tuple[str, str], ...] = () # (file, reason) for everything in the source that was not loaded
+    notes: tuple[str, ...] = () # how the source was understood, where that is not obvious
 
     def __post_init__(self) -> None: _check(self)
     def __len__(self) -> int: return len(self.labels)
@@ -88,6 +90,19 @@ def _check(faces: FaceSet) -> None:
             raise FerError(f'{n} images but {len(getattr(faces, o))} {o}')
     low, high, k = (faces.labels.min(), faces.labels.max(), len(faces.classes)) if n else (0, 0, 1)
     if not 0 <= low <= high < k: raise FerError(f'labels run from {low} to {high}, but there are {k} classes')
+
+# %% ../nbs/11_data.ipynb #87ad1eea
+def map_classes(
+    faces: FaceSet,
+    mapping: Mapping[str, str | None], # {class: new class, or None to leave its faces out}; other classes stay
+) -> FaceSet:
+    "Merge, rename and drop classes. Raises `FerError` for a class that is not there."
+    try: mapped = map_names({o: canonical_label(o) for o in faces.classes}, mapping)
+    except FerError as e: raise FerError(f'{faces.edition}: {e}') from None
+    new = [mapped.get(o, o) for o in faces.classes]
+    classes = tuple(dict.fromkeys(o for o in new if o is not None))
+    labels = np.array([-1 if o is None else classes.index(o) for o in new])[faces.labels]
+    return replace(faces[labels >= 0], labels=labels[labels >= 0], classes=classes)
 
 # %% ../nbs/11_data.ipynb #601b8ab7
 def hold_out(

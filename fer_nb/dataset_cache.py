@@ -22,7 +22,7 @@ from fer_nb.tables import DAMAGED
 def _cache_file(path: Path, kind: str) -> Path | None: # None: there is no cache folder
     "The cache file of a source; another path, size or time of change means another file."
     stat, folder = path.stat(), cache_folder()
-    key = f'4 {kind} {path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
+    key = f'5 {kind} {path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
     return folder and folder / f'{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz'
 
 # %% ../nbs/15a_dataset_cache.ipynb #e8f8d16d
@@ -36,9 +36,10 @@ def _save(faces: FaceSet, file: Path) -> None:
 def _load(file: Path) -> FaceSet:
     "A FaceSet from the cache. Raises what a file that is damaged, or is not there, makes NumPy raise."
     with np.load(file, allow_pickle=False) as f: arrays = {o: f[o] for o in f.files}
-    classes, skipped = (tuple(arrays[o].tolist()) for o in ('classes', 'skipped'))
+    classes, skipped, notes = (tuple(arrays[o].tolist()) for o in ('classes', 'skipped', 'notes'))
     return FaceSet(**arrays | dict(
-        classes=classes, edition=str(arrays['edition']), skipped=tuple((name, reason) for name, reason in skipped),
+        classes=classes, notes=notes, edition=str(arrays['edition']),
+        skipped=tuple((name, reason) for name, reason in skipped),
     ))
 
 # %% ../nbs/15a_dataset_cache.ipynb #b796a968
@@ -51,7 +52,7 @@ def cached_dataset(
     "`build(path)`, or what it gave last time for the same file."
     if (file := _cache_file(path, kind)) is None: return build(path)
     try: return _load(file)
-    except FileNotFoundError: pass
+    except (FileNotFoundError, PermissionError): pass
     except (*DAMAGED, ValueError, KeyError, TypeError) as e: warnings.warn(f'{file}: damaged cache, made again ({e})')
     faces = build(path)
     try: _save(faces, file)

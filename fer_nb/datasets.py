@@ -7,20 +7,28 @@ __all__ = ['load_dataset']
 
 # %% ../nbs/19_datasets.ipynb #6fd9c357
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from fer_nb.class_folders import load_class_folders
 from fer_nb.core import FerError
-from fer_nb.data import FaceSet
+from fer_nb.data import FaceSet, map_classes
 from fer_nb.fer2013 import find_fer2013, holds_table, load_fer2013
 from fer_nb.ferplus import load_ferplus
-from fer_nb.image_files import file_tree
+from fer_nb.folder_names import split_of
+from fer_nb.image_files import file_tree, is_image_name
 from fer_nb.jaffe import jaffe_names, load_jaffe
 from fer_nb.synthetic import synthetic_faces
 from fer_nb.tables import existing_path
+
+# %% ../nbs/19_datasets.ipynb #ad320b2f
+def _is_jaffe(files: list[str]) -> bool:
+    "Whether the images are named as those of JAFFE are, and are not sorted into splits, nor mixed with others."
+    named = jaffe_names(files)
+    others = [o for o in files if o not in named and is_image_name(o) and '/' in o]
+    return bool(named) and not others and not any(map(split_of, {part for o in named for part in o.split('/')[:-1]}))
 
 # %% ../nbs/19_datasets.ipynb #0dbf70fb
 def _recognize(source: str | os.PathLike) -> tuple[Path, str]: # where it is; its kind
@@ -29,7 +37,15 @@ def _recognize(source: str | os.PathLike) -> tuple[Path, str]: # where it is; it
     path = existing_path(source)
     if path.is_dir(): path = find_fer2013(path) or path
     if holds_table(path): return path, 'FER2013'
-    with file_tree(path) as (files, _): return path, 'JAFFE' if jaffe_names(files) else 'folders'
+    with file_tree(path) as tree: return path, 'JAFFE' if _is_jaffe(tree.files) else 'folders'
+
+# %% ../nbs/19_datasets.ipynb #39e48995
+def _load(path: Path, kind: str, n: int) -> FaceSet:
+    "What is no class folders. Raises `FerError`."
+    if kind == 'synthetic': return synthetic_faces(n)
+    if kind == 'JAFFE': return load_jaffe(path)
+    faces, votes = load_fer2013(path), path.parent / 'fer2013new.csv'
+    return load_ferplus(faces, votes) if votes.is_file() else faces
 
 # %% ../nbs/19_datasets.ipynb #7e500d88
 def load_dataset(
@@ -37,14 +53,15 @@ def load_dataset(
     subjects: str = '', # class folders: see `load_class_folders`
     *,
     crop: Callable[[bytes], np.ndarray] | None = None, # class folders: see `load_class_folders`
+    mapping: Mapping[str, str | None] | None = None, # class -> new class, or None to leave its faces out
+    split_from: str | int | Path | None = None, # class folders: see `load_class_folders`
     n: int = 700, # number of synthetic faces
 ) -> FaceSet:
     """Recognize what a source is and load it, with the FER+ votes where `fer2013new.csv` lies beside a FER2013 table.
     Raises `FileNotFoundError`, `FerError`."""
     path, kind = _recognize(source)
-    if kind == 'folders': return load_class_folders(path, subjects, crop=crop)
-    if subjects or crop: raise FerError(f'{source}: `subjects` and `crop` are for class folders only')
-    if kind == 'synthetic': return synthetic_faces(n)
-    if kind == 'JAFFE': return load_jaffe(path)
-    faces, votes = load_fer2013(path), path.parent / 'fer2013new.csv'
-    return load_ferplus(faces, votes) if votes.is_file() else faces
+    if kind == 'folders': return load_class_folders(path, subjects, crop=crop, mapping=mapping, split_from=split_from)
+    if subjects or crop or split_from is not None:
+        raise FerError(f'{source}: `subjects`, `crop` and `split_from` are for class folders only; this is {kind}')
+    faces = _load(path, kind, n)
+    return map_classes(faces, mapping) if mapping else faces

@@ -11,11 +11,12 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .commands import add_data, command, read_dataset, read_fields
+from .core import FerError, shown
 
 if TYPE_CHECKING:
     from fer_nb.data import FaceSet
@@ -29,12 +30,30 @@ class _LiteRT:
 
     def __call__(self, images): return self.run(images[..., 0])
 
+# %% ../nbs/83_evaluation_commands.ipynb #5c74c228
+def _in_order_of(
+    faces: 'FaceSet',
+    classes: Sequence[str], # of the model
+    path: Path, # of the model
+) -> 'FaceSet': # with the model's classes
+    "The same faces, numbered as the model numbers its classes. Raises `FerError` for a class that it does not know."
+    from dataclasses import replace
+
+    from fer_nb.labels import remap_labels
+    if tuple(classes) == tuple(faces.classes): return faces
+    labels = remap_labels(faces.labels, faces.classes, classes)
+    if not (labels < 0).any(): return replace(faces, labels=labels, classes=tuple(classes))
+    unknown = sorted({faces.classes[o] for o in faces.labels[labels < 0]})
+    raise FerError(f"{path} does not know {shown(', '.join(unknown))}; it knows {shown(', '.join(classes), 200)}. Say "
+                   f'what {shown(unknown[0])} is (--map {shown(unknown[0])}=CLASS), or leave it out '
+                   f'(--map {shown(unknown[0])}=)')
+
 # %% ../nbs/83_evaluation_commands.ipynb #9fcee667
 def _open_model(
     path: Path, # `<name>.keras` or `<name>.<format>.tflite`
 ) -> tuple[Any, str, dict[str, Any]]: # function from images (n, h, w, 1) to logits or Keras model; format; metadata
     "Open a model file for evaluation. Raises `FileNotFoundError`, or `ModelError` naming the file and the reason."
-    from fer_nb.export import load_network
+    from fer_nb.keras_files import load_network
     from fer_nb.model_files import read_metadata, read_model
     from fer_nb.model_runners import try_litert
     if path.suffix == '.keras': return load_network(path), 'keras', read_metadata(path)
@@ -53,19 +72,17 @@ def _evaluate_file(
     "Evaluate one model file on one split. Raises `ValueError` where model and data have different classes."
     from fer_nb.evaluation import evaluate
     predict, format, meta = _open_model(path)
-    if tuple(meta['classes']) != tuple(faces.classes):
-        raise ValueError(f'{path} knows {meta["classes"]}, the data {list(faces.classes)}')
     return evaluate(
-        predict, faces, split=split, out=out, tta=tta, name=meta['name'], format=format,
-        temperature=meta['temperature'], scaling=meta.get('scaling'),
+        predict, _in_order_of(faces, meta['classes'], path), split=split, out=out, tta=tta, name=meta['name'],
+        format=format, temperature=meta['temperature'], scaling=meta.get('scaling'),
     )
 
 # %% ../nbs/83_evaluation_commands.ipynb #7312a93f
 def _robustness_of(path: Path, faces: 'FaceSet', split: str) -> list[dict[str, Any]]: # of `evaluate_robustness`
     "Measure a model file on corrupted faces."
     from fer_nb.robustness import evaluate_robustness
-    predict, format, _ = _open_model(path)
-    return evaluate_robustness(predict, faces, split=split, format=format)
+    predict, format, meta = _open_model(path)
+    return evaluate_robustness(predict, _in_order_of(faces, meta['classes'], path), split=split, format=format)
 
 # %% ../nbs/83_evaluation_commands.ipynb #0fa1d5ea
 def _model_file(
@@ -164,7 +181,7 @@ def _evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduc
     "Measure models on a dataset, or measure again what a report says."
     from fer_nb.model_files import find_model
     from fer_nb.reports import append_test_log, join_reports, save_report
-    faces = read_dataset(args.data)
+    faces = read_dataset(args)
     if args.check: return _check(args, faces)
     if args.card and not args.out: raise ValueError('--card needs --out, the folder of the report')
     files, splits = [find_model(o) for o in args.model], args.split or ['test']
@@ -212,5 +229,5 @@ def _model_card_options(add: Callable) -> None:
 def _model_card(args: argparse.Namespace) -> int:
     "Write a model's card again from the report and the test-set log in its folder; it measures nothing."
     from fer_nb.model_files import find_model
-    print(_write_card(find_model(args.model), read_dataset(args.data), args))
+    print(_write_card(find_model(args.model), read_dataset(args), args))
     return 0

@@ -20,17 +20,19 @@ import numpy as np
 from .audit import describe_dataset
 from .backbones import BACKBONES
 from .calibration import fit_temperature
-from .core import FerError, softmax
+from .core import FerError, shown, softmax
 from .data import FaceSet, train_val_split
 from .evaluation import evaluate, predict_logits
-from .export import ExportError, export_model
+from .export import FORMATS, ExportError, export_model
 from .initial_networks import crop_rules_of, initial_network
 from .model_card import write_model_card
 from .model_files import read_metadata
 from .own_faces import load_faces, validate_dataset
-from .train_config import TrainConfig, check_fields
+from .run_folders import check_name, open_run
+from .train_config import TrainConfig, check_fields, check_ranges
 from .training import fit
 
+# %% ../nbs/71_fine_tuning.ipynb #a26cd858
 if TYPE_CHECKING:
     from keras import Model
 
@@ -65,7 +67,11 @@ class FineTuneConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_ranges(self, _RANGES)
         if self.mode not in ('full', 'head'): raise FerError(f"mode = {self.mode!r} is neither 'full' nor 'head'")
+
+# %% ../nbs/71_fine_tuning.ipynb #23f82947
+_RANGES = dict(lowest_lr_fraction=(1e-9, 1), layer_groups=(1, 1000), unfreeze_every=(0, 1e6), resolution=(32, 512))
 
 # %% ../nbs/71_fine_tuning.ipynb #ee274333
 #: What is different for a network with random weights.
@@ -80,10 +86,10 @@ def make_config(
 ) -> FineTuneConfig:
     "The configuration of a fine-tuning. Raises `FerError` for an unknown or wrong field."
     if not isinstance(config, FineTuneConfig):
-        check_fields(config or {}, FineTuneConfig)
+        given = check_fields({} if config is None else config, FineTuneConfig)
         usual: dict[str, Any] = _FROM_SCRATCH if weights is None else {}
         if str(backbone) in (*BACKBONES, 'baseline'): usual = usual | dict(crop=48)
-        config = FineTuneConfig(**usual | dict(config or {}))
+        config = FineTuneConfig(**usual | given)
     if weights is None and config.mode == 'head':
         raise FerError("mode = 'head' needs pretrained weights: random features are not worth keeping")
     return replace(config, network=str(backbone))
@@ -260,6 +266,33 @@ def _evaluate(trained: TrainedNetwork, out: Path, *, faces: FaceSet, name: str, 
     disjoint = faces.subjects is not None and len(set(faces.subjects)) > 1
     return report['results'][0] | dict(split='test' if split == 'test' else 'validation', disjoint_subjects=disjoint)
 
+# %% ../nbs/71_fine_tuning.ipynb #e323cf62
+def _check_request(name: str, formats: Sequence[str], about: Mapping[str, Any]|None) -> list[str]: # each format once
+    "Raises `FerError` for what would end a fine-tuning after its training."
+    if check_name(name).lower() == 'model': raise FerError("the name 'model' is that of the network as it was trained")
+    found = list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
+    if unknown := [shown(o) for o in found if o not in FORMATS]:
+        raise FerError(f'formats: {", ".join(unknown)} is not one of {", ".join(FORMATS)}')
+    if not isinstance(about or {}, Mapping): raise FerError(f'about: {shown(about)} has no fields')
+    return found
+
+# %% ../nbs/71_fine_tuning.ipynb #95aff688
+def _deliver(
+    trained: TrainedNetwork, out: Path, *, faces: FaceSet, name: str, formats: Sequence[str], meta: dict[str, Any],
+    start: float, # of the whole
+) -> FineTuneResult:
+    "Export, evaluate, and write the model card."
+    try:
+        files = _export_all(trained, out, faces=faces, name=name, formats=formats, about=meta)
+        report = _evaluate(trained, out, faces=faces, name=name, meta=read_metadata(files['keras']))
+    except KeyboardInterrupt as e:
+        e.add_note(f'the network in {shown(out, 200)} is trained; the same call goes on')
+        raise
+    report['seconds'] = round(time.time() - start, 1)
+    skipped = dict(Counter(reason for _, reason in faces.skipped))
+    network, history, temperature = trained[:3]
+    return FineTuneResult(network, faces.classes, history, report, files, temperature, out, skipped)
+
 # %% ../nbs/71_fine_tuning.ipynb #cfd50e1e
 def fine_tune(
     data: str|Path|FaceSet, # class folders, JAFFE, FER2013, ... (what `load_dataset` takes), or a `FaceSet`
@@ -270,24 +303,22 @@ def fine_tune(
     config: FineTuneConfig|Mapping[str, Any]|None = None, # or some fields: {"epochs": 20, "mode": "head"}
     mapping: Mapping[str, str|None]|None = None, # merge, rename and drop classes: {class: new class or None}
     subjects: str|Path|None = None, # folders "inside" or "outside" the class folders, or a CSV (file, subject)
+    split_from: str|int|Path|None = None, # class folders: see `load_class_folders`
     detector: 'str|Detector|None' = None, # images are whole photos: find the faces with "haar", "yunet" or "auto"
     name: str = 'own', # of the model and its files
     formats: Sequence[str] = ('fp16', 'int8'), # exports, beside the Keras file
     about: Mapping[str, Any]|None = None, # more for the model's metadata: license, ...
-    progress: bool = True, # show a progress bar?
+    progress: bool = True, # print what is in the data, and show a progress bar?
 ) -> FineTuneResult:
     "Train a network on your own faces and classes. Raises `FileNotFoundError`, `FerError`."
-    make_config(backbone, weights, config)   # a wrong field is found before anything is read
-    start, out, crop = time.time(), Path(out), crop_rules_of(backbone, weights)
-    loaded = load_faces(data, mapping, subjects=subjects, detector=detector, rule=crop)
-    faces = split_dataset(validate_dataset(loaded))
+    make_config(backbone, weights, config)   # what is wrong is found before anything is read
+    formats, start, crop = _check_request(name, formats, about), time.time(), crop_rules_of(backbone, weights)
     run: Any = dict(backbone=backbone, weights=weights, config=config)
-    trained = train_network(faces, out, progress=progress, **run)
-    options = run | dict(config=_changes(config), name=name, mapping=mapping, detector=detector)
-    meta = _metadata(faces, trained, crop, _command(options), about)
-    files = _export_all(trained, out, faces=faces, name=name, formats=formats, about=meta)
-    report = _evaluate(trained, out, faces=faces, name=name, meta=read_metadata(files['keras']))
-    report |= dict(seconds=round(time.time() - start, 1))
-    skipped = dict(Counter(reason for _, reason in faces.skipped))
-    network, history, temperature = trained[:3]
-    return FineTuneResult(network, faces.classes, history, report, files, temperature, out, skipped)
+    with open_run(out) as folder:
+        loaded = load_faces(data, mapping, subjects=subjects, split_from=split_from, detector=detector, rule=crop)
+        faces = split_dataset(validate_dataset(loaded))
+        if progress: print(describe_dataset(faces), flush=True)
+        trained = train_network(faces, folder, progress=progress, **run)
+        options = run | dict(config=_changes(config), name=name, mapping=mapping, detector=detector)
+        meta = _metadata(faces, trained, crop, _command(options), about)
+        return _deliver(trained, folder, faces=faces, name=name, formats=formats, meta=meta, start=start)

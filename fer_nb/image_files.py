@@ -8,23 +8,23 @@ __all__ = []
 # %% ../nbs/15_image_files.ipynb #a2f040f0
 import os
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
 import cv2
 import numpy as np
 
-from fer_nb.core import FerError
+from fer_nb.archives import open_zip
+from fer_nb.core import FerError, shown
 from fer_nb.data import FACE_SIZE
+from fer_nb.folders import LEFTOVER, empty_folders, is_leftover, sort_members, walk_folder
 from fer_nb.image_formats import IMAGE_SUFFIXES, ImageError
 from fer_nb.images import image_size, read_gray
-from fer_nb.tables import DAMAGED
+from fer_nb.tables import DAMAGED, reading
 
 # %% ../nbs/15_image_files.ipynb #d7ef54bd
 def center_square(
@@ -43,59 +43,40 @@ def center_square(
     return cv2.resize(square, (FACE_SIZE, FACE_SIZE), interpolation=interpolation)
 
 # %% ../nbs/15_image_files.ipynb #142d7579
-_MAX_ARCHIVE = 1 << 31   # most bytes that all files of a zip may have together; only one is in memory at a time
 MAX_FILE = 1 << 26       #: largest image file that is read, in bytes
 
-# %% ../nbs/15_image_files.ipynb #1f3b9e5c
-def is_zip(path: Path) -> bool:
-    "Whether a file is, or at least begins like, a zip."
-    with path.open('rb') as f: return f.read(4) == b'PK\3\4' or zipfile.is_zipfile(f)
-
-# %% ../nbs/15_image_files.ipynb #71573254
-def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    "Raises `FerError` where a zip names files outside of itself, or unpacks to too much."
-    for o in members:
-        name = PurePosixPath(o.filename.replace('\\', '/'))
-        if '..' in name.parts or name.is_absolute() or ':' in name.parts[0]:
-            raise FerError(f'{path}: the member {o.filename!r} points outside of the archive')
-    if (total := sum(o.file_size for o in members)) > _MAX_ARCHIVE:
-        raise FerError(f'{path}: unpacks to {total >> 20} MB; at most {_MAX_ARCHIVE >> 20} MB are read')
-
-# %% ../nbs/15_image_files.ipynb #f4812312
-@contextmanager
-def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    "An open zip whose list of files has been checked. Raises `FerError`."
-    try:
-        with zipfile.ZipFile(path) as z:
-            _check_members(path, z.infolist())
-            yield z
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as e:
-        raise FerError(f'{path}: damaged or locked zip: {e}') from e
-
 # %% ../nbs/15_image_files.ipynb #1c9f0248
-def _read_bounded(stream: IO[bytes]) -> bytes:
+def _read_bounded(open_file: Callable[[], IO[bytes]]) -> bytes:
     "The content of a file. Raises `FerError` for one that is too large, whatever its archive says of its size."
-    with stream: content = b''.join(islice(iter(partial(stream.read, 1 << 20), b''), (MAX_FILE >> 20) + 1))
+    with reading(), open_file() as stream:
+        content = b''.join(islice(iter(partial(stream.read, 1 << 20), b''), (MAX_FILE >> 20) + 1))
     if len(content) > MAX_FILE: raise FerError(f'larger than {MAX_FILE >> 20} MB')
     return content
 
 # %% ../nbs/15_image_files.ipynb #3f1792e0
+class FileTree(NamedTuple):
+    "The files below a folder or in a zip."
+    files: list[str] # relative, with "/", in alphabetical order
+    read: Callable[[str], bytes] # the content of a file; raises `FerError`
+    skipped: dict[str, str] # file or folder -> why it is left out
+
 @contextmanager
-def file_tree(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]: # names; name -> content
-    "The files below a folder or in a zip. Raises `FerError`."
+def file_tree(path: Path) -> Iterator[FileTree]:
+    "The files below a folder or in a zip, without what an operating system left there. Raises `FerError`."
     if path.is_dir():
-        names = (o.relative_to(path).as_posix() for o in path.rglob('*') if o.is_file())
-        yield sorted(names), lambda name: _read_bounded((path / name).open('rb'))
+        found = walk_folder(path)
+        read = lambda name: _read_bounded(lambda: (path / name).open('rb'))
+        yield FileTree(found.files, read, found.skipped | empty_folders(found))
     else:
-        with open_zip(path) as z:
-            names = (o.filename for o in z.infolist() if not o.is_dir())
-            yield sorted(names), lambda name: _read_bounded(z.open(name))
+        with open_zip(path) as archive:
+            found = sort_members(archive.names)
+            read = lambda name: _read_bounded(lambda: archive.open(name))
+            yield FileTree(found.files, read, found.skipped | empty_folders(found))
 
 # %% ../nbs/15_image_files.ipynb #177a242d
 def is_image_name(name: str) -> bool:
     "Whether a file is meant to be an image of the dataset, and not something a computer left there."
-    path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and '__MACOSX' not in path.parts and not path.name.startswith('.')
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not is_leftover(name)
 
 # %% ../nbs/15_image_files.ipynb #97d74c6f
 def read_center(content: bytes) -> np.ndarray: # uint8 (48, 48)
@@ -123,17 +104,15 @@ def read_faces(
         except (ValueError, RuntimeError, *DAMAGED) as e: failed[name] = str(e)
     return done, images[:len(done)], sizes, failed
 
-# %% ../nbs/15_image_files.ipynb #c1c60b01
-def empty_folders(path: Path) -> dict[str, str]: # {name: reason}
-    "Folders without any file in them: a class that was meant to be filled."
-    if not path.is_dir(): return {}
-    empty = (o for o in sorted(path.rglob('*')) if o.is_dir() and not any(o.iterdir()))
-    return {f'{o.relative_to(path).as_posix()}/': 'an empty folder' for o in empty}
-
 # %% ../nbs/15_image_files.ipynb #a00759bb
 def report_skipped(path: str | os.PathLike, skipped: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    "A warning about files that were left out, and the list of them."
-    if skipped:
-        first = ': '.join(next(iter(skipped.items())))
-        warnings.warn(f'{path}: {len(skipped)} files left out, see `skipped`; the first is {first}', stacklevel=4)
+    "A warning about files that were left out, if an operating system did not leave them there; the list of all."
+    reasons: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        if reason != LEFTOVER: reasons.setdefault(reason, []).append(name)
+    if n := sum(map(len, reasons.values())):
+        told = [f'{shown(names[0])}: {shown(reason)}' + (f' ({len(names)} of them)' if len(names) > 1 else '')
+                for reason, names in sorted(reasons.items(), key=lambda o: -len(o[1]))[:3]]
+        what = 'file or folder' if n == 1 else 'files or folders'
+        warnings.warn(f"{path}: {n} {what} left out; {'; '.join(told)}", stacklevel=4)
     return tuple(skipped.items())

@@ -40,11 +40,12 @@ def load_jaffe(
     Raises `FileNotFoundError`, and `FerError` where there is no JAFFE image."""
     path = existing_path(path)
     crop = lambda content: center_square(read_gray(content), share, middle=middle)
-    with file_tree(path) as (files, read):
-        found = jaffe_names(files)
-        names, images, _, failed = read_faces(found, read, crop=crop)
-    if not names: raise FerError(f'{path}: no readable JAFFE image (such as KA.AN1.39.tiff) among {len(files)} files')
-    skipped = {o: 'not the name of a JAFFE image' for o in files if o not in found} | failed
+    with file_tree(path) as tree:
+        found = jaffe_names(tree.files)
+        names, images, _, failed = read_faces(found, tree.read, crop=crop)
+    n = len(tree.files)
+    if not names: raise FerError(f'{path}: no readable JAFFE image (such as KA.AN1.39.tiff) among {n} files')
+    skipped = {o: 'not the name of a JAFFE image' for o in tree.files if o not in found} | failed | tree.skipped
     subjects, expressions = zip(*(found[o] for o in names))
     return FaceSet(
         images, np.array([EXPRESSIONS.index(o) for o in expressions]), subjects=np.array(subjects),

@@ -6,12 +6,12 @@
 __all__ = ['EXPRESSIONS', 'FERPLUS', 'COLORS', 'canonical_label', 'remap_labels']
 
 # %% ../nbs/01_labels.ipynb #05384fcf
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fer_nb.core import FerError
+from fer_nb.core import FerError, shown
 
 # %% ../nbs/01_labels.ipynb #e757d7e9
 #: The seven expressions, in the order used everywhere inside the library.
@@ -41,6 +41,21 @@ def canonical_label(
     "The name used inside the library for a class name from outside."
     name = name.strip().lower()
     return _ALIASES.get(name, name)
+
+# %% ../nbs/01_labels.ipynb #aeb7be04
+def map_names(
+    names: Mapping[str, str], # each name as it is found, and the class that it means
+    mapping: Mapping[str, str|None], # a name or a class -> its new name, or None to drop it
+) -> dict[str, str|None]: # the names that are mapped, and to what
+    "Rename, merge and drop classes. Raises `FerError` for a name that is not there."
+    loose = {canonical_label(k): v or None for k, v in mapping.items() if k not in names}
+    if unknown := sorted(set(loose) - set(names.values())):
+        raise FerError(f"no class {', '.join(map(shown, unknown))}; there are {shown(', '.join(names), 200)}")
+    found = {o: mapping[o] or None if o in mapping else loose[name] for o, name in names.items()
+             if o in mapping or name in loose}
+    # a new name is taken as it is, unless it means a class that stays
+    staying = {name for o, name in names.items() if o not in found}
+    return {o: canonical_label(v) if v and canonical_label(v) in staying else v for o, v in found.items()}
 
 # %% ../nbs/01_labels.ipynb #38ad3a0e
 #: Columns of tables and answers: no class can have such a name.

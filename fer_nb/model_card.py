@@ -221,7 +221,7 @@ def _label_noise(
     facts = [
         {'counted in the data': _FACTS.get(k, k), 'value': format_value(len(v) if isinstance(v, list) else v)}
         for k, v in _dataset(report).items()
-        if k not in ('edition', 'counts')
+        if k not in ('edition', 'counts', 'notes', 'reasons')
     ]
     title = '## Label noise and the leak between training and test images'
     return [title, *(parts or ['Not counted.']), markdown_table(facts)]

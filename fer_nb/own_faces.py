@@ -8,7 +8,6 @@ __all__ = []
 # %% ../nbs/70a_own_faces.ipynb #f426b5b0
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,11 @@ import numpy as np
 from .class_folders import with_subjects
 from .core import FerError
 from .cropping import crop_face, crop_rule
-from .data import FaceSet, image_groups
+from .data import FaceSet, image_groups, map_classes
 from .datasets import load_dataset
 from .detection import Detector, load_detector
 from .image_formats import ImageError
 from .images import load_image
-from .labels import canonical_label
 
 # %% ../nbs/70a_own_faces.ipynb #759aea97
 class FaceCropper:
@@ -45,29 +43,12 @@ class FaceCropper:
         self.multi_face += len(found) > 1
         return crop_face(rgb, found[0].box, rule=self.rule, landmarks=found[0].landmarks)
 
-# %% ../nbs/70a_own_faces.ipynb #dec180b9
-def map_classes(
-    faces: FaceSet,
-    mapping: Mapping[str, str|None], # {class: new class, or None to leave its faces out}; other classes stay
-) -> FaceSet:
-    "Merge, rename and drop classes. Raises `FerError` for a class that is not there."
-    known = [canonical_label(o) for o in faces.classes]
-    named = {canonical_label(k): v for k, v in mapping.items()}
-    if unknown := sorted(set(named) - set(known)):
-        raise FerError(f"{faces.edition}: no class {', '.join(unknown)}; there are {', '.join(faces.classes)}")
-    # a new name is taken as it is, unless it means a class that stays
-    staying = set(known) - set(named)
-    targets = {k: canonical_label(v) if v and canonical_label(v) in staying else v for k, v in named.items()}
-    new = [targets.get(k, o) for k, o in zip(known, faces.classes)]
-    classes = tuple(dict.fromkeys(o for o in new if o is not None))
-    labels = np.array([-1 if o is None else classes.index(o) for o in new])[faces.labels]
-    return replace(faces[labels >= 0], labels=labels[labels >= 0], classes=classes)
-
 # %% ../nbs/70a_own_faces.ipynb #827d20f1
 def load_faces(
     source: str|Path|FaceSet, # what `load_dataset` takes, or a `FaceSet`
-    mapping: Mapping[str, str|None]|None = None, # see `map_classes`
+    mapping: Mapping[str, str|None]|None = None, # class -> new class, or None to leave its faces out
     *,
+    split_from: str|int|Path|None = None, # see `load_class_folders`
     subjects: str|Path|None = None, # folders "inside" or "outside" the class folders, or a CSV: file, subject
     detector: str|Detector|None = None, # images are whole photos: "haar", "yunet", "auto" or a YuNet file
     rule: dict|None = None, # crop rule for the photos
@@ -75,13 +56,13 @@ def load_faces(
     "Load faces for training. Raises `FileNotFoundError`, `FerError`."
     where = str(subjects) if subjects in ('inside', 'outside') else ''
     crop = FaceCropper(detector, rule) if detector else None
-    if isinstance(source, FaceSet) and (where or crop):
+    if isinstance(source, FaceSet) and (where or crop or split_from is not None):
         raise FerError('faces that are loaded already have neither folders nor photos')
-    faces = source if isinstance(source, FaceSet) else load_dataset(source, where, crop=crop)
+    if isinstance(source, FaceSet): faces = map_classes(source, mapping) if mapping else source
+    else: faces = load_dataset(source, where, crop=crop, mapping=mapping, split_from=split_from)
     if crop and crop.multi_face:
         warnings.warn(f'{source}: {crop.multi_face} photos show several faces; the largest was taken', stacklevel=2)
-    if subjects and not where: faces = with_subjects(faces, subjects)
-    return map_classes(faces, mapping) if mapping else faces
+    return with_subjects(faces, subjects) if subjects and not where else faces
 
 # %% ../nbs/70a_own_faces.ipynb #b0d4b31a
 def validate_dataset(

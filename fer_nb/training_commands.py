@@ -8,11 +8,12 @@ __all__ = []
 # %% ../nbs/82_training_commands.ipynb #84a086f5
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .commands import add_data, command, read_assignments, read_dataset, read_fields
+from .commands import add_data, add_folders, command, folder_options, read_assignments, read_dataset, read_fields
 
 if TYPE_CHECKING:
     from fer_nb.train_config import TrainConfig
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # %% ../nbs/82_training_commands.ipynb #c48e20ea
 def _describe_options(add: Callable) -> None:
     "What `fer_nb describe` takes."
-    add_data(add, 'source')
+    add_data(add, 'data')
     add('--json', action='store_true', help='print a JSON object')
 
 @command(_describe_options, 'fer2013/\narchive.zip\nsynthetic --json')
@@ -29,7 +30,7 @@ def _describe(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from fer_nb.audit import describe_dataset
-    found = describe_dataset(read_dataset(args.source))
+    found = describe_dataset(read_dataset(args))
     print(json.dumps(asdict(found)) if args.json else found)
     return 0
 
@@ -72,7 +73,7 @@ def _train(args: argparse.Namespace) -> int:
     "Train a network."
     from fer_nb.training import train
     config = _config(args.config, args.set)
-    _, history = train(config, read_dataset(args.data), out=args.out, progress=not args.quiet)
+    _, history = train(config, read_dataset(args), out=args.out, progress=not args.quiet)
     best = f'validation accuracy {history[-1]["val_accuracy"]:.2%}'
     print(f'{config.network}, {len(history)} epochs: {best}; see {args.out}')
     return 0
@@ -92,13 +93,13 @@ def _soft_labels_options(add: Callable) -> None:
 @command(
     _soft_labels_options,
     'runs/a/model.keras runs/b/model.keras --data fer2013/ --out runs/soft_labels.npz\n'
-    '(then: fer_nb train --set soft_labels=runs/soft_labels.npz)',
+    '(then: fer_nb train --set teachers=runs/soft_labels.npz)',
 )
 def _soft_labels(args: argparse.Namespace) -> int:
     "Write the predictions of trained networks for the training faces, as targets for another network."
     from fer_nb.data import train_val_split
     from fer_nb.distillation import make_soft_labels
-    samples, _ = train_val_split(read_dataset(args.data))
+    samples, _ = train_val_split(read_dataset(args))
     targets = make_soft_labels(
         args.model, samples, args.out, config=_config(args.config), views=args.views, progress=not args.quiet
     )
@@ -124,18 +125,23 @@ def _experiment_options(add: Callable) -> None:
 def _experiment(args: argparse.Namespace) -> int:
     "Train variants of a configuration with several seeds, and evaluate them all on the same samples."
     from fer_nb.experiments import experiment_table, run_experiment
-    faces = read_dataset(args.data)
+    faces = read_dataset(args)
     found = run_experiment(
         args.file, faces, out=args.out, report=args.report, splits=args.split, tta=args.tta, progress=not args.quiet
     )
     print(experiment_table(found, samples='deduplicated'))
-    return 0
+    print(f'{len(found["runs"])} runs done, {len(found["failed"])} failed', file=sys.stderr)
+    return 1 if found['failed'] else 0
 
 # %% ../nbs/82_training_commands.ipynb #5de84775
 def _export_options(add: Callable) -> None:
     "What `fer_nb export` takes."
-    add('model', type=Path, help='a .keras file')
+    add('model', type=Path, help='a .keras file, or an HDF5 file (.h5)')
     add_data(add)
+    add('--classes', metavar='A,B,...',
+        help='the classes of a network from elsewhere, in the order of its outputs, with commas')
+    add('--scale', metavar='X',
+        help='how its training scaled the pixels: 1 (0..255), 1/255 (0..1), 1/127.5-1 (-1..1); default: as the data tell')
     add('--out', type=Path, default=Path('_runs/export'), metavar='DIR',
         help='folder for the files (default: %(default)s)')
     add('--name', help="what the model is called (default: the file's name)")
@@ -145,21 +151,39 @@ def _export_options(add: Callable) -> None:
     add('--vector', action='store_true',
         help='first fit a factor and an offset of each class to the validation split (vector scaling)')
 
+# %% ../nbs/82_training_commands.ipynb #e89539fd
+def _print_export(r: dict[str, Any]) -> None: # a report of `export_model`
+    "One line for one file."
+    size = f'{r["file"]:<20} {r["bytes"] / 1e6:6.2f} MB  {r["ms_per_face"]:6.2f} ms a face'
+    accuracy = f'accuracy {r["accuracy"]:.2%} (Keras {r["accuracy_keras"]:.2%})'
+    print(f'{size}  {accuracy}, {r["agreement"]:.1%} of the predictions the same')
+
 # %% ../nbs/82_training_commands.ipynb #27f4f87d
-@command(_export_options, 'runs/s/model.keras --data fer2013/ --name s --out models')
+@command(
+    _export_options,
+    'runs/s/model.keras --data fer2013/ --name s --out models\n'
+    'old.h5 --classes angry,disgust,fear,happy,neutral,sad,surprise --scale 1/255 --data fer2013/',
+)
 def _export(args: argparse.Namespace) -> int:
     "Convert a Keras network to LiteRT and ONNX, and check each file."
     from fer_nb.cropping import CROP_RULES
-    from fer_nb.export import export_model
-    faces, name = read_dataset(args.data), args.name or args.model.stem
-    about = {'data': faces.edition, 'crop': CROP_RULES} | read_fields(args.about)
-    for r in export_model(
-        args.model, args.out, faces=faces, name=name, formats=args.formats, about=about, vector_scaling=args.vector,
-    ):
-        size = f'{r["file"]:<20} {r["bytes"] / 1e6:6.2f} MB  {r["ms_per_face"]:6.2f} ms a face'
-        accuracy = f'accuracy {r["accuracy"]:.2%} (Keras {r["accuracy_keras"]:.2%})'
-        print(f'{size}  {accuracy}, {r["agreement"]:.1%} of the predictions the same')
-    return 0
+    from fer_nb.export import ExportError, check_export, export_model
+    name = args.name or args.model.stem
+    formats = check_export(args.model, args.out, name=name, formats=args.formats)
+    about = {'crop': CROP_RULES} | read_fields(args.about)
+    classes = [o.strip() for o in args.classes.split(',')] if args.classes else None
+    failed = 0
+    try:
+        reports = export_model(
+            args.model, args.out, faces=read_dataset(args), name=name, formats=formats, about=about,
+            vector_scaling=args.vector, classes=classes, scale=args.scale,
+        )
+    except ExportError as e:
+        reports, failed = e.done, len(formats) - len(e.done)
+        print(f'fer_nb export: {e}', file=sys.stderr)
+    for r in reports: _print_export(r)
+    print(f'{len(reports)} formats done, {failed} failed; see {args.out}', file=sys.stderr)
+    return int(failed > 0)
 
 # %% ../nbs/82_training_commands.ipynb #cff51c61
 def _calibrate_crop_options(add: Callable) -> None:
@@ -180,7 +204,7 @@ def _calibrate_crop(args: argparse.Namespace) -> int:
     from fer_nb.crop_calibration import calibrate_crop, calibration_table
     from fer_nb.detection import load_detector
     detectors = [load_detector(o) for o in args.detectors]
-    faces = read_dataset(args.data)
+    faces = read_dataset(args)
     report = calibrate_crop(args.model, faces, detectors=detectors, accuracy=args.accuracy, out=args.out)
     for row in calibration_table(report): print(json.dumps(row))
     print(json.dumps(report['uncertain']))
@@ -195,7 +219,7 @@ def _fine_tune_options(add: Callable) -> None:
     add('--weights', default='pretrained', metavar='FILE',
         help='a file of weights, or none to train from scratch (default: those that belong to the backbone)')
     add('--mode', choices=['full', 'head'], default='full', help='train all layers, or only the last (default: full)')
-    add('--map', action='append', default=[], metavar='OLD=NEW', help='rename or merge a class; OLD= drops it')
+    add_folders(add)
     add('--subjects', metavar='WHERE',
         help="who is in an image: inside or outside (subjects' folders in the class folders, or around them), "
              'or a CSV: file, subject')
@@ -204,14 +228,6 @@ def _fine_tune_options(add: Callable) -> None:
     add('--formats', nargs='+', default=['fp16', 'int8'], metavar='FORMAT',
         help='some of fp32, fp16, int8, onnx (default: fp16 int8)')
     _add_run(add, '_runs/fine_tuning')
-
-# %% ../nbs/82_training_commands.ipynb #b698387e
-def _mapping(
-    texts: Iterable[str], # "old=new", or "old=" to drop a class
-) -> dict[str, str|None]|None: # {old: new or None}; None = as they are
-    "How classes are renamed, merged and dropped. Raises `ValueError` where a text does not say."
-    if wrong := [o for o in texts if '=' not in o]: raise ValueError(f'--map {wrong[0]}: OLD=NEW is needed')
-    return {old: new or None for old, new in (o.split('=', 1) for o in texts)} or None
 
 # %% ../nbs/82_training_commands.ipynb #8d6069d0
 @command(
@@ -224,7 +240,7 @@ def _fine_tune(args: argparse.Namespace) -> int:
     from fer_nb.fine_tuning import fine_tune
     result = fine_tune(
         args.data, args.out, backbone=args.backbone, weights=None if args.weights == 'none' else args.weights,
-        config={'mode': args.mode} | read_assignments(args.set), mapping=_mapping(args.map), subjects=args.subjects,
+        config={'mode': args.mode} | read_assignments(args.set), subjects=args.subjects, **folder_options(args),
         detector=args.detect, name=args.name, formats=args.formats, progress=not args.quiet,
     )
     print(f'{result}; see {args.out}')

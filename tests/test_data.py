@@ -164,7 +164,7 @@ def test_hostile_archives(case, said, loading, tmp_path):
     "An archive that points outside, or unpacks to more than it may, is refused: by its list of files, and by loading."
     path = hostile(case, tmp_path)
     with pytest.raises(FerError, match=said):
-        with file_tree(path) as (names, read): read(names[0])
+        with file_tree(path) as tree: tree.read(tree.files[0])
     with pytest.raises(FerError, match=loading): load_fer2013(path)
 
 
