@@ -76,6 +76,16 @@ class _Rows:
         self.writer = csv.writer(self.file, lineterminator='\n' if is_stdout(part) else '\r\n')
         self.writer.writerow(map(self._text, table_columns(self.classes)))
 
+    def _place(self) -> None:
+        if not self.stream: move_part(self.part, self.path)
+        self.result = self.path
+
+    def _try(self, write: Callable[..., Any], *args: Any) -> None:
+        try: write(*args)
+        except OSError:
+            self.full = True
+            raise
+
 # %% ../nbs/53_face_tables.ipynb #9dadb313
 class CsvTable(_Rows):
     "Rows into a CSV file."
@@ -100,15 +110,6 @@ class CsvTable(_Rows):
             if self.full and not self.stream: _cut_half_line(self.part)
             self._place()
 
-    def _place(self) -> None:
-        if not self.stream: move_part(self.part, self.path)
-        self.result = self.path
-
-    def _try(self, write: Callable[..., Any], *args: Any) -> None:
-        try: write(*args)
-        except OSError:
-            self.full = True
-            raise
 
 # %% ../nbs/53_face_tables.ipynb #9b9c725a
 def _schema(classes: tuple[str, ...]) -> Any: # of PyArrow

@@ -7,32 +7,48 @@ __all__ = []
 
 # %% ../nbs/81a_video_commands.ipynb #e61b4f1f
 import argparse
+import itertools
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .batches import check_folder, print_counts
 from .commands import add_model, command, make_recognizer
+from .core import FerError, escaped, shown, unfinished_parts
+from .video_jobs import Job, find_sources, plan_jobs
+
+if TYPE_CHECKING:
+    from fer_nb.video_summary import VideoSummary
 
 # %% ../nbs/81a_video_commands.ipynb #3dea5c2e
 def _video_options(add: Callable) -> None:
     "What `fer_nb video` takes."
-    add('source', metavar='SOURCE', help='a video, the number of a camera, or an address (http, https, rtsp)')
-    add('--out', type=Path, metavar='DIR', help='write all of the following into this folder')
-    add('--table', type=Path, metavar='FILE', help='a row for each face of each frame: .csv or .parquet')
+    add('sources', nargs='+', metavar='SOURCE',
+        help='a video, a folder of videos, the number of a camera, an address (http, https, rtsp), or - for stdin')
+    add('--out', type=Path, metavar='DIR', help='write all of the following into this folder, for each source')
+    add('--table', type=Path, metavar='FILE', help='a row for each face of each frame: .csv, .parquet, or - for stdout')
     add('--video-out', type=Path, metavar='FILE', help='the video with its faces marked: .mp4')
     add('--timeline', type=Path, metavar='FILE', help='the expressions over time: .png, .svg or .pdf')
-    add('--summary', type=Path, metavar='FILE', help='the summary: .json')
+    add('--summary', type=Path, metavar='FILE', help='the summary: .json, or - for stdout')
+    add('--overwrite', action='store_true', help='replace results that exist')
+    add('--resume', action='store_true', help='leave out videos whose results are complete')
     add_model(add)
-    add('--start', type=float, default=0., metavar='S', help='leave out what is before this second')
-    add('--stop', type=float, metavar='S', help='leave out this second and what is after it')
+    _add_part(add)
     _add_rates(add)
     _add_smooth(add)
     add('--json', action='store_true', help='print the summary as a JSON object')
     add('--quiet', action='store_true', help='no progress bar')
 
 # %% ../nbs/81a_video_commands.ipynb #120e7f60
+def _add_part(add: Callable) -> None:
+    "Which part of a video."
+    add('--start', type=float, default=0., metavar='S', help='leave out what is before this second')
+    add('--stop', type=float, metavar='S', help='leave out this second and what is after it')
+
 def _add_rates(add: Callable) -> None:
     "How often a video is searched and its faces are classified."
     add('--detect-every', type=float, default=0.1, metavar='S',
@@ -54,39 +70,93 @@ def _source(
     return int(text) if text.isdecimal() and not os.path.exists(text) else text
 
 # %% ../nbs/81a_video_commands.ipynb #ff949a7c
-_ENDINGS = dict(table='.csv', video_out='-faces.mp4', timeline='.png', summary='.json') #: of the files in `--out`
+def _check_job(job: Job, args: argparse.Namespace, sources: set[str]) -> None:
+    "Raises `FerError` where results cannot be written. What a killed run left is said."
+    from fer_nb.video_results import check_results
+    if job.complete: return
+    for path in job.paths.values():
+        if os.path.realpath(path) in sources: raise FerError(f'{shown(path)} is one of the videos that are read')
+        for part in itertools.chain(*map(unfinished_parts, (path, Path(f'{path}.csv')))):
+            print(f'{escaped(str(part))}: left by a run that was killed, or is still at work', file=sys.stderr)
+    check_results(job.source, job.paths, overwrite=args.overwrite or bool(job.told))
 
-def _outputs(args: argparse.Namespace) -> dict[str, Path|None]: # by the keys of `_ENDINGS`
-    "What the options say is to be written."
-    from urllib.parse import urlsplit
-    named = {kind: getattr(args, kind) for kind in _ENDINGS}
-    if not args.out: return named
-    camera = isinstance(_source(args.source), int)
-    stem = f'camera{args.source}' if camera else Path(urlsplit(args.source).path).stem or 'stream'
-    return {kind: path or args.out/f'{stem}{_ENDINGS[kind]}' for kind, path in named.items()}
+# %% ../nbs/81a_video_commands.ipynb #42aee31c
+def _to_stdout(path: Path) -> bool:
+    from fer_nb.face_tables import is_stdout
+    return is_stdout(path)
+
+def _plan(args: argparse.Namespace) -> list[Job]:
+    "What is to be done. Raises `FerError` where a result cannot be written."
+    options = dict(table=args.table, video=args.video_out, timeline=args.timeline, summary=args.summary)
+    named = {kind: path for kind, path in options.items() if path}
+    if args.json and any(map(_to_stdout, named.values())): raise FerError('--json: stdout can take one thing only')
+    sources, left_out = find_sources(args.sources, args.out)
+    for path, why in list(left_out.items())[:10]: print(f'{escaped(path)}: left out ({why})', file=sys.stderr)
+    if len(left_out) > 10: print(f'left out: {len(left_out)} files in all', file=sys.stderr)
+    if not sources: raise FerError(f'{shown(args.sources[0])}: there is no video in it')
+    if args.out: check_folder(args.out)
+    jobs = plan_jobs(sources, named, args.out, resume=args.resume)
+    places = {os.path.realpath(o) for o in sources if isinstance(o, str)} - {os.path.realpath('-')}
+    for job in jobs: _check_job(job, args, places)
+    return jobs
+
+# %% ../nbs/81a_video_commands.ipynb #1f9eee52
+def _show(found: 'VideoSummary', as_json: bool) -> None:
+    "Print what came of a video; on stderr where stdout has a result."
+    taken = any(map(_to_stdout, found.written.values()))
+    print(json.dumps(found.to_dict()) if as_json else found, file=sys.stderr if taken else sys.stdout, flush=True)
+    for path in found.written.values(): print(f'wrote {escaped(str(path))}', file=sys.stderr)
+
+# %% ../nbs/81a_video_commands.ipynb #8a5e0f29
+def _run_jobs(
+    jobs: list[Job],
+    work: Callable[[Job], 'VideoSummary'],
+    as_json: bool, # print the summaries as JSON?
+) -> int: # exit code
+    "One video after the other. One that fails is said and counted; a single one raises what it raises."
+    counts: Counter = Counter()
+    try:
+        for job in jobs:
+            try: found = None if job.complete else work(job)
+            except (ImportError, BrokenPipeError): raise
+            except Exception as e:
+                counts['failed'] += 1
+                if len(jobs) == 1: raise
+                reason = str(e) if isinstance(e, (ValueError, OSError)) else f'{job.source}: {type(e).__name__}: {e}'
+                print(f'fer_nb video: {escaped(reason)}', file=sys.stderr)
+                continue
+            counts['skipped' if found is None else 'stopped' if found.stopped else 'done'] += 1
+            if not found: continue
+            _show(found, as_json)
+            counts['problems'] += len(found.problems)
+            if found.stopped: return 130
+    finally:
+        more = ', '.join(f'{name}: {counts[name]}' for name in ('stopped', 'problems') if counts[name])
+        print_counts(counts['done'], skipped=counts['skipped'], failed=counts['failed'], more=more)
+    return int(bool(counts['failed'] or counts['problems']))
 
 # %% ../nbs/81a_video_commands.ipynb #d1155878
 @command(
     _video_options,
-    'clip.mp4 --out faces/\nclip.mp4 --table faces.parquet --start 60 --stop 90\n0 --video-out me.mp4\n'
+    'clip.mp4 --out faces/\nmonday/ tuesday.mkv --out faces/ --resume\n'
+    'clip.mp4 --table faces.parquet --start 60 --stop 90\n0 --video-out me.mp4\n'
     'rtsp://camera.local/stream --table faces.csv',
 )
-def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with the video, 130 if it was stopped
-    "Track the expressions of the faces in a video, a camera or a stream."
+def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with a video, 130 if it was stopped
+    "Track the expressions of the faces in videos, a camera or a stream."
     from fer_nb.face_stream import StreamOptions
-    from fer_nb.video_analysis import analyze_video
-    outputs = _outputs(args)
-    recognizer = make_recognizer(args)
-    if args.out: args.out.mkdir(parents=True, exist_ok=True)
     options = StreamOptions(detect_every=args.detect_every, classify_every=args.classify_every, smooth=args.smooth)
-    found = analyze_video(
-        _source(args.source), recognizer, table=outputs['table'], video_out=outputs['video_out'],
-        timeline=outputs['timeline'], summary=outputs['summary'], progress=not args.quiet,
-        start=args.start, stop=args.stop, options=options,
-    )
-    print(json.dumps(found.to_dict()) if args.json else found)
-    for path in found.written.values(): print(f'wrote {path}', file=sys.stderr)
-    return 130 if found.stopped else int(bool(found.problems))
+    jobs = _plan(args)
+    if all(job.complete for job in jobs):
+        print_counts(0, skipped=len(jobs))
+        return 0
+    recognizer, progress = make_recognizer(args), not args.quiet
+    def work(job: Job) -> 'VideoSummary':
+        from fer_nb.video_analysis import analyze_video
+        places = {'video_out' if kind == 'video' else kind: path for kind, path in job.paths.items()}
+        times = dict(start=args.start, stop=args.stop)
+        return analyze_video(job.source, recognizer, **places, **times, progress=progress, options=options)
+    return _run_jobs(jobs, work, args.json)
 
 # %% ../nbs/81a_video_commands.ipynb #cdb4688d
 def _webcam_options(add: Callable) -> None:

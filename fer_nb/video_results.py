@@ -74,7 +74,7 @@ def need(
     raise ModuleNotFoundError(message, name=module)
 
 # %% ../nbs/57_video_results.ipynb #35e097af
-def _check_path(path: Path, kind: str, overwrite: bool) -> None:
+def _check_path(path: Path, kind: str) -> None:
     "Raises `OutputError` where a file cannot go to a path."
     suffixes, text = RESULT_SUFFIXES[kind], kind in ('table', 'summary')
     if path.suffix.lower() not in suffixes and not (text and is_stream(path)):
@@ -83,8 +83,7 @@ def _check_path(path: Path, kind: str, overwrite: bool) -> None:
     need(_NEEDS.get(path.suffix.lower()), f'a {kind} as {path.suffix}')
     if '\0' in str(path): raise OutputError(f'{shown(path)}: it is no name for a file')
     if os.path.isdir(path): raise OutputError(f'{shown(path)}: it is a directory')
-    if not overwrite and os.path.lexists(path) and not is_stream(path):
-        raise OutputError(f'{shown(path)}: it exists already; choose another place, or replace it (--overwrite)')
+
 
 # %% ../nbs/57_video_results.ipynb #834c785a
 def _check_places(paths: dict[str, Path], read: Path|None) -> None:
@@ -120,9 +119,13 @@ def check_results(
     "Where results will go. Raises `OutputError` where they cannot."
     wanted = {kind: Path(path) for kind, path in paths.items() if path}
     is_file = isinstance(source, (str, os.PathLike)) and not is_address(source) and '\0' not in str(source)
-    for kind, path in wanted.items(): _check_path(path, kind, overwrite)
+    for kind, path in wanted.items(): _check_path(path, kind)
     _check_places(wanted, Path(source).resolve() if is_file else None)
-    for path in wanted.values(): _check_writing(path)
+    for path in wanted.values():
+        if not overwrite and os.path.lexists(path) and not is_stream(path):
+            hint = '--overwrite replaces it, --resume goes on with the rest'
+            raise OutputError(f'{shown(path)}: it exists already; {hint}')
+        _check_writing(path)
     return wanted
 
 # %% ../nbs/57_video_results.ipynb #666592bf
@@ -133,8 +136,8 @@ def _describe_failure(output: Any, error: Exception) -> str:
     return f'{shown(output.path)}: it cannot be written any further ({error_reason(error)}); {left}'
 
 # %% ../nbs/57_video_results.ipynb #8218e11d
-class Outputs:
-    "The files that are written frame by frame."
+class _Opened:
+    "The files that are written frame by frame, open."
     def __init__(self,
         paths: dict[str, Path], # {"table", "video": path}, see `check_results`
         classes: tuple[str, ...], # names of the expressions
@@ -148,6 +151,9 @@ class Outputs:
         if table: self.open['table'] = (CsvTable if table.suffix.lower() == '.csv' else ParquetTable)(table, classes)
         if video: self.open['video'] = AnnotatedVideo(video, classes)
 
+# %% ../nbs/57_video_results.ipynb #80426303
+class Outputs(_Opened):
+    "The files that are written frame by frame."
     def add(self, time: float, rgb: np.ndarray, faces: list[TrackedFace]) -> None:
         "Write one frame. Raises `BrokenPipeError` where only the table is wanted, and nothing takes it any more."
         for kind, output in list(self.open.items()):
@@ -171,8 +177,8 @@ class Outputs:
 # %% ../nbs/57_video_results.ipynb #fb74b444
 _SIGNALS = [getattr(signal, o) for o in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK') if hasattr(signal, o)]
 
-class Interrupts:
-    "Ctrl-C, SIGTERM as one `KeyboardInterrupt` between `begin` and `end`, never while `held`; only in the main thread."
+class _Signals:
+    "Signals are noted, in the main thread. At the end, one that did not serve as Ctrl-C is sent again."
     def __init__(self) -> None:
         self.asked: list[int] = [] # signals that came
         self.holding, self.used = True, False
@@ -190,8 +196,13 @@ class Interrupts:
         again = [o for o in self.asked if o != signal.SIGINT or not self.used]
         if again: signal.raise_signal(again[0])
 
+    def _ask(self, number: int, _: object) -> None: self.asked.append(number)
+
+# %% ../nbs/57_video_results.ipynb #de3dfddc
+class Interrupts(_Signals):
+    "Ctrl-C or SIGTERM as one `KeyboardInterrupt` between `begin` and `end`, never while `held`."
     def _ask(self, number: int, _: object) -> None:
-        self.asked.append(number)
+        super()._ask(number, _)
         if not self.holding: self._stop()
 
     def _stop(self) -> None:

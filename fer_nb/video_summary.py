@@ -31,8 +31,6 @@ class VideoSummary:
     failed: list[str] = field(default_factory=list) # those of them that could not be written, or not to their end
 
     @property
-    def complete(self) -> bool: return not self.stopped and not self.failed # is all done that was asked for?
-    @property
     def frames(self) -> int: return self.tally.frames # how many were looked at
     @property
     def with_faces(self) -> int: return self.tally.with_faces # how many have a face
@@ -62,9 +60,9 @@ def _rounded(value: Any) -> Any:
 
 def _to_dict(summary: VideoSummary) -> dict:
     "A summary as plain data."
-    tally = summary.tally
+    tally, complete = summary.tally, not summary.stopped and not summary.failed
     return _rounded(dict(
-        source=summary.source, complete=summary.complete, stopped=summary.stopped, duration=summary.duration,
+        source=summary.source, complete=complete, stopped=summary.stopped, duration=summary.duration,
         frames=summary.frames,
         frames_with_faces=summary.with_faces, number_of_faces=tally.ids, **spread_of(tally.total, tally),
         faces=summary.faces, problems=list(summary.problems),
