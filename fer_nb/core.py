@@ -140,10 +140,22 @@ def write_atomically(
 # %% ../nbs/00_core.ipynb #e6b7de8e
 def cache_folder() -> Path|None: # it need not exist yet; None: this user has no folder of that kind
     "The folder that the environment variable `FER_NB_CACHE` names, else the system's cache folder of this user."
-    if named := os.environ.get('FER_NB_CACHE'): return Path(named)
-    from platformdirs import user_cache_path
-    folder = user_cache_path('fer_nb', appauthor=False)
-    return folder if folder.is_absolute() else None
+    if named := os.environ.get('FER_NB_CACHE'): folder = Path(named)
+    else:
+        from platformdirs import user_cache_path
+        try: folder = user_cache_path('fer_nb', appauthor=False)
+        except RuntimeError: return None # no home folder
+        if not folder.is_absolute(): return None
+    with suppress(FileNotFoundError):
+        try: folder.stat()
+        except (PermissionError, NotADirectoryError): return None
+    return folder
+
+# %% ../nbs/00_core.ipynb #4d1e6305
+def home_path(path: str|os.PathLike) -> Path:
+    "A path in which a leading `~` is the home folder, where there is one and no file is called so."
+    if os.path.lexists(path): return Path(path)
+    return Path(os.path.expanduser(path))
 
 # %% ../nbs/00_core.ipynb #65713283
 def sha256(

@@ -16,8 +16,6 @@ from .core import csv_text
 if TYPE_CHECKING:
     import pandas
 
-    from fer_nb.recognition import Face, Result
-
 # %% ../nbs/43c_result_tables.ipynb #7d07d472
 def result_columns(
     classes: Iterable[str], # names of the expressions
@@ -28,7 +26,7 @@ def result_columns(
 # %% ../nbs/43c_result_tables.ipynb #90afa0f6
 def _face_cells(
     number: int, # of the face in its image
-    face: 'Face|None', # None: there is none
+    face: Any, # a `Face`, or None
     classes: Sequence[str], # names of the expressions
 ) -> tuple[Any, ...]: # a value for each column from "face" to the last class
     "What a table says of a face."
@@ -37,7 +35,9 @@ def _face_cells(
     return (number, *face.box, face.score, face.label, face.confidence, *probabilities)
 
 # %% ../nbs/43c_result_tables.ipynb #f8e50b77
-def result_rows(result: 'Result') -> Iterator[tuple[Any, ...]]: # in the order of `result_columns`
+def result_rows(
+    result: Any, # a `Result`
+) -> Iterator[tuple[Any, ...]]: # in the order of `result_columns`
     "One row for each face of an image, or one that says why there is none."
     warning = '; '.join(result.warnings) or None
     for i, face in enumerate(result.faces or [None]):
@@ -45,7 +45,7 @@ def result_rows(result: 'Result') -> Iterator[tuple[Any, ...]]: # in the order o
 
 # %% ../nbs/43c_result_tables.ipynb #0b2f52c8
 def results_to_df(
-    results: Sequence['Result'],
+    results: Sequence[Any], # of `Result`
     classes: Sequence[str]=(), # names of the columns for the expressions, where there is no result to tell
     *,
     faceless: bool=False,      # also a row for each image without a face
@@ -60,11 +60,15 @@ def source_cell(source: str) -> str:
     "The name of an image as it is in CSV, before it is made safe for spreadsheets."
     return source.replace('\\', '\\\\') if os.sep == '/' else source
 
-def result_lines(result: 'Result') -> str:
+def result_lines(
+    result: Any, # a `Result`
+) -> str:
     "The lines of CSV that a result gives."
     return csv_text((source_cell(source), *cells) for source, *cells in result_rows(result))
 
-def results_to_csv(results: Sequence['Result']) -> str:
+def results_to_csv(
+    results: Sequence[Any], # of `Result`
+) -> str:
     "One line for each face, or one that says why there is none, below the names of the columns."
     columns = result_columns(results[0].classes if results else ())
     return csv_text([columns]) + ''.join(map(result_lines, results))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .core import write_atomically
+from .core import home_path, write_atomically
 from .face_stream import StreamOptions
 from .live import Live, draw_frame
 from .recognition import Recognizer
@@ -63,7 +63,7 @@ def _save_image(
     path: str|os.PathLike,  # "snapshot.png", or a folder that exists; names that are taken get a number
 ) -> Path: # where it is now
     "Write an image. Raises `OSError` naming the file where that fails, and leaves nothing half-written."
-    path = Path(path).expanduser()
+    path = home_path(path)
     path = _free_path(path/'snapshot.png' if path.is_dir() else path.with_suffix('.png'))
     try: write_atomically(path, lambda part: part.write_bytes(encode_image(rgb, '.png')))
     except OSError:
