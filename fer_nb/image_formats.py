@@ -78,12 +78,14 @@ def _reader(kind: str) -> Callable: # class of Pillow that opens a file of this 
 class _Counted(BytesIO):
     "A file that can be read so many times until its header is known, and so many times its length in all."
     times: float = 20_000
+    watch: Callable[[int, int], int]|None = None # (place, bytes that are wanted) -> bytes that are given
 
     def __init__(self, data: bytes):
         super().__init__(data)
         self.bytes = 8*len(data) + (1 << 20)
 
     def read(self, size: int|None=-1, /) -> bytes:
+        if self.watch and size is not None: size = self.watch(self.tell(), size)
         data = super().read(size)
         self.times -= 1
         self.bytes -= len(data)

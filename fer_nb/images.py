@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from .addresses import AddressError, fetch, is_address, local_path, shown_address
+from .image_damage import RowWatch, damage_warnings
 from .image_formats import ImageError, check_tiles, error_detail, open_image_file
 
 if TYPE_CHECKING:
@@ -111,21 +112,38 @@ def to_rgb(
     if not a.size: raise ImageError(f'it has no pixels (shape {a.shape})')
     if a.ndim == 2: a = a[..., None]
     if a.ndim != 3 or a.shape[2] not in (1, 3, 4):
-        raise ImageError(f'its shape {a.shape} is not (height, width) or (height, width, 1, 3 or 4)')
+        first = '; for channels first use transpose(1, 2, 0)' * (a.ndim == 3 and a.shape[0] in (1, 3, 4))
+        raise ImageError(f'its shape {a.shape} is not (height, width) or (height, width, 1, 3 or 4){first}')
     a = _to_bytes(a)
     if a.shape[2] == 4: a = _on_white(a)
     a = np.ascontiguousarray(a)
     if a.shape[2] == 1: return cv2.cvtColor(a, cv2.COLOR_GRAY2RGB)
     return cv2.cvtColor(a, cv2.COLOR_BGR2RGB) if bgr else a
 
+# %% ../nbs/10_images.ipynb #0ca16a56
+def _late_rows(image: Any) -> int:
+    "How many rows of a JPEG may come out with its last eight bytes: those of 32 flat blocks, which have two bits each."
+    wide, high = (max(layer[i] for layer in image.layer) for i in (1, 2))
+    across, blocks = -(-image.width // (8*wide)), sum(h*v for _, h, v, _ in image.layer)
+    return 8*high*-(-32 // (blocks*across)) + 2
+
 # %% ../nbs/10_images.ipynb #92c9b008
-def _jpeg_pixels(image: Any) -> np.ndarray: # uint8 (H, W, 3)
-    "Decode an RGB JPEG."
+_NOISE = np.array([89, 203, 14, 171, 38, 226, 117, 60], np.uint8)
+
+def _jpeg_pixels(image: Any, data: bytes) -> tuple[np.ndarray, str]: # uint8 (H, W, 3) or (H, W), warning
+    "Decode an RGB or gray JPEG."
     from PIL.Image import frombuffer
-    rgbx = np.empty((image.height, image.width, 4), np.uint8)
-    image.im = frombuffer('RGB', image.size, rgbx, 'raw', 'RGBX', 0, 1).im
+    gray = image.mode == 'L'
+    a = np.zeros((image.height, image.width) if gray else (image.height, image.width, 4), np.uint8)
+    mark = a[:, :8] if gray else a[:, 0, 3:] # Pillow writes 255 into the fourth byte
+    noise = _NOISE[:mark.shape[1]]*gray
+    if gray: mark[:] = noise
+    end = data.find(b'\xff\xd9', image.fp.tell())
+    watch = RowWatch(end, image.height, _late_rows(image), lambda row: (mark[row] != noise).any())
+    if end >= 0 and _one_scan(image, data): image.fp.watch = watch
+    image.im = frombuffer(image.mode, image.size, a, 'raw', 'L' if gray else 'RGBX', 0, 1).im
     image.load()
-    return cv2.cvtColor(rgbx, cv2.COLOR_RGBA2RGB)
+    return a if gray else cv2.cvtColor(a, cv2.COLOR_RGBA2RGB), watch.warning
 
 # %% ../nbs/10_images.ipynb #af07fc2f
 def _in_strips(image: 'PillowImage', rows: int=64) -> np.ndarray: # (H, W) or (H, W, bands)
@@ -141,7 +159,6 @@ def _in_strips(image: 'PillowImage', rows: int=64) -> np.ndarray: # (H, W) or (H
 # %% ../nbs/10_images.ipynb #53e338d1
 def _pixels(image: Any) -> np.ndarray: # what `to_rgb` takes
     "Decode an opened image."
-    if image.format == 'JPEG' and image.mode == 'RGB' and image.tile: return _jpeg_pixels(image)
     image.load()
     wide = image.mode in ('F', 'I') or image.mode.startswith('I;')
     if image.mode == 'La': image = image.convert('LA')
@@ -151,19 +168,28 @@ def _pixels(image: Any) -> np.ndarray: # what `to_rgb` takes
     a = _in_strips(image)
     return a.clip(max=65535).astype(np.uint16) if a.dtype == np.int32 and a.max() > 255 and a.min() >= 0 else a
 
+# %% ../nbs/10_images.ipynb #7b53cb95
+def _decoded(image: Any, data: bytes) -> tuple[np.ndarray, str]: # uint8 (H, W, 3), warning
+    "Decode an image file that was opened."
+    if image.format == 'JPEG' and image.mode in ('RGB', 'L') and image.tile: a, warning = _jpeg_pixels(image, data)
+    else: a, warning = _pixels(image), ''
+    return to_rgb(a), warning
+
 # %% ../nbs/10_images.ipynb #efc0124a
 def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int], tuple[str, ...]]:
     "The bytes of an image file -> RGB array and the (width, height) the image really has, both upright; warnings."
     image = open_image_file(data)
     size, kind = image.size, image.format
+    start = image.fp.tell() if kind == 'JPEG' else 0
     _limit(image, max_pixels, data)
-    try: rgb = to_rgb(_pixels(image))
+    try: rgb, warning = _decoded(image, data)
     except (ImageError, MemoryError): raise
     except Exception as e:
         if 'truncated' in str(e): raise ImageError(f'the {kind} file is truncated') from None
         raise ImageError(f'the {kind} data is damaged or cut off{error_detail(e)}') from None
     turn = _turn(image)
-    return _upright(rgb, turn), size[::-1] if turn > 4 else size, ()
+    warnings = damage_warnings(image, data, start) + (warning,)*bool(warning)
+    return _upright(rgb, turn), size[::-1] if turn > 4 else size, warnings
 
 # %% ../nbs/10_images.ipynb #328306fa
 def _file_bytes(path: str|os.PathLike, limit: int) -> bytes:
@@ -213,6 +239,17 @@ def _bytes(source: Any, limit: int) -> bytes|None: # None where it is an array o
     if hasattr(source, 'read') and not hasattr(source, 'getexif'): return _stream_bytes(source, limit)
     return None
 
+# %% ../nbs/10_images.ipynb #7f6563c9
+def _array(source: Any) -> np.ndarray:
+    "An array or a tensor, from the device on which it is. Raises `ImageError` for anything else."
+    try:
+        if hasattr(source, 'detach') and hasattr(source, 'cpu'): source = source.detach().cpu()  # of PyTorch
+        elif hasattr(source, '__cuda_array_interface__') and hasattr(source, 'get'): source = source.get()  # of CuPy
+        if hasattr(source, '__array__'): return np.asarray(source)
+    except MemoryError: raise
+    except Exception as e: raise ImageError(f'it cannot be made an array{error_detail(e)}') from None
+    raise ImageError('it is not a path, bytes, file, array or Pillow image')
+
 # %% ../nbs/10_images.ipynb #50538239
 @dataclass
 class LoadedImage:
@@ -241,9 +278,8 @@ def _read(source: Any, max_pixels: int, bgr: bool) -> tuple[np.ndarray, tuple[in
     "RGB, true size and warnings. Raises `ImageError` without the name."
     if (data := _bytes(source, 8*max_pixels + 65536)) is not None: return _decode(data, max_pixels)
     if hasattr(source, 'getexif'): rgb = _of_pillow(source, max_pixels)
-    elif not hasattr(source, '__array__'): raise ImageError('it is not a path, bytes, file, array or Pillow image')
     else:
-        a = np.asarray(source)
+        a = _array(source)
         if a.size > 4*max_pixels: raise ImageError(f'its shape {a.shape} is over the limit of {max_pixels:,} pixels')
         rgb = to_rgb(a, bgr)
     return rgb, (rgb.shape[1], rgb.shape[0]), ()

@@ -323,3 +323,59 @@ def test_mutations(portrait, kind):
             try: assert read_image(bytes(changed)).dtype == np.uint8
             except ImageError: refused += 1
     assert refused
+
+
+def damaged(data: bytes, start: int) -> dict[str, bytes]:
+    "An image file with a part of its data lost, in several ways."
+    half, end = start + (len(data) - start) // 2, len(data) - 2
+    return {
+        'second half zeroed': data[:half] + bytes(end - half) + data[end:],
+        'middle zeroed': data[:start + 99] + bytes(half - start) + data[half + 99:],
+        'cut': data[:half] + data[end:], 'part cut out': data[:half - len(data) // 5] + data[half:],
+        'part filled': data[:half] + b'\xff' * 99 + data[half + 99:],
+        'other marker': data[:half] + b'\xff\x01' + data[half + 2:],
+    }
+
+
+JPEGS = {
+    'plain': dict(quality=90), 'gray': dict(quality=90), 'optimized': dict(quality=95, optimize=True),
+    'restarts': dict(quality=90, restart_marker_rows=2), 'progressive': dict(quality=90, progressive=True),
+}
+
+
+@pytest.mark.parametrize('kind', JPEGS)
+def test_damage(photos, kind):
+    "A JPEG of which a part is lost is refused or gets a warning; one that is whole, or of one color, gets none."
+    photo = Image.open(photos[1]).convert('L' if kind == 'gray' else 'RGB').resize((256, 200))
+    data = encoded(photo, 'JPEG', **JPEGS[kind])
+    assert load_image(data).warnings == load_image(data + bytes(9999)).warnings == ()
+    for size in ((48, 48), (7, 300), (1, 1), (900, 900)):
+        assert load_image(encoded(Image.new(photo.mode, size, 'black'), 'JPEG', **JPEGS[kind])).warnings == (), size
+    for name, file in damaged(data, data.index(b'\xff\xda') + 14).items():
+        try: found = load_image(file).warnings
+        except ImageError: continue
+        if kind == 'progressive' and name == 'part cut out': continue  # within one scan: cannot be seen
+        assert found and found[0].startswith('the JPEG data is '), name
+
+
+def test_missing_rows(portrait):
+    "The warning says how much is missing; an image at half size gets it, too."
+    data = encoded(portrait.resize((480, 320)), 'JPEG', quality=90)
+    cut = data[:len(data) // 2] + data[-2:]
+    assert re.search(r'the last 1[2-9]\d of 320 rows are missing', load_image(cut).warnings[0])
+    assert 'of 160 rows are missing' in load_image(cut, 100_000).warnings[0]
+    assert load_image(data, 100_000).warnings == ()
+
+
+def test_other_damage(photos, portrait):
+    "Checksums of PNG, zeros in WebP and AVIF; a raw photo whose first image is a preview."
+    data = encoded(portrait, 'PNG')
+    assert load_image(data).warnings == ()
+    assert load_image(data[:-16] + b'\1' + data[-15:]).warnings == ('the PNG data is damaged: wrong checksum of IDAT',)
+    large = Image.open(photos[1]).convert('RGB')
+    for kind in ('WEBP', 'AVIF'):
+        whole = encoded(large, kind, quality=90)
+        assert load_image(whole).warnings == ()
+        assert 'a part of it is zeros' in load_image(whole[:-5000] + bytes(5000)).warnings[0]
+    preview = tiff(tags(t254=(4, 1, 1)), np.asarray(portrait.convert('L')).tobytes())
+    assert 'preview' in load_image(preview).warnings[0]
