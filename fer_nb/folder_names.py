@@ -7,7 +7,8 @@ __all__ = []
 
 # %% ../nbs/15b_folder_names.ipynb #56dc1734
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Collection, Iterable
 
 from fer_nb.core import shown
 from fer_nb.labels import EXPRESSIONS, FER2013_CSV, FERPLUS, canonical_label
@@ -19,7 +20,7 @@ _SPLIT_WORDS = dict(
 )
 _SPLITS = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
 _FILLERS = 'dataset data images image imgs img pictures pics photos faces face folder samples subset split files set ' \
-           'ferplus fer cropped crops gray grayscale'
+           'ferplus fer cropped crops gray grayscale classes class'
 _SPLIT_NAME = re.compile(f"(?:{'|'.join(_FILLERS.split())})*({'|'.join(_SPLITS)})(?:{'|'.join(_FILLERS.split())})*")
 
 def split_of(
@@ -47,6 +48,17 @@ def class_name(
 def is_neutral(folder: str) -> bool: return folder.strip().lower() in _NEUTRAL
 def is_known(folder: str) -> bool: return class_name(folder) in KNOWN
 
+# %% ../nbs/15b_folder_names.ipynb #efc1e72d
+def map_option(old: str, new: str) -> str: # as it is typed in a shell
+    "The option that renames a class."
+    return f"--map {shlex.quote(f'{shown(old)}={shown(new)}')}"
+
+def is_series(folders: Collection[str]) -> bool:
+    "Whether names differ in little but a number, and none of them is a known expression."
+    stems = {re.sub(r'[\d\W_]+', '', o.lower()) for o in folders}
+    numbered = all(re.search(r'\d', o) and not is_known(o) for o in folders)
+    return bool(folders) and numbered and len(stems) <= max(1, len(folders) / 2)
+
 # %% ../nbs/15b_folder_names.ipynb #ecd121ff
 _AFFECTNET = ('neutral', 'happy', 'sad', 'surprise', 'fear', 'disgust', 'angry', 'contempt')
 _RAF_DB = ('surprise', 'fear', 'disgust', 'happy', 'sad', 'angry', 'neutral')
@@ -60,9 +72,10 @@ _NUMBERS: dict[str, dict[int, str]] = {
 def number_advice(folders: list[str]) -> str:
     "How to say what numbers mean."
     fits = [k for k, v in _NUMBERS.items() if {int(o) for o in folders} <= set(v)]
-    say = lambda names: ' '.join(f'--map {o}={names[int(o)]}' for o in folders)
+    say = lambda names: ' '.join(map_option(o, names[int(o)]) for o in folders)
     lines = [f'\n  as in {o}: {say(_NUMBERS[o])}' for o in fits]
-    return ''.join(lines) or f'--map {folders[0]}=NAME, or --map {folders[0]}={folders[0]} if that is its name'
+    one = folders[0]
+    return ''.join(lines) or f'{map_option(one, "NAME")}, or {map_option(one, one)} if that is its name'
 
 # %% ../nbs/15b_folder_names.ipynb #5191c1f0
 def listed(folders: Iterable[str], most: int = 8) -> str:

@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../nbs/09c_folders.ipynb #24f62168
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -101,3 +101,31 @@ def empty_folders(found: FolderFiles) -> dict[str, str]: # {name: reason}
     "Folders without anything in them: a class that was meant to be filled."
     parents = {o.rpartition('/')[0] for o in (*found.files, *found.folders)}
     return {f'{o}/': 'an empty folder' for o in found.folders if o not in parents}
+
+# %% ../nbs/09c_folders.ipynb #12bdafb9
+Place = tuple[str, ...]   # a folder, by the names that lead to it
+DEEPEST = 20             # folders above an image; what lies deeper is left out
+
+class FolderTree:
+    "Which images are in which folders."
+    def __init__(self, names: Iterable[str]): # of images, relative, with "/"
+        self.images: dict[Place, list[str]] = {}
+        self.too_deep: list[str] = []
+        for name in names:
+            if name.count('/') > DEEPEST: self.too_deep.append(name)
+            else: self.images.setdefault(tuple(name.split('/')[:-1]), []).append(name)
+        self._below: dict[Place, dict[str, None]] = {}
+        self._height: dict[Place, int] = {}
+        for place in sorted(self.images):
+            for i, name in enumerate(place): self._below.setdefault(place[:i], {})[name] = None
+            for i in range(len(place) + 1):
+                self._height[place[:i]] = max(len(place) - i, self._height.get(place[:i], 0))
+
+    def folders(self, place: Place) -> list[str]: # in a folder, those without any image left out
+        return list(self._below.get(place, ()))
+
+    def under(self, place: Place) -> Iterator[Place]: # the folder and those below
+        yield place
+        for name in self.folders(place): yield from self.under((*place, name))
+
+    def height(self, place: Place) -> int: return self._height[place]   # levels of folders below

@@ -95,8 +95,13 @@ REFUSED = {
                ['RAF-DB: --map 1=surprise --map 2=fear']),
     'AffectNet': ([f'train/{i}/1.png' for i in range(8)], ['AffectNet: --map 0=neutral --map 1=happy', 'CK+']),
     'many numbers': ([f'{i}/1.png' for i in (3, 12)], ['3, 12', '--map 3=NAME']),
-    'a table instead of folders': (['Image/aligned/train_1.png', 'Image/original/train_1.png',
-                                    'EmoLabel/list_patition_label.txt'], ['class folders']),
+    'a table instead of folders': (['Image/aligned/train_1.png', 'Image/original/train_1.png', 'labels.txt'],
+                                   ['a folder for each class', 'Image/aligned, Image/original']),
+    'YOLO': (['train/images/1.png', 'train/labels/1.txt', 'valid/images/1.png'], ['train/images, valid/images']),
+    'no labels for the test': (['train/happy/1.png', 'train/sad/1.png', 'test/1.png'], ['test/', 'or move it away']),
+    'KDEF': ([f'KDEF/{o}/1.png' for o in ('AF01', 'AF02', 'AM01', 'AM02')], ['AF01, AF02', '--subjects outside']),
+    'a telephone': (['100APPLE/1.png', '101APPLE/2.png'], ['100APPLE']),
+    'AffectNet by classes': ([f'{s}_class/class00{i}/1.png' for s in ('train', 'val') for i in (1, 2)], ['class001']),
     'one folder': (['faces/1.png*3'], ['class folders']),
     'one folder of an unknown name': (['selfies/1.png*3'], ['selfies']),
     'no folder': (['1.png*3'], ['class folders']),
@@ -169,6 +174,7 @@ def test_splits_of_a_table(tmp_path):
 
 @pytest.mark.parametrize('names, words', [
     (['angry/1.png', 'sad/1.png', 'docs/1.png'], ['docs/', '--map docs=docs']),
+    (['happy/1.png', 'happy/2.png'], ['there is one class only']),
     (['angry/1.png', 'sad/1.png', 'all/angry/1.png'], ['all/', 'a second copy']),
     ([*two('train', 'test'), 'images/1.png'], ['images/ is left out']),
     (['train/angry/1.png', 'train/sad/1.png', 'test/sad/1.png'], ['test has no folder with images for angry']),
