@@ -69,7 +69,7 @@ def read_upload(
     crops = detect_and_crop(image.rgb, detector, rule=rule, size=recognizer.classifier.size, max_pixels=4*pixels)
     if crops.error: return UploadedImage(name, error=crops.error.replace(crops.name, name))
     jpegs = _page_images(image.rgb, crops, rule)
-    crops = replace(crops, name=name, size=image.size, scale=image.scale)
+    crops = replace(crops, name=name, size=image.size, scale=image.scale, warnings=image.warnings + crops.warnings)
     return UploadedImage(name, data, None, crops, classify(recognizer.classifier, crops.crops), jpegs)
 
 # %% ../nbs/60a_album.ipynb #d7f6a0e8
@@ -85,7 +85,7 @@ def make_result(
         make_face(crops, found, p=row, classes=classes, min_confidence=min_confidence)
         for found, row in zip(crops.found, p)
     ]
-    return Result('ok' if faces else 'no_face', faces, crops.size, None, image.name, classes)
+    return Result('ok' if faces else 'no_face', faces, crops.size, None, image.name, classes, crops.warnings)
 
 # %% ../nbs/60a_album.ipynb #9460f176
 _ADVICE = [

@@ -66,7 +66,8 @@ def crop_face(
     part, (left, top) = _surroundings(rgb, (cx, cy), .75*max(wide, high) + 2)
     if not (w >= 1 and h >= 1 and part.size): raise FerError(f'the box {tuple(box)} does not touch the image')
     patch = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY)
-    step = min(1, 8*size/max(wide, high))  # a giant face need not be turned at its full resolution
+    # a giant face need not be turned at its full resolution
+    step = min(1, max(8*size/max(wide, high), 1/min(patch.shape)))
     if step < 1: patch = cv2.resize(patch, None, fx=step, fy=step, interpolation=cv2.INTER_AREA)
     out = max(1, round(wide*step)), max(1, round(high*step))
     center = (cx - left)*step - .5, (cy - top)*step - .5

@@ -178,7 +178,7 @@ def _decoded(image: Any, data: bytes) -> tuple[np.ndarray, str]: # uint8 (H, W, 
 # %% ../nbs/10_images.ipynb #efc0124a
 def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int], tuple[str, ...]]:
     "The bytes of an image file -> RGB array and the (width, height) the image really has, both upright; warnings."
-    image = open_image_file(data)
+    image: Any = open_image_file(data)
     size, kind = image.size, image.format
     start = image.fp.tell() if kind == 'JPEG' else 0
     _limit(image, max_pixels, data)
