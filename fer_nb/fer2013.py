@@ -7,21 +7,22 @@ __all__ = ['load_fer2013']
 
 # %% ../nbs/17_fer2013.ipynb #4e9d7921
 import os
-import tarfile
+import re
 import warnings
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
-from typing import IO
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from fer_nb.archives import choose_table, fits, is_zip, open_table, open_zip, table_in
 from fer_nb.class_folders import read_class_folders
-from fer_nb.core import FerError
+from fer_nb.core import FerError, shown
 from fer_nb.data import FACE_SIZE, SPLIT_ROLES, FaceSet
 from fer_nb.dataset_cache import cached_dataset
-from fer_nb.image_files import is_zip, open_zip
-from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
-from fer_nb.tables import DAMAGED, existing_path, open_packed, read_table
+from fer_nb.folders import is_leftover, walk_folder
+from fer_nb.image_files import is_image_name
+from fer_nb.labels import EXPRESSIONS, FER2013_CSV, canonical_label, remap_labels
+from fer_nb.tables import existing_path, reading
 
 # %% ../nbs/17_fer2013.ipynb #4af95dd6
 def write_fer2013(
@@ -39,85 +40,101 @@ def write_fer2013(
     Path(path).write_text('\n'.join([header, *(','.join(map(str, o)) for o in zip(*columns))]) + '\n')
 
 # %% ../nbs/17_fer2013.ipynb #0e730d50
+def _numbers(text: str) -> np.ndarray: # float64, whole
+    "Numbers with commas or brackets, or with decimals that are zero. Raises `FerError`."
+    try: values = np.array(re.sub(r'[,;\[\]\s]+', ' ', text[:1 << 16]).split(), dtype=np.float64)
+    except ValueError: raise FerError('a pixel is not a whole number') from None
+    if not np.all(np.isfinite(values) & (values == np.rint(values))):
+        raise FerError('a pixel is not a whole number from 0 to 255')
+    return values
+
 def _pixels(text: str) -> np.ndarray: # uint8 (48, 48)
     "One `pixels` field. Raises `FerError` with the reason."
     with warnings.catch_warnings():
         warnings.simplefilter('error', DeprecationWarning)   # all that NumPy says about letters
         try: values = np.fromstring(text, dtype=np.int64, sep=' ')
-        except (DeprecationWarning, ValueError): raise FerError('a pixel is not a whole number') from None
+        except (DeprecationWarning, ValueError): values = _numbers(text)
     if len(values) != FACE_SIZE**2: raise FerError(f'{len(values)} pixels instead of {FACE_SIZE**2}')
     if values.min() < 0 or values.max() > 255:
-        raise FerError(f'pixels run from {values.min()} to {values.max()}, not 0 to 255')
+        raise FerError(f'pixels run from {values.min():.0f} to {values.max():.0f}, not 0 to 255')
     return values.astype(np.uint8).reshape(FACE_SIZE, FACE_SIZE)
 
 # %% ../nbs/17_fer2013.ipynb #fb562b75
-def _sample(label: str, usage: str, pixels: str) -> tuple[int, str, np.ndarray]: # number, split, image
+def _label(text: str) -> int: # index into `FER2013_CSV`
+    "What a label says, as a number or by its name. Raises `FerError`."
+    if number := re.fullmatch(r'([0-6])(\.0*)?', text): return int(number[1])
+    if (name := canonical_label(text)) in FER2013_CSV: return FER2013_CSV.index(name)
+    known = ', '.join(f'{i} {name}' for i, name in enumerate(FER2013_CSV))
+    raise FerError(f"emotion '{shown(text, 20)}' is none of {known}; where yours are others, write names")
+
+# %% ../nbs/17_fer2013.ipynb #099cd8c4
+_OFFICIAL = {o.lower(): o for o in SPLIT_ROLES.values()}
+
+def _sample(label: str, pixels: str, usage: str | None) -> tuple[int, np.ndarray, str]: # number, image, split
     "One row of the table. Raises `FerError` with the reason."
-    if label not in tuple('0123456'): raise FerError(f'emotion {label[:20]!r} is not 0 to 6')
-    if usage not in (official := tuple(SPLIT_ROLES.values())):
-        raise FerError(f"Usage {usage[:20]!r} is none of {', '.join(official)}")
-    return int(label), usage, _pixels(pixels)
+    split = 'train' if usage is None else _OFFICIAL.get(usage.lower())
+    if not split: raise FerError(f"Usage '{shown(usage, 20)}' is none of {', '.join(_OFFICIAL.values())}")
+    return _label(label), _pixels(pixels), split
 
 # %% ../nbs/17_fer2013.ipynb #a2944c3a
-def _read_csv(stream: IO[bytes], name: str | os.PathLike) -> FaceSet: # with the official splits
-    "A FER2013 table. Raises `FerError` naming file, row (from 0), line (from 1) and reason."
-    at, rows = read_table(stream, name, wanted=('emotion', 'Usage', 'pixels'))
-    samples = []
-    for i, (line, row) in enumerate(rows):
-        try: samples.append(_sample(*row))
+_WANTED = ('emotion', 'pixels')   # columns; `Usage` may be missing
+
+def _read_rows(name: str, at: Sequence[int], rows: Iterator[tuple[int, list[str]]]) -> FaceSet:
+    "A FER2013 table as `open_table` gives it. Raises `FerError` naming file, row (from 0), line (from 1) and reason."
+    samples, splits = [], at[2] >= 0
+    for i, (line, (label, pixels, usage)) in enumerate(rows):
+        try: samples.append(_sample(label, pixels, usage if splits else None))
         except FerError as e: raise FerError(f'{name}, row {i} (line {line}): {e}') from None
     if not samples: raise FerError(f'{name}: no rows below the header')
-    labels, split, images = zip(*samples)
-    edition = 'FER2013 fer2013.csv' if at[1] > at[2] else 'FER2013 icml_face_data.csv'
+    labels, images, split = zip(*samples)
+    edition = 'fer2013.csv' if at[2] > at[1] else 'icml_face_data.csv' if splits else 'table without splits'
     labels = remap_labels(labels, FER2013_CSV, EXPRESSIONS)
-    return FaceSet(np.stack(images), labels, split=np.array(split), edition=edition)
-
-# %% ../nbs/17_fer2013.ipynb #55615832
-_TABLES = ('fer2013.csv', 'icml_face_data.csv')
-_ARCHIVES = ('fer2013.tar.gz', 'fer2013.zip', 'archive.zip')
+    return FaceSet(np.stack(images), labels, split=np.array(split), edition=f'FER2013 {edition}')
 
 # %% ../nbs/17_fer2013.ipynb #bdfdbaae
-def _table_in(names: Iterable[str], ends: tuple[str, ...] = ('',)) -> str | None:
-    "The FER2013 table among the files of an archive or folder."
-    found = {PurePosixPath(o).name.lower(): o for o in sorted(names, reverse=True)}
-    return next((found[o + end] for o in _TABLES for end in ends if o + end in found), None)
+_TABLES = ('fer2013.csv', 'icml_face_data.csv')
+_ARCHIVES = ('fer2013.csv.zip', 'icml_face_data.csv.zip', 'fer2013.tar.gz', 'fer2013.tgz', 'fer2013.zip', 'archive.zip')
+
+def _named(names: Iterable[str]) -> str | None:
+    "The FER2013 file among the files of a folder, by its name."
+    table = choose_table(names := sorted(names), fitting=lambda name: False, known=_TABLES)
+    return table or next((o for archive in _ARCHIVES for o in names if o.lower() == archive), None)
+
+def _fitting(folder: Path, names: Iterable[str]) -> str | None:
+    "The one FER2013 table in a folder by its columns. Raises `FerError` where there is more than one thing to read."
+    def fitting(name: str) -> bool: return fits(lambda: (folder / name).open('rb'), name, _WANTED)
+    table = choose_table(sorted(names), fitting=fitting, where=folder)
+    if table and any(map(is_image_name, walk_folder(folder).files)):
+        raise FerError(f'{folder}: holds both images and the table {shown(table)}; name the one that you mean')
+    return table
+
+# %% ../nbs/17_fer2013.ipynb #bbda86ea
+def _places(folder: Path, depth: int = 0) -> Iterator[tuple[Path, list[str]]]: # a folder and the files in it
+    "Where to look: in a folder, and in the one that is alone in it or is called `fer2013`."
+    entries = [o for o in folder.iterdir() if not is_leftover(o.name)]
+    yield folder, [o.name for o in entries if o.is_file()]
+    inner = entries[0] if len(entries) == 1 and depth < 9 else folder / 'fer2013'
+    if inner.is_dir(): yield from _places(inner, depth + 1)
 
 def find_fer2013(folder: Path) -> Path | None:
-    "The FER2013 file in a folder or in its subfolder `fer2013`."
-    for place in (folder, folder / 'fer2013'):
-        here = [o.name for o in place.iterdir() if o.is_file()] if place.is_dir() else []
-        table = _table_in(here, ('', '.xz', '.gz', '.bz2', '.zip'))
-        if found := next((o for o in (table, *_ARCHIVES) if o and o in here), None): return place / found
+    "The FER2013 file in a folder, by its name, else by its columns. Raises `FerError` where several could be meant."
+    with reading(folder): places = list(_places(folder))
+    for find in (lambda place, names: _named(names), _fitting):
+        for place, names in places:
+            if found := find(place, names): return place / found
     return None
 
 # %% ../nbs/17_fer2013.ipynb #3139a265
 def holds_table(path: Path) -> bool:
     "Whether a file is, or is supposed to be, a FER2013 table, and not a zip of images. Raises `FerError`."
     if path.is_dir() or not is_zip(path): return not path.is_dir()
-    with open_zip(path) as z: return _table_in(z.namelist()) is not None
-
-# %% ../nbs/17_fer2013.ipynb #fd562f68
-def _read_tar(path: Path) -> FaceSet:
-    "The table in a tar. Raises `FerError`."
-    with tarfile.open(path) as t:
-        table = _table_in(names := t.getnames())
-        if not table: raise FerError(f"{path}: no {' or '.join(_TABLES)} among {', '.join(names)[:200]}")
-        stream = t.extractfile(table)
-        if stream is None: raise FerError(f'{path}: {table} is not a file')
-        return _read_csv(stream, f'{path}/{table}')
+    with open_zip(path) as archive: return table_in(archive, path, wanted=_WANTED, known=_TABLES) is not None
 
 # %% ../nbs/17_fer2013.ipynb #a9565f74
 def _read_file(path: Path) -> FaceSet:
     "Any edition that is one file: a table, plain, compressed or in a zip or tar, or a zip of class folders."
-    if is_zip(path):
-        with open_zip(path) as z:
-            if table := _table_in(z.namelist()):
-                with z.open(table) as f: return _read_csv(f, f'{path}/{table}')
-        return read_class_folders(path)
-    try:
-        if tarfile.is_tarfile(path): return _read_tar(path)
-        with open_packed(path) as f: return _read_csv(f, path)
-    except DAMAGED as e: raise FerError(f'{path}: damaged or cut off: {e}') from e
+    if not holds_table(path): return read_class_folders(path)
+    with open_table(path, _WANTED, optional=['Usage'], known=_TABLES) as found: return _read_rows(*found)
 
 # %% ../nbs/17_fer2013.ipynb #ce8ffb72
 def load_fer2013(

@@ -7,16 +7,19 @@ __all__ = []
 
 # %% ../nbs/18_ferplus.ipynb #cee4144c
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fer_nb.core import FerError
+from fer_nb.archives import open_table
+from fer_nb.core import FerError, shown
 from fer_nb.data import FaceSet
 from fer_nb.labels import FERPLUS, FERPLUS_COLUMNS
-from fer_nb.tables import existing_path, open_packed, read_table
+from fer_nb.tables import existing_path
 
 # %% ../nbs/18_ferplus.ipynb #b28b300e
 PROTOCOLS = ('majority', 'argmax')   #: how votes become labels
@@ -37,17 +40,32 @@ def ferplus_labels(
     return np.where(counted, winner, -1)
 
 # %% ../nbs/18_ferplus.ipynb #d2b80456
-def _read_votes(path: Path) -> tuple[np.ndarray, np.ndarray]: # uint8 (N, 10), split (N,)
+def _counts(texts: Sequence[str]) -> list[int]:
+    "Ten vote counts. Raises `FerError`."
+    found = [re.fullmatch(r'(\d{1,3})(\.0*)?', o, re.ASCII) for o in texts]
+    counts = [int(o[1]) for o in found if o]
+    if len(counts) < len(texts) or max(counts) > 255: raise FerError(f"not ten vote counts: {shown(', '.join(texts))}")
+    return counts
+
+def _check_order(path: Path, images: Sequence[str]) -> None:
+    "Raises `FerError` where the numbers in the image names do not go up, but for a few wrong ones as in the original."
+    numbers = [(i, int(o[1])) for i, o in enumerate(re.fullmatch(r'\D*(\d{1,18})\.\w+', o) for o in images) if o]
+    down = [i for (_, before), (i, number) in zip(numbers, numbers[1:]) if number < before]
+    if len(down) > 4 + len(numbers) // 1000:
+        raise FerError(f'{path}, row {down[0]}: {shown(images[down[0]])} is not in the order of FER2013')
+
+# %% ../nbs/18_ferplus.ipynb #46e0cdd1
+def _read_votes(path: Path) -> tuple[np.ndarray, list[str]]: # uint8 (N, 10), split of each
     "`fer2013new.csv`. Raises `FerError` naming file, row, line and reason."
-    votes, split = [], []
-    with open_packed(path) as f:
-        _, rows = read_table(f, path, wanted=('Usage', 'Image name', *FERPLUS_COLUMNS))
+    votes, split, images = [], [], []
+    with open_table(path, ('Usage', 'Image name', *FERPLUS_COLUMNS), known=['fer2013new.csv']) as (name, _, rows):
         for i, (line, (usage, image, *counts)) in enumerate(rows):
-            if not all(o.isascii() and o.isdigit() and int(o) < 256 for o in counts):
-                raise FerError(f'{path}, row {i} (line {line}): not ten vote counts')
-            votes.append([int(o) if image else 0 for o in counts])
+            try: votes.append(_counts(counts) if image else [0] * len(counts))
+            except FerError as e: raise FerError(f'{name}, row {i} (line {line}): {e}') from None
             split.append(usage)
-    return np.array(votes, dtype=np.uint8).reshape(-1, len(FERPLUS_COLUMNS)), np.array(split)
+            images.append(image)
+    _check_order(path, images)
+    return np.array(votes, dtype=np.uint8).reshape(-1, len(FERPLUS_COLUMNS)), split
 
 # %% ../nbs/18_ferplus.ipynb #575fd633
 def load_ferplus(
@@ -57,9 +75,11 @@ def load_ferplus(
     "Join the FER+ votes row by row. Raises `FileNotFoundError`, and `FerError` where the files do not fit together."
     path = existing_path(path)
     votes, split = _read_votes(path)
-    if len(votes) != len(faces): raise FerError(f'{path}: {len(votes)} rows of votes for {len(faces)} faces')
-    if (wrong := np.flatnonzero(split != faces.split)).size:
-        i = wrong[0]
-        said = f'its split is {split[i]!r} and that of the face {faces.split[i]!r}'
-        raise FerError(f'{path}, row {i}: {said}; not in the same order')
+    if len(votes) != len(faces):
+        said = f'{len(votes)} rows of votes for {len(faces)} faces'
+        raise FerError(f'{path}: {said}; it goes with the whole table of FER2013, row by row')
+    for i, (own, other) in enumerate(zip(split, faces.split.tolist())):
+        if own.lower() != other.lower():
+            said = f"its split is '{shown(own)}' and that of the face '{shown(other)}'"
+            raise FerError(f'{path}, row {i}: {said}; not in the same order')
     return replace(faces, votes=votes)

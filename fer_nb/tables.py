@@ -5,72 +5,186 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/14_tables.ipynb #23dc6737
+# %% ../nbs/14_tables.ipynb #e743b868
 import bz2
 import csv
 import gzip
+import io
+import json
 import lzma
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from fer_nb.core import FerError
+from fer_nb.core import FerError, home_path, shown
 
-# %% ../nbs/14_tables.ipynb #ceab1a9a
+# %% ../nbs/14_tables.ipynb #dca01aa9
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+_READER_ERRORS = (
+    *DAMAGED, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError, csv.Error, struct.error,
+)
 
-# %% ../nbs/14_tables.ipynb #50abf727
+# %% ../nbs/14_tables.ipynb #b4456920
+@contextmanager
+def reading(
+    name: str | os.PathLike = '', # of the file; "": the caller names it
+) -> Iterator[None]:
+    "What a reader raises over a damaged file becomes a `FerError`; that there is no file, `FileNotFoundError`."
+    try: yield
+    except (FerError, FileNotFoundError): raise
+    except _READER_ERRORS as e:
+        reason = f'damaged or cut off: {shown(e, 200) or type(e).__name__}'
+        if isinstance(e, OSError) and e.strerror: reason = f'cannot be read: {e.strerror}'
+        raise FerError(f'{name}: {reason}' if name else reason) from e
+
+# %% ../nbs/14_tables.ipynb #7672b961
 def existing_path(path: str | os.PathLike) -> Path:
-    "`path` as a Path. Raises `FileNotFoundError`, and `FerError` for an empty file."
-    path = Path(path).expanduser()
-    if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
-    if path.is_file() and not path.stat().st_size: raise FerError(f'{path}: the file is empty')
+    "`path` as a Path. Raises `FileNotFoundError`, and `FerError` for an empty file and for a pipe or device."
+    with reading(shown(path, 200)):
+        path = home_path(path)
+        if not path.exists(): raise FileNotFoundError(f'{path}: no such file or folder')
+        if path.is_dir(): return path
+        if not path.is_file(): raise FerError(f'{path}: a pipe or device; save what it gives as a file')
+        if not path.stat().st_size: raise FerError(f'{path}: the file is empty')
     return path
 
-# %% ../nbs/14_tables.ipynb #f0331046
+# %% ../nbs/14_tables.ipynb #b8cc0122
 _OPENERS: dict[bytes, Callable[..., Any]] = {b'\xfd7zXZ\0': lzma.open, b'\x1f\x8b': gzip.open, b'BZh': bz2.open}
+_UNPACK, _WEB_PAGE = 'unpack it first', 'a web page; the download did not give the file itself'
+_NOT_READ = {
+    b'\x28\xb5\x2f\xfd': f'packed with Zstandard; {_UNPACK}', b'7z\xbc\xaf': f'a 7z archive; {_UNPACK}',
+    b'Rar!': f'a RAR archive; {_UNPACK}', b'\x04\x22\x4d\x18': f'packed with LZ4; {_UNPACK}',
+    b'\x1f\x9d': f'packed with compress; {_UNPACK}', b'PAR1': 'a Parquet file; save it as CSV',
+    b'\xd0\xcf\x11\xe0': 'an Excel workbook; save it as CSV', b'SQLite format': 'a database; save the table as CSV',
+    b'\x89HDF': 'an HDF5 file, not a table', b'\x93NUMPY': 'a NumPy array, not a table',
+    b'\x80\x04': 'a pickle, not a table', b'<!doctype': _WEB_PAGE, b'<html': _WEB_PAGE,
+    b'version https://git-lfs': 'a Git LFS pointer; get the file itself with `git lfs pull`',
+}
 
-def open_packed(path: Path) -> IO[bytes]:
-    "A binary stream of what is inside a plain, xz, gzip or bzip2 file."
-    with path.open('rb') as f: head = f.read(6)
-    return next((o for magic, o in _OPENERS.items() if head.startswith(magic)), open)(path, 'rb')
+# %% ../nbs/14_tables.ipynb #720ba1b5
+def unpacked(
+    stream: IO[bytes], # at its beginning, seekable
+    name: str | os.PathLike, # for messages
+) -> IO[bytes]: # also seekable
+    "What is inside a plain, xz, gzip or bzip2 stream. Raises `FerError` for what cannot be a table."
+    with reading(name):
+        head = stream.read(512)
+        stream.seek(0)
+        for magic, kind in _NOT_READ.items():
+            if head.lstrip().lower().startswith(magic.lower()): raise FerError(f'{name}: {kind}')
+        return next((o(stream) for magic, o in _OPENERS.items() if head.startswith(magic)), stream)
 
-# %% ../nbs/14_tables.ipynb #23247a46
-_MAX_TABLE = 1 << 30   # most bytes that one table may unpack to (the FER2013 CSV: 301 MB)
-_MAX_LINE = 1 << 16    # longest line of a table in bytes (a sample of FER2013: at most 9.3 kB)
+# %% ../nbs/14_tables.ipynb #716ecaee
+@contextmanager
+def open_packed(path: Path) -> Iterator[IO[bytes]]:
+    "A binary stream of what is inside a plain, xz, gzip or bzip2 file. Raises `FerError`."
+    with reading(path): file = path.open('rb')
+    with file: yield unpacked(file, path)
 
+# %% ../nbs/14_tables.ipynb #5d46523c
+_MAX_TABLE = 1 << 30   # most characters that one table may unpack to (the FER2013 CSV: 301 million)
+_MAX_LINE = 1 << 16    # longest line of a table (a sample of FER2013: at most 9.3 thousand)
+_MAX_LINES = 1 << 20   # most lines, as in a spreadsheet (FER2013: 35,888)
+
+# %% ../nbs/14_tables.ipynb #fe09eb4a
 def _lines(stream: IO[bytes], name: str | os.PathLike, most: int = _MAX_TABLE) -> Iterator[str]:
-    "Lines of text, with a bound on each and on their sum. Raises `FerError`."
-    total = 0
-    try:
-        while line := stream.readline(_MAX_LINE):
-            total += len(line)
-            if len(line) == _MAX_LINE: raise FerError(f'{name}: a line is longer than {_MAX_LINE} bytes; not a table')
-            if total > most: raise FerError(f'{name}: unpacks to more than {most} bytes')
-            yield line.decode('utf-8', 'replace')
-    except DAMAGED as e: raise FerError(f'{name}: damaged or cut off: {e}') from e
+    "Lines of text, with bounds on each, on their number and on their sum. Raises `FerError`."
+    total, number = 0, 0
+    with reading(name):
+        encoding = json.detect_encoding(head := stream.read(_MAX_LINE))
+        stream.seek(0)
+        end = '\r' if b'\r' in head and b'\n' not in head else '\n'   # "\r": some spreadsheets on a Mac
+        text = io.TextIOWrapper(stream, encoding, 'surrogateescape', newline=end)
+        try:
+            while line := text.readline(_MAX_LINE):
+                total, number = total + len(line), number + 1
+                if len(line) == _MAX_LINE: raise FerError(f'{name}, line {number}: over {_MAX_LINE:,} characters')
+                if total > most: raise FerError(f'{name}: unpacks to more than {most:,} characters')
+                if number > _MAX_LINES: raise FerError(f'{name}: more than {_MAX_LINES:,} lines')
+                yield line
+        except UnicodeError:
+            raise FerError(f'{name}, line {number + 1}: not {encoding} text; not a text table') from None
 
-# %% ../nbs/14_tables.ipynb #b81d98c5
+# %% ../nbs/14_tables.ipynb #5bfc4e02
+_MAX_LINES_OF_ROW = 100   # 48 rows of pixels in one cell have half of that
+
+def _rows(
+    lines: Iterable[str],
+    name: str | os.PathLike, # for messages
+    *,
+    separator: str,
+    first: int, # number of the first line
+) -> Iterator[tuple[int, list[str]]]: # number of the line where a row begins; its cells
+    "Rows of cells. Raises `FerError` naming a line."
+    begun = first
+    def checked() -> Iterator[str]:
+        for number, line in enumerate(lines, first):
+            if number >= begun + _MAX_LINES_OF_ROW: raise csv.Error('a quote is opened and not closed')
+            if '\0' in line: raise FerError(f'{name}, line {number}: a NUL byte; damaged, or not a text table')
+            yield line
+
+    reader = csv.reader(checked(), delimiter=separator, strict=True, skipinitialspace=True)
+    try:
+        for row in reader:
+            yield begun, row
+            begun = first + reader.line_num
+    except csv.Error as e:
+        raise FerError(f'{name}, line {begun}: a quote is lost or one too many ({shown(e)})') from e
+
+# %% ../nbs/14_tables.ipynb #2fa21dd4
+def _names(header: Sequence[str]) -> list[str]: return [o.strip('\ufeff "\'\t\r\n').lower() for o in header]
+
+def _separator(header: str, wanted: Sequence[str]) -> str:
+    "The sign between columns with which the header has all the wanted ones; else the one that gives most columns."
+    columns = {o: _names(next(csv.reader([header], delimiter=o, skipinitialspace=True))) for o in ',;\t|'}
+    return max(columns, key=lambda o: (set(columns[o]) >= set(map(str.lower, wanted)), len(columns[o])))
+
+# %% ../nbs/14_tables.ipynb #c13e8144
 def _find_columns(header: Sequence[str], name: str | os.PathLike, wanted: Sequence[str]) -> list[int]:
     "The index of each wanted column; case, spaces and order do not matter. Raises `FerError`."
-    found = [o.strip('\ufeff "').lower() for o in header]
-    if not all(o.isprintable() for o in found): raise FerError(f'{name}: not a text table')
+    found = _names(header)
     if missing := [o for o in wanted if o.lower() not in found]:
-        raise FerError(f'{name}: no column {", ".join(missing)}; its columns are {", ".join(found)[:200] or "(none)"}')
+        if not all(o.isprintable() for o in found): raise FerError(f'{name}: not a text table')
+        columns = shown(', '.join(o or '(no name)' for o in found), 200)
+        raise FerError(f"{name}: no column {', '.join(missing)} in the first line; its columns are {columns}")
+    twice = [o for o in wanted if found.count(o.lower()) > 1]
+    if twice: raise FerError(f'{name}: two columns are called {twice[0]}')
     return [found.index(o.lower()) for o in wanted]
 
-# %% ../nbs/14_tables.ipynb #7f00ddd4
+# %% ../nbs/14_tables.ipynb #97cb2f92
+def _cells(row: list[str], at: Sequence[int], width: int, where: str) -> list[str]:
+    "The cells of a row in the columns `at`; one that is not there is empty. Raises `FerError`."
+    if len(row) > width and any(row[width:]): raise FerError(f'{where}: {len(row)} cells below {width} columns')
+    cells = [row[o].strip() if 0 <= o < len(row) else '' for o in at]
+    for cell in cells:
+        if not cell.isascii() and any('\ud800' <= o <= '\udfff' for o in cell):
+            raise FerError(f'{where}: {shown(cell)} is not UTF-8 text; save the table as UTF-8')
+    return cells
+
+# %% ../nbs/14_tables.ipynb #bfbb9640
 def read_table(
     stream: IO[bytes], # of a CSV table with a header
     name: str | os.PathLike, # for messages
     *,
     wanted: Sequence[str], # names of columns
-) -> tuple[list[int], Iterator[tuple[int, list[str]]]]: # their places; line and content of each row
-    "The wanted columns of a table. Blank rows are left out. Raises `FerError`, also while the rows are read."
-    reader = csv.reader(_lines(stream, name))
-    at = _find_columns(next(reader, []), name, wanted)
-    return at, ((reader.line_num, [row[o].strip() if o < len(row) else '' for o in at]) for row in reader if row)
+    optional: Sequence[str] = (), # likewise; empty cells where there is no such column
+) -> tuple[list[int], Iterator[tuple[int, list[str]]]]: # their places, -1: not there; line and content of each row
+    """The wanted columns of a table. Empty rows and repeated headers are left out.
+    Raises `FerError`, also while the rows are read."""
+    lines, first, line = _lines(stream, name), 0, ''
+    for first, line in enumerate(lines, 1):
+        if line.strip() and not line.lower().startswith('sep='): break
+    rows = _rows(chain([line], lines), name, separator=_separator(line.replace('\r', ' '), wanted), first=first)
+    header = next(rows, (0, ['']))[1]
+    there = [o for o in optional if o.lower() in _names(header)]
+    place = dict(zip([*wanted, *there], _find_columns(header, name, [*wanted, *there])))
+    at = [place.get(o, -1) for o in (*wanted, *optional)]
+    full = ((begun, row) for begun, row in rows if any(o and not o.isspace() for o in row) and row != header)
+    return at, ((begun, _cells(row, at, len(header), f'{name}, line {begun}')) for begun, row in full)
