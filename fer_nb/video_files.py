@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,8 +19,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from fer_nb.addresses import AddressError, data_bytes, is_address, local_path
 from fer_nb.image_formats import ImageError
 from fer_nb.images import MAX_PIXELS, to_rgb
+from fer_nb.remote_files import Patience, SeekableFile, spooled
 from fer_nb.video_basics import Problems, StreamInfo, VideoError, call_within, error_reason, import_av, mp4_boxes
 
 # %% ../nbs/48_video_files.ipynb #f8351ed2
@@ -35,41 +38,60 @@ def _open_file(path: str|os.PathLike) -> BinaryIO:
     except OSError as e: raise VideoError(f'it cannot be read ({e.strerror})') from None
 
 # %% ../nbs/48_video_files.ipynb #da4562e5
+_MOST_DATA = 1 << 28 # bytes of a video that is in its address
 _SCHEMES = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'http', 'https', 'udp') # kinds of addresses that are opened
-_PROTOCOLS = 'http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp,rtmp,rtmps,rtmpt' # what FFmpeg may use for them
+_PROTOCOLS = 'tcp,tls,crypto,udp,rtp,srtp,rtsp,rtmp,rtmps' # what FFmpeg may use for those that are not of the web
 
 # %% ../nbs/48_video_files.ipynb #5b30a860
-def is_address(source: object) -> bool:
-    "Whether a source is an address and not a path."
-    return isinstance(source, str) and bool(re.match(r'[a-zA-Z][\w+.-]*://', source))
+def _local(source: Any) -> Any: # a path, bytes, an address of elsewhere, or a binary file that can go back
+    "What a source means, if it is the standard input, a file address, or data. Raises `VideoError`."
+    try:
+        if source == '-': return spooled(getattr(sys.stdin, 'buffer', None))
+        if hasattr(source, 'read') and hasattr(source, 'seekable') and not source.seekable(): return spooled(source)
+        scheme = source.partition(':')[0].lower() if is_address(source) else ''
+        if scheme == 'data': return data_bytes(source, _MOST_DATA)
+        return local_path(source) if scheme == 'file' else source
+    except AddressError as e: raise VideoError(str(e)) from None
 
-# %% ../nbs/48_video_files.ipynb #0e4117d6
-def public_address(address: str) -> str:
-    "An address without its password and query."
-    return re.sub(r'//[^/]*@', '//', address).split('?')[0]
+# %% ../nbs/48_video_files.ipynb #e7fe08dc
+def _open_web(address: str, patience: Patience, options: dict[str, str]) -> Any: # a container of PyAV
+    "Open a web address. What a playlist names is opened in the same way. Raises `OSError` and others."
+    first = SeekableFile(address, patience)
+    def opened(url: str, flags: int, _: dict) -> SeekableFile:
+        if flags & 2 or not url.lower().startswith(('http://', 'https://')): raise OSError('it leads out of the web')
+        return SeekableFile(url, patience, public_only=first.public)
+    options = options | {'http_persistent': '0', 'http_multiple': '0'}
+    av = import_av()
+    try: return av.open(first, options=options, metadata_errors='replace', io_open=opened, buffer_size=1 << 16)
+    except BaseException:
+        first.close()
+        raise
 
 # %% ../nbs/48_video_files.ipynb #ebe2bd1b
-def _open_address(address: str, timeout: float) -> Any: # a container of PyAV
+def _open_address(address: str, patience: Patience) -> Any: # a container of PyAV
     "Open a stream. Looking up a host cannot be interrupted, so it runs in a thread. Raises `VideoError`."
-    scheme = address.split('://')[0].lower()
+    scheme, timeout = address.partition(':')[0].lower(), patience.seconds
     if scheme not in _SCHEMES: raise VideoError(f"addresses begin with one of {', '.join(_SCHEMES)}")
+    web = scheme in ('http', 'https')
     options = {
-        'max_pixels': str(MAX_PIXELS), 'protocol_whitelist': _PROTOCOLS, 'rtsp_flags': 'prefer_tcp',
-        'analyzeduration': str(int(min(5, timeout/2)*1e6)),
+        'max_pixels': str(MAX_PIXELS), 'protocol_whitelist': 'none' if web else _PROTOCOLS,
+        'analyzeduration': str(int(min(5, timeout/2)*1e6)), **({} if web else {'rtsp_flags': 'prefer_tcp'}),
     }
     av = import_av()
-    def connect() -> Any: return av.open(address, options=options, timeout=timeout, metadata_errors='replace')
+    def connect() -> Any:
+        if web: return _open_web(scheme + address[len(scheme):], patience, options)
+        return av.open(address, options=options, timeout=timeout, metadata_errors='replace')
     return call_within(2*timeout + 1, connect, 'no answer')
 
 # %% ../nbs/48_video_files.ipynb #c614e7e4
-def _open_container(source: Any, timeout: float) -> Any: # a container of PyAV
+def _open_container(source: Any, patience: Patience) -> Any: # a container of PyAV
     "Open a binary file or an address. Raises `VideoError`."
     av = import_av()
     options = {'max_pixels': str(MAX_PIXELS), 'protocol_whitelist': 'none'}
     try:
-        if isinstance(source, str): return _open_address(source, timeout)
+        if isinstance(source, str): return _open_address(source, patience)
         return av.open(source, options=options, metadata_errors='replace', buffer_size=1 << 18)
-    except (av.error.ExitError, av.error.TimeoutError): raise VideoError(f'no answer within {timeout:g} s') from None
+    except (av.error.ExitError, TimeoutError): raise VideoError(f'no answer within {patience.seconds:g} s') from None
     except av.error.InvalidDataError:
         raise VideoError('it is not a video that can be read' + _explain_damage(source)) from None
     except VideoError: raise
@@ -190,11 +212,14 @@ class _OpenVideo:
         timeout: float=10., # seconds to wait for an address
         start: float=0., # seconds: the frames begin shortly before
     ):
-        self.problems, self.timeout, self.start = Problems(), timeout, start
+        self.problems, self.patience, self.start = Problems(), Patience(timeout), start
+        self.timeout = timeout
         self.end, self.count = 0., 0 # seconds and packets read so far
         self.container: Any = None
+        given, source = source, _local(source)
         if isinstance(source, (bytes, bytearray, memoryview)): source = BytesIO(source)
-        self._file = None if is_address(source) or hasattr(source, 'read') else _open_file(source)
+        self._file = None if is_address(source) or source is given and hasattr(source, 'read') else source
+        if self._file and not hasattr(source, 'read'): self._file = _open_file(source)
         try: self._begin(self._file or source, name)
         except BaseException:
             self.close()
@@ -202,7 +227,7 @@ class _OpenVideo:
 
     def _begin(self, source: Any, name: str) -> None:
         matrices = _display_matrices(source) if hasattr(source, 'seek') else {}
-        self.container = _open_container(source, self.timeout)
+        self.container = _open_container(source, self.patience)
         self.stream = _video_stream(self.container)
         self.info, self.exact = _describe(self.container, self.stream, name, source if is_address(source) else '')
         self.aspect, self.matrix = _set_up_decoder(self.stream, self.info.live), matrices.get(self.stream.id)
@@ -263,8 +288,9 @@ def _decode_all(video: VideoFile) -> Iterator[Any]: # frames of PyAV
     av = import_av()
     failed, packets = 0, video.container.demux(video.stream)
     while failed < 3:
+        video.patience.renew()
         try: packet = next(packets, None)
-        except (av.error.ExitError, av.error.TimeoutError):
+        except (av.error.ExitError, TimeoutError):
             video.problems.append(f'nothing came for {video.timeout:g} s: the stream stalled after {video.end:.2f} s')
             yield from _decode_packet(video)
             return

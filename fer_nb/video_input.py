@@ -15,10 +15,11 @@ from typing import Any, Self
 import numpy as np
 
 from .cameras import NewestFrames, open_camera
+from .core import shown
 from .image_formats import ImageError
 from .images import MAX_PIXELS, image_name, to_rgb
 from .video_basics import Problems, StreamInfo, VideoError
-from .video_files import VideoFile, is_address, public_address
+from .video_files import VideoFile
 
 # %% ../nbs/50_video_input.ipynb #013fee7a
 def _rising(
@@ -169,7 +170,8 @@ def _open_source(
 
 # %% ../nbs/50_video_input.ipynb #f596b1ff
 def read_video(
-    # path (or bytes, or binary file) of a video; number of a camera; "rtsp://", "http://" ... address;
+    # path (or bytes, or binary file) of a video; "-" for the standard input; number of a camera;
+    # address that begins with rtsp://, http://, https://, file:// ...;
     # arrays, or pairs of (seconds, array)
     source: Any,
     *,
@@ -182,10 +184,10 @@ def read_video(
     "Frames with their times from anywhere. Raises `VideoError`, which names the source and the reason."
     if isinstance(source, VideoReader): return source
     if _is_number(source): name = f'camera {source}'
-    else: name = public_address(source) if is_address(source) else image_name(source)
+    else: name = 'stdin' if isinstance(source, str) and source == '-' else image_name(source)
     try:
         if not (timeout > 0 and fps > 0): raise VideoError('timeout and fps must be over 0')
         if not (start >= 0 and (stop is None or stop > start)):
             raise VideoError('start must not be negative, and stop must be later than start')
         return VideoReader(_open_source(source, name, timeout, start, fps, size), start, stop)
-    except VideoError as e: raise VideoError(f'{name}: {e}') from None
+    except VideoError as e: raise VideoError(f'{shown(name)}: {e}') from None

@@ -18,12 +18,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from fer_nb.addresses import is_address
 from fer_nb.core import escaped, part_path, shown
 from fer_nb.drawing import draw_faces
 from fer_nb.face_tables import CsvTable, OutputError, ParquetTable, is_stdout, is_stream
 from fer_nb.recognition import TrackedFace
 from fer_nb.video_basics import VideoError, error_reason, import_av
-from fer_nb.video_files import is_address
 from fer_nb.video_output import VIDEO_SUFFIXES, VideoWriter
 
 # %% ../nbs/57_video_results.ipynb #ea3a4327
