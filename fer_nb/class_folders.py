@@ -19,7 +19,7 @@ from fer_nb.archives import is_zip
 from fer_nb.core import FerError, shown
 from fer_nb.data import FACE_SIZE, FaceSet
 from fer_nb.dataset_cache import cached_dataset
-from fer_nb.folder_layout import Layout, read_layout
+from fer_nb.folder_layout import DROPPED, Layout, read_layout
 from fer_nb.folder_names import split_of
 from fer_nb.image_files import FileTree, file_tree, is_image_name, read_center, read_faces, report_skipped
 from fer_nb.labels import EXPRESSIONS
@@ -112,7 +112,7 @@ def read_class_folders(
     for text in layout.warnings: warnings.warn(f'{path}: {text}', stacklevel=3)
     return _face_set(
         names, images, sizes=sizes, layout=layout, by_subject=bool(subjects),
-        skipped=report_skipped(path, failed | layout.skipped | foreign | tree.skipped),
+        skipped=report_skipped(path, failed | layout.skipped | foreign | tree.skipped, asked_for=DROPPED),
     )
 
 # %% ../nbs/16_class_folders.ipynb #24b68e8a

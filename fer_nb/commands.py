@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core import FerError, check_opencv, escaped, shown
+from .quiet_tensorflow import quiet_tensorflow
 
 if TYPE_CHECKING:
     from fer_nb.data import FaceSet
@@ -108,6 +109,17 @@ def _explain(error: BaseException) -> tuple[object, int]:
     if isinstance(error, (ValueError, OSError, ImportError)): return error, 2
     raise error
 
+# %% ../nbs/80_commands.ipynb #a9e6b469
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    "A warning is one line on stderr, without the place in the code that it comes from."
+    import warnings
+    def show(message: Warning|str, *_: Any, **__: Any) -> None:
+        print(f'warning: {escaped(str(message))}', file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
 # %% ../nbs/80_commands.ipynb #242bebea
 def _prepare_streams() -> None:
     "A closed stdout or stderr takes and loses all; a character that the terminal does not know is printed escaped."
@@ -131,8 +143,9 @@ def run_command(
     _prepare_streams()
     args = parser().parse_args(None if argv is None else [str(a) for a in argv])
     try:
-        with _signals_as_ctrl_c():
+        with _signals_as_ctrl_c(), _warnings_as_lines():
             if args.command != 'version': check_opencv()
+            quiet_tensorflow()
             code = args.run(args)
             sys.stdout.flush()
             return code

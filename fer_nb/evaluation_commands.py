@@ -65,7 +65,7 @@ def _open_model(
 def _evaluate_file(
     path: Path, # a model file
     faces: 'FaceSet',
-    split: str, # by name or role
+    split: str, # by name or role, or all
     tta: list[str], # keys of `TTA`
     out: Path|None = None, # folder for plots
 ) -> dict[str, Any]: # a report of `evaluate`
@@ -73,8 +73,8 @@ def _evaluate_file(
     from fer_nb.evaluation import evaluate
     predict, format, meta = _open_model(path)
     return evaluate(
-        predict, _in_order_of(faces, meta['classes'], path), split=split, out=out, tta=tta, name=meta['name'],
-        format=format, temperature=meta['temperature'], scaling=meta.get('scaling'),
+        predict, _in_order_of(faces, meta['classes'], path), split=None if split == 'all' else split, out=out,
+        tta=tta, name=meta['name'], format=format, temperature=meta['temperature'], scaling=meta.get('scaling'),
     )
 
 # %% ../nbs/83_evaluation_commands.ipynb #7312a93f
@@ -82,7 +82,8 @@ def _robustness_of(path: Path, faces: 'FaceSet', split: str) -> list[dict[str, A
     "Measure a model file on corrupted faces."
     from fer_nb.robustness import evaluate_robustness
     predict, format, meta = _open_model(path)
-    return evaluate_robustness(predict, _in_order_of(faces, meta['classes'], path), split=split, format=format)
+    faces = _in_order_of(faces, meta['classes'], path)
+    return evaluate_robustness(predict, faces, split=None if split == 'all' else split, format=format)
 
 # %% ../nbs/83_evaluation_commands.ipynb #0fa1d5ea
 def _model_file(
@@ -157,7 +158,9 @@ def _evaluate_options(add: Callable) -> None:
     add('model', nargs='*', default=[''], metavar='MODEL',
         help='shipped models, .keras or .tflite files (default: the shipped one)')
     add_data(add)
-    add('--split', nargs='+', help="train, val, test, or a split's own name (default: test; with --check: all)")
+    add('--split', nargs='+',
+        help="train, val, test, a split's own name, or all (default: test, and all where there are no splits; "
+             'with --check: those of the report)')
     add('--tta', nargs='+', metavar='NAME',
         help='test-time augmentation, some of none, flip, ten-crop (default: none; with --check: all of the report)')
     add('--out', type=Path, metavar='DIR',
@@ -184,7 +187,8 @@ def _evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduc
     faces = read_dataset(args)
     if args.check: return _check(args, faces)
     if args.card and not args.out: raise ValueError('--card needs --out, the folder of the report')
-    files, splits = [find_model(o) for o in args.model], args.split or ['test']
+    files = [find_model(o) for o in args.model]
+    splits = args.split or ['test' if set(faces.split) != {'all'} else 'all']
     reports: list[dict[str, Any]] = []
     if args.out: append_test_log(args.out, faces, splits, reason=args.reason)
     for file, split in itertools.product(files, splits):

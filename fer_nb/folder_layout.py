@@ -125,7 +125,7 @@ def _class_folders(found: _Found, place: Place) -> list[str]:
     names = {class_name(o) for o in folders}
     for folder in folders:
         here, reason = (*place, folder), ''
-        copied = {class_name(o) for o in found.tree.folders(here)} & names
+        copied = {class_name(o) for o in found.tree.folders(here)} & names - {class_name(folder)}
         if folder in found.named: pass
         elif found.split_of(folder): raise FerError(
             f'{_path(here)} is named like a split, but it is among class folders; rename it, or make it a class '
@@ -205,7 +205,7 @@ def _split_classes(found: _Found, top: Place) -> bool: # whether it is so
 def _names_of(groups: list[_Group], mapping: Mapping[str, str | None]) -> dict[str, str | None]: # folder -> class
     "What the class of each folder is called; None where it is dropped. Raises `FerError`."
     known = {o.folder: class_name(o.folder) for o in groups}
-    mapped = map_names(known, mapping)
+    mapped = map_names(known, mapping) if known else {}
     if numbers := sorted((o for o in known if o not in mapped and o.isdecimal()), key=int):
         raise FerError(f'the class folders {listed(numbers)} are numbers, and what they mean is not known; say it: '
                        + number_advice(numbers))
@@ -246,6 +246,9 @@ class Layout(NamedTuple):
     notes: tuple[str, ...] # what is not obvious
     warnings: tuple[str, ...] # those of the notes that may be a mistake
 
+#: Why an image is left out whose class is mapped to nothing.
+DROPPED = 'its class is dropped'
+
 # %% ../nbs/15c_folder_layout.ipynb #542cfb92
 def _image_places(found: _Found, names: Mapping[str, str | None]) -> Layout: # without notes
     "Split, class and subject of each image."
@@ -256,7 +259,7 @@ def _image_places(found: _Found, names: Mapping[str, str | None]) -> Layout: # w
         reason = next((found.skipped[o] for o in above if o in found.skipped), 'not in a class folder')
         name = names[group.folder] if group else None
         if not group or name is None:
-            layout.skipped.update(dict.fromkeys(images, 'its class is dropped' if group else reason))
+            layout.skipped.update(dict.fromkeys(images, DROPPED if group else reason))
             continue
         inner = place[len(group.place):] if found.subjects == 'inside' else ()
         layout.place.update(dict.fromkeys(images, (group.split, name, group.subject or next(iter(inner), '?'))))

@@ -105,11 +105,16 @@ def read_faces(
     return done, images[:len(done)], sizes, failed
 
 # %% ../nbs/15_image_files.ipynb #a00759bb
-def report_skipped(path: str | os.PathLike, skipped: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def report_skipped(
+    path: str | os.PathLike,
+    skipped: dict[str, str], # {file: reason}
+    *,
+    asked_for: str = '', # a reason that you gave yourself
+) -> tuple[tuple[str, str], ...]:
     "A warning about files that were left out, if an operating system did not leave them there; the list of all."
     reasons: dict[str, list[str]] = {}
     for name, reason in skipped.items():
-        if reason != LEFTOVER: reasons.setdefault(reason, []).append(name)
+        if reason not in (LEFTOVER, asked_for): reasons.setdefault(reason, []).append(name)
     if n := sum(map(len, reasons.values())):
         told = [f'{shown(names[0])}: {shown(reason)}' + (f' ({len(names)} of them)' if len(names) > 1 else '')
                 for reason, names in sorted(reasons.items(), key=lambda o: -len(o[1]))[:3]]

@@ -140,7 +140,7 @@ def evaluate_robustness(
     model: Any, # a Keras model, or a function from faces to logits, as for `predict_logits`
     faces: FaceSet, # all samples
     *,
-    split: str = 'val', # what to corrupt, by name or role
+    split: str|None = 'val', # what to corrupt, by name or role; None: all samples
     format: str = 'keras', # of the model
     corruptions: Sequence[str]|None = None, # keys of `CORRUPTIONS`; None: all
     batch_size: int = 256, # images per call

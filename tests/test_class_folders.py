@@ -40,7 +40,7 @@ def read(folder, **options) -> tuple[dict, list]: # {(split, class): number}, wa
         warnings.simplefilter('always')
         faces = load_dataset(folder, **options)
     counts = Counter((str(s), faces.classes[k]) for s, k in zip(faces.split, faces.labels))
-    return dict(counts), [str(o.message) for o in said]
+    return dict(counts), [str(o.message) for o in said if o.category is UserWarning]
 
 
 TWO = {('train', 'angry'): 2, ('train', 'happy'): 1, ('test', 'angry'): 1, ('test', 'happy'): 1}
@@ -242,6 +242,53 @@ def test_very_deep_folders_take_no_time():
     names = ['/'.join(['a'] * 30_000) + '/1.png', 'sad/1.png', 'happy/1.png']
     layout = read_layout(names)
     assert list(layout.place) == names[1:] and 'folders deep' in layout.skipped[names[0]]
+
+
+# --- in the shell
+
+
+@pytest.fixture
+def call(capsys):
+    "A command without a process of its own: exit code, stdout, stderr."
+    from fer_nb.cli import main
+
+    def called(*words):
+        code = main(words)
+        return code, *capsys.readouterr()
+
+    return called
+
+
+def test_describe_tells_how_the_tree_was_read(call, tmp_path):
+    build(tmp_path, *two('Training/Training', 'Testing/Testing'), 'docs/a.png', '.DS_Store')
+    code, out, err = call('describe', tmp_path)
+    assert code == 0 and f'warning: {tmp_path}: docs/ is left out' in err and 'UserWarning' not in err
+    assert 'Training/Training/ is the split train' in out and 'such as .DS_Store' in out
+    code, out, err = call('describe', tmp_path, '--map', 'happy=', '--split-from', 'none', '--json')
+    assert (code, out) == (2, '') and 'Testing' in err
+
+
+def test_describe_refuses_and_is_overruled(call, tmp_path):
+    build(tmp_path, '1/a.png', '2/b.png')
+    code, out, err = call('describe', tmp_path)
+    assert (code, out) == (2, '') and '--map 1=surprise --map 2=fear' in err
+    code, out, err = call('describe', tmp_path, '--map', '1=surprise', '--map', '2=fear')
+    assert code == 0 and '1 is surprise, 2 is fear' in out
+    code, out, err = call('describe', tmp_path, '--map', '3=sad')
+    assert (code, out) == (2, '') and 'no class 3; there are 1, 2' in err
+
+
+def test_evaluate_maps_the_classes_of_the_data(call, faces, tmp_path):
+    "Classes of the data are called as the model's; a class that the model does not know is named."
+    for i, (image, k) in enumerate(zip(faces.images[:40], faces.labels)):
+        folder = tmp_path / {'happy': 'froh', 'sad': 'traurig'}.get(faces.classes[k], faces.classes[k])
+        folder.mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / f'{i}.png'), image)
+    options = 'evaluate', '--data', tmp_path, '--map', 'froh=happy'
+    code, out, err = call(*options)
+    assert code == 2 and 'does not know traurig' in err and '--map traurig=CLASS' in err
+    code, out, err = call(*options, '--map', 'traurig=')
+    assert code == 0 and f" {40 - int((faces.labels[:40] == faces.classes.index('sad')).sum())}  " in out
 
 
 # --- whatever the layout, it is read as it was built, or refused
