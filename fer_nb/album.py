@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from .classification import classify
@@ -64,8 +63,7 @@ def read_upload(
     pixels = recognizer.max_pixels
     try: image = load_image(named_file(data, name), pixels)
     except ImageError as e: return UploadedImage(name, error=str(e))
-    except (cv2.error, MemoryError) as e:
-        return UploadedImage(name, error=f'{name}: it cannot be read ({type(e).__name__})')
+    except Exception as e: return UploadedImage(name, error=f'{name}: it cannot be read ({type(e).__name__})')
     crops = detect_and_crop(image.rgb, detector, rule=rule, size=recognizer.classifier.size, max_pixels=4*pixels)
     if crops.error: return UploadedImage(name, error=crops.error.replace(crops.name, name))
     jpegs = _page_images(image.rgb, crops, rule)

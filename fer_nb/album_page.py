@@ -84,6 +84,12 @@ def _figure(image: UploadedImage, result: Result, source: _ImageSource) -> str:
     boxes = ''.join(_box(face, i, size, result.classes) for i, face in faces if face.box != (0, 0, *size))
     return f'<figure class="fer-photo"><img {source(image, "view")} alt="{alt}">{boxes}</figure>'
 
+# %% ../nbs/60b_album_page.ipynb #e39135a3
+def _warnings(result: Result) -> str: # HTML; "" where there are none
+    "What is odd about an image."
+    text = '; '.join(result.warnings)
+    return f'<p class="fer-fine fer-warning">{escape(text[:1].upper() + text[1:])}.</p>' if text else ''
+
 # %% ../nbs/60b_album_page.ipynb #410c3d26
 def image_card(
     image: UploadedImage,
@@ -104,6 +110,7 @@ def image_card(
     if not faces: side = _trouble('No face was found', _NO_FACE, ' fer-calm fer-calmer')
     return (
         f'<section class="fer-card" aria-label="{escape(image.name)}">{_head(image.name, sub, actions)}'
+        f'{_warnings(result)}'
         f'<div class="fer-body{" fer-many"*(len(faces) > 4)}">{_figure(image, result, source)}{side}</div></section>'
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from .core import FerError, shown
 from .images import read_image, to_rgb
 from .labels import COLORS
 
@@ -39,6 +40,16 @@ def _draw_label(image: np.ndarray, box: Sequence[int], text: str, color: tuple[i
     ink = (0, 0, 0) if np.dot(color, (.299, .587, .114)) > 110 else (255, 255, 255)
     cv2.putText(image, text, (x + pad, y + h - pad), font, zoom, ink, weight, cv2.LINE_AA)
 
+# %% ../nbs/43a_drawing.ipynb #5d087bab
+def _checked(faces: Any) -> list[Any]:
+    "The faces that shall be drawn. Raises `FerError` where they are something else."
+    found = getattr(faces, 'faces', faces)
+    try: found = list(found)
+    except TypeError: found = [found]
+    if wrong := [o for o in found if not (hasattr(o, 'box') and hasattr(o, 'label'))]:
+        raise FerError(f'what is drawn are Face objects or a Result, not {shown(wrong[0])}')
+    return found
+
 # %% ../nbs/43a_drawing.ipynb #ecc30ed6
 def draw_faces(
     rgb: Any,             # uint8 (H, W, 3), or anything else that `read_image` takes
@@ -50,7 +61,7 @@ def draw_faces(
     "Draw faces with their expressions, and with their numbers where they have some. Raises `ImageError`."
     image = to_rgb(rgb).copy() if isinstance(rgb, np.ndarray) else read_image(rgb)
     line = max(1, round(max(image.shape)/250))
-    for face in sorted(getattr(faces, 'faces', faces), key=lambda f: f.box[1], reverse=True):
+    for face in sorted(_checked(faces), key=lambda f: f.box[1], reverse=True):
         x, y, w, h = (round(v*scale) for v in face.box)
         color = label_color(face.label, classes)
         number = f'#{face.id} ' if hasattr(face, 'id') else ''

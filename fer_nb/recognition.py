@@ -175,7 +175,7 @@ def confidence_threshold(
             raise ModelError(f"{about.get('name')}: {reason}")
     try: good = 0 <= float(value) <= 1
     except (TypeError, ValueError): good = False
-    if not good: raise FerError(f'min_confidence must be within 0..1 or "auto", not {value!r}')
+    if not good: raise FerError(f'min_confidence must be within 0..1 or "auto", not {shown(value)}')
     return float(value)
 
 # %% ../nbs/44_recognition.ipynb #4938a090
@@ -190,11 +190,14 @@ def is_many(
 ) -> bool:
     "Whether it is several images: anything that can be iterated and is not an image itself."
     single = str, bytes, bytearray, memoryview, os.PathLike
-    if isinstance(source, single) or hasattr(source, 'getexif') or hasattr(source, 'read'): return False
     if isinstance(source, Mapping): raise FerError('a dict is no image: give its values, or its keys, as a list')
-    if hasattr(source, 'columns'): raise FerError('a table is no image: give the column that has the paths')
-    if not hasattr(source, '__array__'): return isinstance(source, Iterable)
-    dimensions, kind = len(source.shape), getattr(source.dtype, 'kind', 'f')
+    try:
+        if isinstance(source, single) or hasattr(source, 'getexif') or hasattr(source, 'read'): return False
+        if hasattr(source, 'columns'): raise FerError('a table is no image: give the column that has the paths')
+        if not hasattr(source, '__array__'): return isinstance(source, Iterable)
+        dimensions, kind = len(source.shape), getattr(source.dtype, 'kind', 'f')
+    except FerError: raise
+    except Exception: return False   # a single one, which will not be readable either
     return dimensions == 4 or dimensions == 1 and kind not in 'biufc'
 
 # %% ../nbs/44_recognition.ipynb #9e49de5d
@@ -226,8 +229,9 @@ class _Parts:
         min_confidence: float|str=0., # a face below it is called "uncertain"; "auto" = what the model's file advises
         max_pixels: int=MAX_PIXELS,   # larger images are refused; JPEGs up to 4 times this are read at half size
     ):
-        if not (isinstance(threads, int) and threads >= 1):
-            raise FerError(f'threads must be a whole number from 1 on, not {threads!r}')
+        for name, value in dict(threads=threads, max_pixels=max_pixels).items():
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise FerError(f'{name} must be a whole number from 1 on, not {shown(value)}')
         self.classifier, self.detector = Classifier(find_model(model), threads), load_detector(detector)
         self.rule = _model_rule(self.classifier, self.detector)
         self.min_confidence = confidence_threshold(min_confidence, self.classifier.about)
@@ -243,7 +247,11 @@ class _Parts:
 
 # %% ../nbs/44_recognition.ipynb #002144ba
 class Recognizer(_Parts):
-    "Images in, faces with expressions out. Several threads may use one, and it can be sent to another process."
+    """Images in, faces with expressions out. Several threads may use one, and it can be sent to another process.
+
+    `model` is a shipped model by name or a .tflite file, `detector` is "haar", "yunet", "auto", a YuNet file or a
+    `Detector`. `threads` images are worked on at a time, a face below `min_confidence` is "uncertain", and images of
+    more than `max_pixels` are refused. Raises `FerError` where a part is missing or wrong."""
     def __call__(self,
         # path, address, bytes, binary file, array (see `read_image`), tensor, Pillow image; or several of them: a list,
         # a generator, a pandas Series, an array (N, H, W, 3)
