@@ -26,7 +26,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test e2e floors figures lab app bench peer readme export lock clean
+.PHONY: help run test fuzz e2e floors figures lab app bench peer readme export lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -37,6 +37,10 @@ run: $(STAMP)  ## recognize the expressions in real photos, then execute the not
 
 test: $(STAMP)  ## notebooks, modules, command line, wheel, style and types
 	@$(BIN)/python -m pytest -n 2 --junitxml=_runs/test/report.xml
+
+SECONDS := 600
+fuzz: $(STAMP)  ## changed files for every reader, other ones each time, for SECONDS=600
+	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/test_fuzz.py -n 2 --dist=load --junitxml=_runs/fuzz/report.xml
 
 e2e: $(E2E)  ## notebooks and web app in a headless browser, with a camera that shows a video
 	@$(BIN)/python -m pytest tests/e2e --junitxml=_runs/e2e/report.xml

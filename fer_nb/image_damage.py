@@ -53,7 +53,7 @@ def _zeros_mean_flat(header: bytes) -> bool:
     first = []
     for found in re.finditer(rb'\xff\xc4(..)', header, re.DOTALL):
         at, end = found.end(), found.start() + 2 + int.from_bytes(found[1])
-        while at + 17 < end:
+        while at + 17 < min(end, len(header)):
             first.append(header[at + 17])
             at += 17 + sum(header[at + 1:at + 17])
     return not any(first)

@@ -25,13 +25,13 @@ from typing import IO, Any
 
 from fer_nb.core import FerError, home_path, shown
 
-# %% ../nbs/14_tables.ipynb #dca01aa9
+# %% ../nbs/14_tables.ipynb #4765ad27
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
-_READER_ERRORS = (
+READER_ERRORS = (
     *DAMAGED, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError, csv.Error, struct.error,
 )
 
-# %% ../nbs/14_tables.ipynb #b4456920
+# %% ../nbs/14_tables.ipynb #d83182c6
 @contextmanager
 def reading(
     name: str | os.PathLike = '', # of the file; "": the caller names it
@@ -39,7 +39,7 @@ def reading(
     "What a reader raises over a damaged file becomes a `FerError`; that there is no file, `FileNotFoundError`."
     try: yield
     except (FerError, FileNotFoundError): raise
-    except _READER_ERRORS as e:
+    except READER_ERRORS as e:
         reason = f'damaged or cut off: {shown(e, 200) or type(e).__name__}'
         if isinstance(e, OSError) and e.strerror: reason = f'cannot be read: {e.strerror}'
         raise FerError(f'{name}: {reason}' if name else reason) from e
@@ -168,7 +168,7 @@ def _cells(row: list[str], at: Sequence[int], width: int, where: str) -> list[st
             raise FerError(f'{where}: {shown(cell)} is not UTF-8 text; save the table as UTF-8')
     return cells
 
-# %% ../nbs/14_tables.ipynb #bfbb9640
+# %% ../nbs/14_tables.ipynb #5ff8e418
 def read_table(
     stream: IO[bytes], # of a CSV table with a header
     name: str | os.PathLike, # for messages
