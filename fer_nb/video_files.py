@@ -53,6 +53,16 @@ def _local(source: Any) -> Any: # a path, bytes, an address of elsewhere, or a b
         return local_path(source) if scheme == 'file' else source
     except AddressError as e: raise VideoError(str(e)) from None
 
+# %% ../nbs/48_video_files.ipynb #558e1b73
+def _ready(source: Any) -> tuple[Any, Any]: # an address or a binary file; the file, if it was opened here
+    "What FFmpeg can be given. Raises `VideoError`."
+    local = _local(source)
+    if isinstance(local, (bytes, bytearray, memoryview)): return BytesIO(local), None
+    if is_address(local): return local, None
+    if hasattr(local, 'read'): return local, local if local is not source else None
+    file = _open_file(local)
+    return file, file
+
 # %% ../nbs/48_video_files.ipynb #e7fe08dc
 def _open_web(address: str, patience: Patience, options: dict[str, str]) -> Any: # a container of PyAV
     "Open a web address. What a playlist names is opened in the same way. Raises `OSError` and others."
@@ -198,7 +208,8 @@ def _set_up_decoder(stream: Any, live: bool) -> float: # width of its pixels as 
     "Threads and limits of a decoder."
     stream.thread_type = 'SLICE' if live else 'AUTO'
     stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
-    stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
+    alone = stream.codec_context.codec.intra_only and not live  # a frame that is left out costs no other one
+    stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)} | ({'err_detect': 'explode'} if alone else {})
     aspect = float(stream.sample_aspect_ratio or 1)
     return aspect if .25 <= aspect <= 4 else 1.
 
@@ -216,11 +227,8 @@ class _OpenVideo:
         self.timeout = timeout
         self.end, self.count = 0., 0 # seconds and packets read so far
         self.container: Any = None
-        given, source = source, _local(source)
-        if isinstance(source, (bytes, bytearray, memoryview)): source = BytesIO(source)
-        self._file = None if is_address(source) or source is given and hasattr(source, 'read') else source
-        if self._file and not hasattr(source, 'read'): self._file = _open_file(source)
-        try: self._begin(self._file or source, name)
+        source, self._file = _ready(source)
+        try: self._begin(source, name)
         except BaseException:
             self.close()
             raise
@@ -228,6 +236,8 @@ class _OpenVideo:
     def _begin(self, source: Any, name: str) -> None:
         matrices = _display_matrices(source) if hasattr(source, 'seek') else {}
         self.container = _open_container(source, self.patience)
+        image = self.container.format.name.endswith('_pipe') and not is_address(source)
+        if image: raise VideoError('it is an image and no video: `fer_nb predict` reads images')
         self.stream = _video_stream(self.container)
         self.info, self.exact = _describe(self.container, self.stream, name, source if is_address(source) else '')
         self.aspect, self.matrix = _set_up_decoder(self.stream, self.info.live), matrices.get(self.stream.id)

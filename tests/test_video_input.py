@@ -1,8 +1,12 @@
 """Video files of every kind, damaged ones, interrupted writing, and streams that keep silent or end too soon."""
+import base64
 import http.server
+import io
 import re
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 
@@ -194,10 +198,123 @@ def test_interrupted_writing(how, said, run, tmp_path):
     assert 20 < n and (how == 'finished' or n < 150) and (not f.problems or how == 'killed')
 
 
+def disguised(what: str, clip) -> bytes:
+    "What calls itself a video: lists of other files, descriptions of streams, images, music with a cover."
+    lists = {
+        'concat': f'ffconcat version 1.0\nfile {clip}\n', 'hls': f'#EXTM3U\n#EXTINF:2,\n{clip}\n#EXT-X-ENDLIST\n',
+        'hls with scheme': f'#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:2,\nfile:{clip}\n#EXT-X-ENDLIST\n',
+        'sdp': 'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 26\n',
+        'dash': '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" profiles="x" '
+                'mediaPresentationDuration="PT2S"><Period><AdaptationSet mimeType="video/mp4"><Representation id="1" '
+                f'bandwidth="9"><BaseURL>{clip}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    }
+    if what in lists: return lists[what].encode()
+    jpeg = cv2.imencode('.jpg', np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+    if what != 'music': return jpeg if what == 'jpeg' else cv2.imencode('.png', np.zeros((9, 9, 3)))[1].tobytes()
+    sound = io.BytesIO()
+    with av.open(sound, 'w', format='mp3') as music:
+        voice = music.add_stream('libmp3lame', rate=44_100)
+        for i in range(20):
+            noise = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.float32), 'fltp', 'mono')
+            noise.sample_rate, noise.pts = 44_100, i * 1152
+            music.mux(voice.encode(noise))
+        music.mux(voice.encode())
+    cover = b'\0image/jpeg\0\3\0' + jpeg
+    frame = b'APIC' + struct.pack('>I', len(cover)) + b'\0\0' + cover
+    return b'ID3\3\0\0' + bytes([len(frame) >> shift & 127 for shift in (21, 14, 7, 0)]) + frame + sound.getvalue()
+
+
+@pytest.mark.parametrize('what, said', {
+    'concat': 'it cannot be opened|not a video', 'hls': 'not a video', 'hls with scheme': 'not a video',
+    'sdp': 'not a video', 'dash': 'not a video', 'jpeg': 'an image and no video', 'png': 'an image and no video',
+    'music': 'it has sound, but no images',
+}.items())
+def test_what_is_no_video(what, said, images, tmp_path):
+    "The lists name a video that exists; it is not opened."
+    (tmp_path / 'x.mp4').write_bytes(disguised(what, written(tmp_path / 'clip.mp4', images[:5])))
+    with pytest.raises(VideoError, match=said): read_video(tmp_path / 'x.mp4')
+
+
+LYING = """
+import resource, sys
+from fer_nb.video_basics import VideoError
+from fer_nb.video_input import read_video
+whole = open(sys.argv[1], 'rb').read()
+read_video(whole).close()
+pages = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + (512 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (pages, pages))
+places = dict(mvhd=16, mdhd=16, stts=8, stsz=8, stco=4, stsc=4, avc1=24) | {'mdhd ': 12, 'stts ': 12, 'stsz ': 4}
+for box, at in places.items():
+    at += whole.index(box.strip().encode()) + 4
+    for claim in (b'\\x7f' + b'\\xff'*3, b'\\xff'*4, b'\\0\\0\\0\\1'):
+        try:
+            with read_video(whole[:at] + claim + whole[at + 4:]) as video: print(sum(1 for _ in video), end=' ')
+        except VideoError as e: print('error', end=' ')
+"""
+
+
+def test_lengths_that_a_header_claims_are_not_believed(images, run, tmp_path):
+    "Each length, count and size of an MP4 in turn is huge, within half a gigabyte."
+    done = run('python', '-c', LYING, written(tmp_path / 'x.mp4', images[:20]))
+    assert done.returncode == 0, done.stderr
+    counts = done.stdout.split()
+    assert len(counts) == 30 and all(o == 'error' or int(o) <= 20 for o in counts)
+
+
+def test_damaged_motion_jpeg_is_reported(images, tmp_path):
+    "A decoder that hides what it cannot read is told not to."
+    data = bytearray(written(tmp_path / 'x.mov', images[:20], 'mjpeg', 'yuvj420p').read_bytes())
+    at = len(data) // 2
+    data[at : at + 600] = np.random.default_rng(0).bytes(600)
+    with read_video(bytes(data)) as f: n = sum(1 for _ in f)
+    assert 15 < n < 20 and f.problems and 'cannot be decoded' in f.problems[0]
+
+
+FROM_STDIN = """
+from fer_nb.video_basics import VideoError
+from fer_nb.video_input import read_video
+try:
+    with read_video('-') as f: print(f.info.name, sum(1 for _ in f), f.problems)
+except VideoError as e: print(e)
+"""
+
+
+def test_stdin_and_addresses_of_this_computer(whole, tmp_path):
+    "A video from a pipe, also one whose index is at the end; file and data addresses."
+    late = whole[: whole.index(b'moov') - 4]  # only its beginning
+    for data, said in ((whole, 'stdin 100 []'), (b'', 'stdin: it is empty'), (late, 'stdin: it is not a video')):
+        done = subprocess.run([sys.executable, '-c', FROM_STDIN], input=data, capture_output=True)
+        assert done.stdout.decode().startswith(said)
+    (tmp_path / 'a b#1.mp4').write_bytes(whole)
+    for address in ((tmp_path / 'a b#1.mp4').as_uri(), f'data:video/mp4;base64,{base64.b64encode(whole).decode()}'):
+        with read_video(address) as f: assert sum(1 for _ in f) == 100
+        assert len(f.info.name) < 300
+    with pytest.raises(VideoError, match='must be of this machine'): read_video('file://elsewhere/a.mp4')
+
+
+AV = {
+    '16.1.0': ("__version__ = '16.1.0'", 'PyAV 16.1.0 is installed, 17.1 or a later one is needed: pip install'),
+    'broken': ("raise ImportError('libavcodec.so.62: cannot open')", 'PyAV cannot be loaded (libavcodec.so.62'),
+    'without a part': ('import no_such_part', 'PyAV cannot be loaded (No module named'),
+    'missing': ("raise ModuleNotFoundError('No module', name='av')", "pip install 'fer_nb[video]'"),
+}
+
+
+@pytest.mark.parametrize('version', AV)
+def test_an_unusable_pyav_is_said_in_one_line(version, run, tmp_path):
+    source, said = AV[version]
+    (tmp_path / 'av.py').write_text(source)
+    (tmp_path / 'clip.mp4').write_bytes(b'video')
+    done = run('fer_nb', 'video', 'clip.mp4', '--quiet', cwd=tmp_path, env={'PYTHONPATH': str(tmp_path)})
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert said in done.stderr.splitlines()[-1] and 'pip install' in done.stderr
+
+
 class Site(http.server.BaseHTTPRequestHandler):
     "Answers properly, stops in the middle, keeps silent, or sends images like a network camera."
     over = threading.Event()
     whole = cut = b''
+    files: dict = {}
 
     def log_message(self, *_): pass
 
@@ -207,6 +324,15 @@ class Site(http.server.BaseHTTPRequestHandler):
         if length: self.send_header('Content-Length', str(length))
         self.end_headers()
         self.wfile.write(data)
+
+    def part(self, data):
+        "The part of a file that is asked for."
+        at = int(self.headers['Range'].removeprefix('bytes=').removesuffix('-'))
+        self.send_response(206)
+        self.send_header('Content-Range', f'bytes {at}-{len(data) - 1}/{len(data)}')
+        self.send_header('Content-Length', str(len(data) - at))
+        self.end_headers()
+        self.wfile.write(data[at:])
 
     def camera(self, n):
         "Images that tell their number by their brightness, one each 10 ms."
@@ -224,6 +350,11 @@ class Site(http.server.BaseHTTPRequestHandler):
         elif path == '/stalls.mp4':
             self.answer('video/mp4', self.cut, len(self.whole))
             self.over.wait(30)
+        elif path in self.files: self.part(self.files[path])
+        elif path == '/far':
+            self.send_response(302)
+            self.send_header('Location', 'file:///etc/hosts')
+            self.end_headers()
         elif path == '/breaks.mp4': self.answer('video/mp4', self.cut, len(self.whole))
         elif path == '/camera': self.camera(100)
         elif path == '/camera-without-end': self.camera(10_000)
@@ -254,6 +385,32 @@ def test_http_video(site):
     with read_video(f'{site}/video.mp4?token=secret', timeout=5.0) as f: n = sum(1 for _ in f)
     assert (n, f.info.live, f.problems) == (100, False, [])
     assert 'secret' not in f.info.name
+
+
+def test_http_video_with_its_index_at_the_end(site, images, tmp_path):
+    "The server answers for parts of a file."
+    Site.files['/late.mp4'] = written(tmp_path / 'late.mp4', images).read_bytes()
+    with read_video(f'{site}/late.mp4', timeout=5.0, start=2) as f: times = [t for t, _ in f]
+    assert (len(times), times[0], f.problems) == (50, 2, [])
+
+
+def test_http_playlist(site, images, tmp_path):
+    "Its parts are read from the web, and neither from a file nor by another protocol."
+    with av.open(str(tmp_path / 'x.m3u8'), 'w', format='hls', options={'hls_time': '1', 'hls_list_size': '0'}) as video:
+        stream = video.add_stream('libx264', rate=25, options={'g': '25'})
+        stream.width, stream.height, stream.pix_fmt = *SIZE, 'yuv420p'
+        for i, rgb in enumerate(images[:60]):
+            frame = av.VideoFrame.from_ndarray(rgb, 'rgb24').reformat(format='yuv420p')
+            frame.pts = i
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
+    for path in tmp_path.iterdir(): Site.files[f'/{path.name}'] = path.read_bytes()
+    with read_video(f'{site}/x.m3u8', timeout=5.0) as f: assert (sum(1 for _ in f), f.problems) == (60, [])
+    for part in (tmp_path / 'x0.ts').as_uri(), f'concat:{tmp_path}/x0.ts', 'ftp://127.0.0.1/x0.ts':
+        listed = f'#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:1,\n{part}\n#EXT-X-ENDLIST\n'
+        Site.files['/evil.m3u8'] = listed.encode()
+        with pytest.raises(VideoError, match='evil.m3u8: it '): list(read_video(f'{site}/evil.m3u8', timeout=2.0))
+    with pytest.raises(VideoError, match='it leads to an address of file'): read_video(f'{site}/far', timeout=2.0)
 
 
 @pytest.mark.parametrize('path, said', {
