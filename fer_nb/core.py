@@ -35,6 +35,8 @@ def escaped(text: str) -> str: # in one line, fit for a terminal and for UTF-8
     def escape(found: re.Match) -> str:
         byte = ord(found[0]) - 0xdc00
         return f'\\x{byte:02x}' if 128 <= byte < 256 else found[0].encode('unicode_escape').decode()
+    # a file name of UTF-8, in a process that takes names for ASCII
+    with suppress(UnicodeError): text = text.encode(errors='surrogateescape').decode(errors='surrogateescape')
     return _UNSAFE.sub(escape, text)
 
 # %% ../nbs/00_core.ipynb #b2b2d584
@@ -133,7 +135,8 @@ def write_atomically(
         write(part)
         move_part(part, path)
     except OSError as e:
-        if str(e.filename) == str(part): raise OSError(e.errno, e.strerror, str(path)) from None
+        if e.errno and (e.filename is None or str(e.filename) == str(part)):
+            raise OSError(e.errno, e.strerror, str(path)) from None
         raise
     finally: part.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fer_nb.core import FerError
+from fer_nb.core import FerError, shown
 from fer_nb.labels import EXPRESSIONS, canonical_label, check_classes, map_names
 
 # %% ../nbs/11_data.ipynb #a4ee5093
@@ -74,20 +74,37 @@ class FaceSet:
         splits = ', '.join(f'{k} {v}' for k, v in Counter(self.split.tolist()).items())
         return f"FaceSet({self.edition or 'faces'}: {len(self)} faces, {len(self.classes)} classes; {splits})"
 
+# %% ../nbs/11_data.ipynb #5b3391d0
+def _as_array(name: str, values: Any) -> np.ndarray: # what a part of a `FaceSet` is called
+    "A part of a `FaceSet` as an array. Raises `FerError`."
+    try: return np.asanyarray(values)
+    except (ValueError, TypeError) as e: raise FerError(f'{name} are no array ({e})') from None
+
+def _as_labels(labels: np.ndarray) -> np.ndarray: # int64
+    "Whole numbers as labels. Raises `FerError` for others, which would be rounded, and for what is no number."
+    if labels.dtype.kind in 'iub' or not labels.size: return labels.astype(np.int64)
+    if labels.dtype.kind == 'f' and np.isfinite(labels).all() and (labels == np.round(labels)).all():
+        return labels.astype(np.int64)
+    raise FerError(f'labels must be whole numbers that index the classes, not {shown(labels.reshape(-1)[:5].tolist())}')
+
 # %% ../nbs/11_data.ipynb #81a5e741
 _PER_SAMPLE = ('images', 'labels', 'split', 'votes', 'subjects', 'sample_ids', 'names')
 
 def _check(faces: FaceSet) -> None:
     "Fill in what can be derived; raise `FerError` if the parts of a `FaceSet` do not fit together."
-    n = len(faces.images)
-    faces.classes, faces.labels = check_classes(faces.classes), np.asarray(faces.labels, dtype=np.int64)
-    faces.split = np.full(n, 'all') if faces.split is None else np.asarray(faces.split)
-    faces.sample_ids = np.arange(n) if faces.sample_ids is None else np.asarray(faces.sample_ids)
+    for o in _PER_SAMPLE:
+        if getattr(faces, o) is not None: setattr(faces, o, _as_array(o, getattr(faces, o)))
+    if faces.images is None or faces.labels is None: raise FerError('images and labels are needed')
     if faces.images.dtype != np.uint8 or faces.images.ndim != 3:
         raise FerError(f'images must be uint8 (N, height, width), not {faces.images.dtype} {faces.images.shape}')
+    n = len(faces.images)
+    faces.classes, faces.labels = check_classes(faces.classes), _as_labels(faces.labels)
+    faces.split = np.full(n, 'all') if faces.split is None else faces.split
+    faces.sample_ids = np.arange(n) if faces.sample_ids is None else faces.sample_ids
     for o in _PER_SAMPLE:
-        if getattr(faces, o) is not None and len(getattr(faces, o)) != n:
-            raise FerError(f'{n} images but {len(getattr(faces, o))} {o}')
+        if (values := getattr(faces, o)) is None: continue
+        if values.ndim != dict(images=3, votes=2).get(o, 1): raise FerError(f'{o} have the shape {values.shape}')
+        if len(values) != n: raise FerError(f'{n} images but {len(values)} {o}')
     low, high, k = (faces.labels.min(), faces.labels.max(), len(faces.classes)) if n else (0, 0, 1)
     if not 0 <= low <= high < k: raise FerError(f'labels run from {low} to {high}, but there are {k} classes')
 

@@ -48,6 +48,8 @@ def map_names(
     mapping: Mapping[str, str|None], # a name or a class -> its new name, or None to drop it
 ) -> dict[str, str|None]: # the names that are mapped, and to what
     "Rename, merge and drop classes. Raises `FerError` for a name that is not there."
+    if wrong := [o for pair in mapping.items() for o in pair if not isinstance(o, str | None)]:
+        raise FerError(f'the class {shown(repr(wrong[0]))} is no name')
     loose = {canonical_label(k): v or None for k, v in mapping.items() if k not in names}
     if unknown := sorted(set(loose) - set(names.values())):
         raise FerError(f"no class {', '.join(map(shown, unknown))}; there are {shown(', '.join(names), 200)}")
@@ -77,6 +79,8 @@ def check_classes(
     names: Iterable[str], # of classes, in any order
 ) -> tuple[str, ...]: # the same names
     "Raises `FerError` where a class cannot have its name, or where two have the same."
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise FerError(f'classes: {shown(repr(names))} is no list of names')
     seen: dict[str, str] = {}
     for name in (names := tuple(names)):
         if reason := _wrong_name(name): raise FerError(f'classes: {reason}; give the class another name')

@@ -24,7 +24,7 @@ _muting = Lock()
 
 # %% ../nbs/40a_model_runners.ipynb #b2318f01
 @contextmanager
-def _muted() -> Iterator[None]:
+def muted() -> Iterator[None]:
     "Keep off what compiled code writes to the error output."
     with _muting:
         try: kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -49,7 +49,7 @@ def open_litert(
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as e:
         raise ImportError(f"LiteRT cannot be loaded ({e}): pip install 'ai-edge-litert>=2.1'") from None
-    with _muted():
+    with muted():
         net = Interpreter(model_content=content, num_threads=threads)
         net.allocate_tensors()
     return net

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core import FerError
+from .core import FerError, shown
 from .labels import EXPRESSIONS, FERPLUS
 
 if TYPE_CHECKING:
@@ -113,10 +113,16 @@ MODELS: dict[str, Callable[..., 'Model']] = {
     'baseline': _baseline,
 }
 
+# %% ../nbs/20_models.ipynb #bf50047a
+def check_network(name: str) -> None: # of a network
+    "Raises FerError where there is no such network."
+    if not isinstance(name, str) or name not in MODELS:
+        raise FerError(f'network {shown(repr(name))} is not one of {", ".join(MODELS)}')
+
 # %% ../nbs/20_models.ipynb #cfd0c21b
 def build_model(name: str, *, ferplus: bool = False) -> 'Model': # a key of `MODELS`; second head for FER+?
     "The network called `name`, with fresh weights. Raises FerError for an unknown name."
-    if name not in MODELS: raise FerError(f'network {name!r} is not one of {", ".join(MODELS)}')
+    check_network(name)
     return MODELS[name](name, ferplus=ferplus)
 
 # %% ../nbs/20_models.ipynb #ae950fcb
@@ -124,16 +130,16 @@ def _count_macs(model: 'Model', shape: tuple[int, ...]) -> int: # of the input
     "Multiply-accumulates, also those of networks inside a network."
     import keras
     kinds = keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense
-    counted = [layer for layer in model.layers if isinstance(layer, (*kinds, keras.Model))]
-    if not counted: return 0
-    inner = [isinstance(layer, keras.Model) for layer in counted]
-    outputs = {str(i): layer.input if own else layer.output for i, (layer, own) in enumerate(zip(counted, inner))}
-    maps = keras.Model(model.inputs, outputs).compute_output_spec(keras.KerasTensor(shape))
-    sizes = [tuple(maps[str(i)].shape) for i in range(len(counted))]
-    return sum(
-        _count_macs(layer, s) if own else int(np.prod(layer.kernel.shape)) * int(np.prod(s[1:-1]))
-        for layer, own, s in zip(counted, inner, sizes)
+    inner = sum(
+        _count_macs(layer, (1, *(o or s for o, s in zip(layer.inputs[0].shape[1:], shape[1:]))))
+        for layer in model.layers if isinstance(layer, keras.Model)
     )
+    counted = [layer for layer in model.layers if isinstance(layer, kinds)]
+    if not counted: return inner
+    outputs = keras.Model(model.inputs, {str(i): layer.output for i, layer in enumerate(counted)})
+    maps = outputs.compute_output_spec(keras.KerasTensor(shape))
+    pixels = [int(np.prod(maps[str(i)].shape[1:-1])) for i in range(len(counted))]
+    return inner + sum(int(np.prod(layer.kernel.shape)) * n for layer, n in zip(counted, pixels))
 
 # %% ../nbs/20_models.ipynb #1f53a9ff
 def count_macs(model: 'Model', size: int = 48) -> int: # side of the input in pixels

@@ -30,12 +30,13 @@ from .data import FaceSet, train_val_split
 from .datasets import load_dataset
 from .distillation import load_soft_labels, load_teachers
 from .history import plot_history, write_history
-from .models import build_model, main_logits
+from .models import build_model, check_network, main_logits
 from .optimizers import make_optimizer
 from .run_folders import open_run
 from .train_config import TrainConfig, read_config
 from .train_step import make_batches, make_trainer
 
+# %% ../nbs/25_training.ipynb #858b419b
 if TYPE_CHECKING:
     from keras import Model
 
@@ -295,6 +296,7 @@ def train(
 ) -> tuple['Model', list[dict]]:
     "From a configuration and data to (network, history); leaves a complete run in `out`. Raises FerError, OSError."
     checked = read_config(config)
+    check_network(checked.network)
     with open_run(out):   # before the data, which may take a while
         faces = data if isinstance(data, FaceSet) else load_dataset(data)
         return fit(checked, *train_val_split(faces), out, progress=progress)

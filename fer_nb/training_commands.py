@@ -9,7 +9,9 @@ __all__ = []
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +73,10 @@ def _train_options(add: Callable) -> None:
 )
 def _train(args: argparse.Namespace) -> int:
     "Train a network."
+    from fer_nb.run_folders import open_run
     from fer_nb.training import train
     config = _config(args.config, args.set)
-    _, history = train(config, read_dataset(args), out=args.out, progress=not args.quiet)
+    with open_run(args.out): _, history = train(config, read_dataset(args), out=args.out, progress=not args.quiet)
     best = f'validation accuracy {history[-1]["val_accuracy"]:.2%}'
     print(f'{config.network}, {len(history)} epochs: {best}; see {args.out}')
     return 0
@@ -99,10 +102,10 @@ def _soft_labels(args: argparse.Namespace) -> int:
     "Write the predictions of trained networks for the training faces, as targets for another network."
     from fer_nb.data import train_val_split
     from fer_nb.distillation import make_soft_labels
+    from fer_nb.run_folders import check_target
+    config, out = _config(args.config), check_target(args.out, '.npz')
     samples, _ = train_val_split(read_dataset(args))
-    targets = make_soft_labels(
-        args.model, samples, args.out, config=_config(args.config), views=args.views, progress=not args.quiet
-    )
+    targets = make_soft_labels(args.model, samples, out, config=config, views=args.views, progress=not args.quiet)
     agreement = f'they agree with the label on {(targets.argmax(1) == samples.labels).mean():.2%}'
     print(f'{args.out}: {len(targets):,} faces, {len(args.model)} teachers; {agreement}')
     return 0
@@ -124,11 +127,14 @@ def _experiment_options(add: Callable) -> None:
 @command(_experiment_options, 'ablation.yaml --data fer2013/ --out runs/ablation --report ablation.json')
 def _experiment(args: argparse.Namespace) -> int:
     "Train variants of a configuration with several seeds, and evaluate them all on the same samples."
-    from fer_nb.experiments import experiment_table, run_experiment
+    from fer_nb.experiments import experiment_table, read_experiment, run_experiment
+    read_experiment(args.file)   # what is wrong in it is said before the data are read
     faces = read_dataset(args)
-    found = run_experiment(
-        args.file, faces, out=args.out, report=args.report, splits=args.split, tta=args.tta, progress=not args.quiet
-    )
+    with _plain_warnings('experiment'):
+        found = run_experiment(
+            args.file, faces, out=args.out, report=args.report, splits=args.split, tta=args.tta,
+            progress=not args.quiet,
+        )
     print(experiment_table(found, samples='deduplicated'))
     print(f'{len(found["runs"])} runs done, {len(found["failed"])} failed', file=sys.stderr)
     return 1 if found['failed'] else 0
@@ -141,7 +147,7 @@ def _export_options(add: Callable) -> None:
     add('--classes', metavar='A,B,...',
         help='the classes of a network from elsewhere, in the order of its outputs, with commas')
     add('--scale', metavar='X',
-        help='how its training scaled the pixels: 1 (0..255), 1/255 (0..1), 1/127.5-1 (-1..1); default: as the data tell')
+        help='how its training scaled pixels: 1 (0..255), 1/255 (0..1), 1/127.5-1 (-1..1); default: as the data tell')
     add('--out', type=Path, default=Path('_runs/export'), metavar='DIR',
         help='folder for the files (default: %(default)s)')
     add('--name', help="what the model is called (default: the file's name)")
@@ -150,6 +156,17 @@ def _export_options(add: Callable) -> None:
     add('--about', type=Path, metavar='FILE', help='YAML or JSON file with more metadata: license, crop, ...')
     add('--vector', action='store_true',
         help='first fit a factor and an offset of each class to the validation split (vector scaling)')
+
+# %% ../nbs/82_training_commands.ipynb #758ed997
+@contextmanager
+def _plain_warnings(command: str) -> Iterator[None]:
+    "Print what the library warns of as one line each."
+    def show(message, category, *where, **more):
+        if issubclass(category, UserWarning): print(f'fer_nb {command}: {message}', file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.simplefilter('always', UserWarning)
+        warnings.showwarning = show
+        yield
 
 # %% ../nbs/82_training_commands.ipynb #e89539fd
 def _print_export(r: dict[str, Any]) -> None: # a report of `export_model`
@@ -174,10 +191,11 @@ def _export(args: argparse.Namespace) -> int:
     classes = [o.strip() for o in args.classes.split(',')] if args.classes else None
     failed = 0
     try:
-        reports = export_model(
-            args.model, args.out, faces=read_dataset(args), name=name, formats=formats, about=about,
-            vector_scaling=args.vector, classes=classes, scale=args.scale,
-        )
+        with _plain_warnings('export'):
+            reports = export_model(
+                args.model, args.out, faces=read_dataset(args), name=name, formats=formats, about=about,
+                vector_scaling=args.vector, classes=classes, scale=args.scale,
+            )
     except ExportError as e:
         reports, failed = e.done, len(formats) - len(e.done)
         print(f'fer_nb export: {e}', file=sys.stderr)
@@ -238,10 +256,11 @@ def _fine_tune_options(add: Callable) -> None:
 def _fine_tune(args: argparse.Namespace) -> int:
     "Train a network on your own faces and classes."
     from fer_nb.fine_tuning import fine_tune
-    result = fine_tune(
-        args.data, args.out, backbone=args.backbone, weights=None if args.weights == 'none' else args.weights,
-        config={'mode': args.mode} | read_assignments(args.set), subjects=args.subjects, **folder_options(args),
-        detector=args.detect, name=args.name, formats=args.formats, progress=not args.quiet,
-    )
+    with _plain_warnings('fine-tune'):
+        result = fine_tune(
+            args.data, args.out, backbone=args.backbone, weights=None if args.weights == 'none' else args.weights,
+            config={'mode': args.mode} | read_assignments(args.set), subjects=args.subjects, **folder_options(args),
+            detector=args.detect, name=args.name, formats=args.formats, progress=not args.quiet,
+        )
     print(f'{result}; see {args.out}')
     return 0

@@ -154,7 +154,7 @@ def test_finished_run_is_only_reported(mine, winks, tiny, out):
 
 @pytest.mark.parametrize('samples, options, message', [
     (56, {'config': QUICK | {'epochs': 3}}, r'another configuration \(epochs'),
-    (40, {}, r'another configuration \(dataset_fingerprint'),
+    (40, {}, 'was begun with other faces, labels or classes'),
     (56, {'config': {'epoch': 3}}, 'unknown field epoch;'),
     (56, {'config': {'mode': 'half'}}, "neither 'full' nor 'head'"),
     (56, {'weights': None, 'config': HEAD}, "mode = 'head' needs pretrained weights"),

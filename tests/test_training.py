@@ -1,19 +1,28 @@
 """Training: equal configurations, equal weights; resuming after a kill, options, distillation, unfit files."""
+import json
 import re
+import resource
 import shutil
 import signal
-from dataclasses import replace
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
-from fer_nb.checkpoints import file_fingerprint, input_fingerprints, load_checkpoint
+from fer_nb.checkpoints import file_fingerprint, input_fingerprints, load_checkpoint, save_checkpoint
+from fer_nb.core import FerError
 from fer_nb.data import train_val_split
 from fer_nb.distillation import load_soft_labels, load_teachers, make_soft_labels, mean_probabilities
 from fer_nb.models import MODELS, build_around, main_logits, residual_body
 from fer_nb.optimizers import learning_rate_schedule
+from fer_nb.run_folders import open_run
 from fer_nb.train_config import TrainConfig
 from fer_nb.train_step import losses
 from fer_nb.training import _prepare, fit
@@ -157,6 +166,129 @@ def test_a_checkpoint_of_another_network_is_refused(undisturbed, samples):
     other = _prepare(replace(LONG, network='xs'), samples[0])
     with pytest.raises(ValueError, match='belongs to another network or optimizer'):
         load_checkpoint(undisturbed[0] / 'checkpoint.npz', other)
+
+
+BEST_FIRST = """
+save = training.save_checkpoint
+def killing(path, *rest):
+    save(path, *rest)
+    if path.name == 'best-2.npz': os.kill(os.getpid(), signal.SIGKILL)
+training.save_checkpoint = killing
+"""
+
+
+def test_a_kill_between_the_best_weights_and_the_checkpoint_changes_nothing(killed, run, samples, tmp_path):
+    "The second epoch is better; the run is killed when its weights are written and its checkpoint is not."
+    config = replace(LONG, epochs=2, patience=2, monitor='val_loss')
+    whole, history = learn(config, samples, tmp_path / 'whole')
+    assert history[1]['val_loss'] < history[0]['val_loss']
+    child = tmp_path / 'killed'
+    child.mkdir()
+    for name in ('train.npz', 'val.npz'): shutil.copy(killed.parent / name, child)
+    program = KILLED.format(config=config).replace('\ndef samples', BEST_FIRST + '\ndef samples')
+    assert run('python', '-c', program.replace("'checkpoint.npz'", "'none'"), cwd=child).returncode == -signal.SIGKILL
+    folder = child / 'run'
+    assert sorted(p.name for p in folder.glob('best-*.npz')) == ['best-1.npz', 'best-2.npz']
+    assert len(load_checkpoint(folder / 'checkpoint.npz')['history']) == 1
+    resumed, second = learn(config, samples, folder)
+    assert weights(resumed) == weights(whole) and [h['loss'] for h in second] == [h['loss'] for h in history]
+    assert [p.name for p in folder.glob('best-*.npz')] == ['best-2.npz']
+
+
+HOLDER = """
+import sys, time
+from fer_nb.run_folders import open_run
+with open_run(sys.argv[1]):
+    print('mine', flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_folder_has_one_writer(samples, tmp_path):
+    "The second one is told who has it; a lock that a killed process left is none."
+    with subprocess.Popen([sys.executable, '-c', HOLDER, tmp_path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b'mine\n'
+        with pytest.raises(FerError, match=f'process {holder.pid} on .* writes into it'): learn(LONG, samples, tmp_path)
+        holder.kill()
+    with open_run(tmp_path): assert [p.name for p in tmp_path.iterdir()] == ['.lock']
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(undisturbed, samples, tmp_path):
+    trainer, path = _prepare(LONG, samples[0]), tmp_path / 'checkpoint.npz'
+    save_checkpoint(path, trainer, {'epoch': 1})
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match='File too large.*checkpoint'): save_checkpoint(path, trainer, {'epoch': 2})
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ['checkpoint.npz']
+
+
+@pytest.fixture(scope='module')
+def pictures(faces, tmp_path_factory):
+    "Class folders with 40 faces."
+    folder = tmp_path_factory.mktemp('pictures')
+    for i in range(40):
+        (place := folder / faces.classes[faces.labels[i]]).mkdir(exist_ok=True)
+        Image.fromarray(faces.images[i]).save(place / f'{i}.png')
+    return folder
+
+
+def test_signals_end_a_run_that_goes_on(pictures, tmp_path):
+    "SIGTERM, then Ctrl-C on the same run: complete epochs are kept, and the message says how many."
+    command = [
+        Path(sys.executable).with_name('fer_nb'), 'train', '--data', pictures, '--out', 'run', '--quiet',
+        *(o for field in ('network=xs', 'epochs=2000', 'batch_size=8') for o in ('--set', field)),
+    ]
+    history = tmp_path / 'run' / 'history.csv'
+    epochs = lambda: history.read_text().count('\n') - 1 if history.exists() else 0
+    for sign, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        begun, deadline = epochs(), time.monotonic() + 120
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
+            while epochs() < begun + 2 and running.poll() is None and time.monotonic() < deadline: time.sleep(.05)
+            running.send_signal(sign)
+            said = running.communicate(timeout=60)[1]
+        done = len(load_checkpoint(tmp_path / 'run' / 'checkpoint.npz')['history'])
+        assert running.returncode == code, said
+        assert done >= begun + 2 and f'stopped; {done} of 2000 epochs are in run; the same call goes on' in said, said
+
+
+# Folders of something else
+
+@pytest.mark.parametrize('name, content, reason', [
+    ('model.keras', b'of someone', 'model.keras: is there, and no run'),
+    ('config.json', b'{"model_type": "bert"}', 'config.json: is there, and not of a training run'),
+    ('config.json', b'{"epochs": ', 'config.json: not a YAML or JSON file'),
+    ('checkpoint.npz', b'', 'checkpoint.npz: not a readable checkpoint'),
+])
+def test_files_of_something_else_are_not_replaced(samples, tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FerError, match=reason): learn(LONG, samples, tmp_path)
+    assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize('file', ['checkpoint.npz', 'config.json'])
+def test_a_changed_run_is_named(undisturbed, samples, tmp_path, file):
+    for name in ('checkpoint.npz', 'config.json'): shutil.copy(undisturbed[0] / name, tmp_path)
+    if file == 'config.json': (tmp_path / file).write_text(json.dumps(asdict(replace(LONG, mixup=0.3))))
+    else:
+        with np.load(tmp_path / file) as z: arrays = dict(z)
+        state = json.loads(str(arrays['state']))
+        state['history'][1]['val_accuracy'] = 'high'
+        np.savez(tmp_path / file, **arrays | {'state': json.dumps(state)})
+    with pytest.raises(FerError, match=f'{file}: (not the checkpoint of|is from another configuration .mixup = 0.3)'):
+        learn(LONG, samples, tmp_path)
+
+
+def test_other_faces_do_not_go_on(undisturbed, samples):
+    train, val = samples
+    with pytest.raises(FerError, match='was begun with other faces, labels or classes'):
+        learn(LONG, (replace(train, labels=np.roll(train.labels, 1)), val), undisturbed[0])
+
+
+def test_a_loss_that_is_no_number_ends_the_run(samples, tmp_path):
+    with pytest.raises(FerError, match='the loss of epoch .* is (nan|inf); try a lower learning_rate'):
+        learn(replace(LONG, learning_rate=1e3, optimizer='sgd', epochs=20), samples, tmp_path)
 
 
 # Options
