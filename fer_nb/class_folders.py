@@ -20,7 +20,7 @@ from fer_nb.core import FerError, shown
 from fer_nb.data import FACE_SIZE, FaceSet
 from fer_nb.dataset_cache import cached_dataset
 from fer_nb.folder_layout import DROPPED, Layout, read_layout
-from fer_nb.folder_names import split_of
+from fer_nb.folder_names import NUMBERS, split_of
 from fer_nb.image_files import FileTree, file_tree, is_image_name, read_center, read_faces, report_skipped
 from fer_nb.labels import EXPRESSIONS
 from fer_nb.tables import existing_path, open_packed, read_table
@@ -50,12 +50,24 @@ def _by_table(layout: Layout, table: dict[str, str], path: Path) -> Layout:
     if not place: raise FerError(f'{path}: names none of the {len(layout.place)} images')
     return layout._replace(place=place, skipped=skipped, notes=(*layout.notes, f'the splits are those of {path.name}'))
 
+# %% ../nbs/16_class_folders.ipynb #d46ab760
+_RAF_DB_NAME = re.compile(r'(train|test)_\d+_aligned\.\w+')
+
+def _raf_db_numbers(images: list[str]) -> dict[str, str | None]: # {folder: class}; {} where it is not RAF-DB
+    "What the folders 1 to 7 mean where all images in folders are named like those of RAF-DB."
+    inner = [PurePosixPath(o) for o in images if '/' in o]
+    if not all(_RAF_DB_NAME.fullmatch(o.name) for o in inner): return {}
+    numbers = {str(k): v for k, v in NUMBERS['RAF-DB'].items()}
+    folders = {o.parent.name for o in inner}
+    return {o: numbers[o] for o in folders} if folders <= set(numbers) else {}
+
 # %% ../nbs/16_class_folders.ipynb #a897d260
 def _layout(
     tree: FileTree, subjects: str, *, mapping: Mapping[str, str | None] | None, split_from: str | int | Path | None,
 ) -> Layout:
     "Split, class and subject of each image. Raises `FerError`."
     images, text = list(filter(is_image_name, tree.files)), str(split_from if split_from is not None else '')
+    mapping = mapping or _raf_db_numbers(images)
     level = 0 if text == 'none' else int(text) if re.fullmatch(r'\d{1,3}', text) else None
     table = existing_path(text) if text and level is None else None
     layout = read_layout(images, subjects, mapping=mapping, level=level)

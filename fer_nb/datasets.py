@@ -20,6 +20,7 @@ from fer_nb.ferplus import load_ferplus
 from fer_nb.folder_names import split_of
 from fer_nb.image_files import file_tree, is_image_name
 from fer_nb.jaffe import jaffe_names, load_jaffe
+from fer_nb.raf_db import label_list, load_raf_db
 from fer_nb.synthetic import synthetic_faces
 from fer_nb.tables import existing_path
 
@@ -32,18 +33,21 @@ def _is_jaffe(files: list[str]) -> bool:
 
 # %% ../nbs/19_datasets.ipynb #0dbf70fb
 def _recognize(source: str | os.PathLike) -> tuple[Path, str]: # where it is; its kind
-    "What a source is: synthetic, FER2013, JAFFE or folders. Raises `FileNotFoundError`, `FerError`."
+    "What a source is: synthetic, FER2013, JAFFE, RAF-DB or folders. Raises `FileNotFoundError`, `FerError`."
     if str(source) in ('', 'synthetic'): return Path(), 'synthetic'
     path = existing_path(source)
     if path.is_dir(): path = find_fer2013(path) or path
     if holds_table(path): return path, 'FER2013'
-    with file_tree(path) as tree: return path, 'JAFFE' if _is_jaffe(tree.files) else 'folders'
+    with file_tree(path) as tree:
+        if label_list(tree.files): return path, 'RAF-DB'
+        return path, 'JAFFE' if _is_jaffe(tree.files) else 'folders'
 
 # %% ../nbs/19_datasets.ipynb #39e48995
 def _load(path: Path, kind: str, n: int) -> FaceSet:
     "What is no class folders. Raises `FerError`."
     if kind == 'synthetic': return synthetic_faces(n)
     if kind == 'JAFFE': return load_jaffe(path)
+    if kind == 'RAF-DB': return load_raf_db(path)
     faces, votes = load_fer2013(path), path.parent / 'fer2013new.csv'
     return load_ferplus(faces, votes) if votes.is_file() else faces
 

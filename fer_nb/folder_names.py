@@ -64,16 +64,16 @@ _AFFECTNET = ('neutral', 'happy', 'sad', 'surprise', 'fear', 'disgust', 'angry',
 _RAF_DB = ('surprise', 'fear', 'disgust', 'happy', 'sad', 'angry', 'neutral')
 _CK = ('neutral', 'angry', 'contempt', 'disgust', 'fear', 'happy', 'sad', 'surprise')
 #: What numbers mean in well-known datasets.
-_NUMBERS: dict[str, dict[int, str]] = {
+NUMBERS: dict[str, dict[int, str]] = {
     'the table of FER2013': dict(enumerate(FER2013_CSV)), 'AffectNet': dict(enumerate(_AFFECTNET)),
     'RAF-DB': dict(enumerate(_RAF_DB, 1)), 'CK+': dict(enumerate(_CK)),
 }
 
 def number_advice(folders: list[str]) -> str:
     "How to say what numbers mean."
-    fits = [k for k, v in _NUMBERS.items() if {int(o) for o in folders} <= set(v)]
+    fits = [k for k, v in NUMBERS.items() if {int(o) for o in folders} <= set(v)]
     say = lambda names: ' '.join(map_option(o, names[int(o)]) for o in folders)
-    lines = [f'\n  as in {o}: {say(_NUMBERS[o])}' for o in fits]
+    lines = [f'\n  as in {o}: {say(NUMBERS[o])}' for o in fits]
     one = folders[0]
     return ''.join(lines) or f'{map_option(one, "NAME")}, or {map_option(one, one)} if that is its name'
 

@@ -18,7 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -111,6 +111,8 @@ def _lines(stream: IO[bytes], name: str | os.PathLike, most: int = _MAX_TABLE) -
                 yield line
         except UnicodeError:
             raise FerError(f'{name}, line {number + 1}: not {encoding} text; not a text table') from None
+        finally:
+            with suppress(ValueError): text.detach()   # the stream stays open, unless it is closed already
 
 # %% ../nbs/14_tables.ipynb #5bfc4e02
 _MAX_LINES_OF_ROW = 100   # 48 rows of pixels in one cell have half of that

@@ -172,6 +172,37 @@ def test_splits_of_a_table(tmp_path):
     with pytest.raises(FileNotFoundError): read(tmp_path / 'set', split_from='nowhere.csv')
 
 
+def raf_db(folder: Path, pattern: str) -> list[str]: # their names
+    "Seven images named as in RAF-DB, the last one for testing."
+    names = [f'{"test" if i == 7 else "train"}_{i:05}' for i in range(1, 8)]
+    about = [dict(split=name.partition('_')[0], number=i, name=name) for i, name in enumerate(names, 1)]
+    build(folder, *(pattern.format(**o) for o in about))
+    return names
+
+
+def test_raf_db_in_numbered_folders(tmp_path):
+    "The names of the images tell that it is RAF-DB, and so what the numbers mean."
+    raf_db(tmp_path, 'DATASET/{split}/{number}/{name}_aligned.jpg')
+    build(tmp_path, *(f'DATASET/test/{i}/test_{i:05}_aligned.jpg' for i in range(1, 7)))
+    build(tmp_path, 'DATASET/train/7/train_00099_aligned.jpg')
+    expected = {'surprise', 'fear', 'disgust', 'happy', 'sad', 'angry', 'neutral'}
+    found, _ = read(tmp_path)
+    assert found == {(split, name): 1 for split in ('train', 'test') for name in expected}
+    with warnings.catch_warnings(action='ignore'): faces = load_dataset(tmp_path)
+    happy = faces.names[faces.labels == faces.classes.index('happy')]
+    assert {name.split('/')[2] for name in happy} == {'4'}
+
+
+@pytest.mark.parametrize('pattern', ['Image/aligned/{name}_aligned.jpg', 'Image/original/{name}.jpg', '{name}.jpg'])
+def test_raf_db_with_its_list(pattern, tmp_path):
+    names = raf_db(tmp_path, pattern)
+    (tmp_path / 'list_patition_label.txt').write_text('\n'.join(f'{o}.jpg {i}' for i, o in enumerate(names, 1)))
+    with warnings.catch_warnings(action='ignore'): faces = load_dataset(tmp_path)
+    found, said = read(tmp_path)
+    assert faces.edition == 'RAF-DB' and found[('test', 'neutral')] == 1 and found[('train', 'surprise')] == 1
+    assert len(found) == 7 and not [o for o in said if 'listed' in o]
+
+
 @pytest.mark.parametrize('names, words', [
     (['angry/1.png', 'sad/1.png', 'docs/1.png'], ['docs/', '--map docs=docs']),
     (['happy/1.png', 'happy/2.png'], ['there is one class only']),
