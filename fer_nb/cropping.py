@@ -6,10 +6,12 @@
 __all__ = ['crop_face']
 
 # %% ../nbs/43_cropping.ipynb #d8838a98
+from typing import Any
+
 import cv2
 import numpy as np
 
-from .core import FerError
+from .core import FerError, shown
 from .detection import Detector
 
 # %% ../nbs/43_cropping.ipynb #c89d633c
@@ -82,11 +84,14 @@ def crop_rule(
     detector: str,    # name of the detector
 ) -> dict: # a complete rule
     "The crop rule that a model wants for a detector. Raises `FerError` for a rule that is not one."
-    given = rules or {}
-    own = given if 'margin' in given else given.get(detector, {})
+    given: Any = rules or {}
+    own = given.get(detector, {}) if isinstance(given, dict) and 'margin' not in given else given
+    if not isinstance(own, dict): raise FerError(f'not a crop rule: {shown(own)}')
     rule = {**CROP_RULES.get(detector, CROP_RULES['haar']), **own}
-    complete = set(rule) == set(WHOLE_IMAGE) and all(np.isfinite(float(o)) for o in rule.values())
-    if not complete or not -.9 <= rule['margin'] <= 9: raise FerError(f'not a crop rule: {rule}')
+    numbers, switches = [rule['margin'], rule['vertical']], [rule['square'], rule['align']]
+    good = all(isinstance(o, (int, float, np.floating)) and -.9 <= o <= 9 for o in numbers)
+    if set(rule) != set(WHOLE_IMAGE) or not good or not all(isinstance(o, bool) for o in switches):
+        raise FerError(f'not a crop rule: {shown(rule, 160)}')
     return rule
 
 # %% ../nbs/43_cropping.ipynb #ab828f52

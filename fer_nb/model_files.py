@@ -210,8 +210,9 @@ def _read(
 ) -> tuple[dict[str, Any], bytes]:
     "Metadata, and the weights, which fit their checksum. Raises `FileNotFoundError` or `ModelError`."
     with _opened(Path(path)) as (file, archive):
-        meta, members = _parse_metadata(archive.read(MEMBER)), archive.namelist()
+        members = archive.namelist()
         if 'config.json' in members and not keras: raise ModelError('')
+        meta = _parse_metadata(archive.read(MEMBER))
         if 'model.weights.h5' in members: weights = archive.read('model.weights.h5')
         else:
             file.seek(0)
