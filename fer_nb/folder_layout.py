@@ -14,16 +14,18 @@ from fer_nb.core import FerError, shown
 from fer_nb.folder_names import (
     KNOWN,
     class_name,
+    copy_of,
     is_known,
     is_neutral,
     is_series,
     listed,
     map_option,
     number_advice,
+    renamed,
     split_of,
 )
 from fer_nb.folders import DEEPEST, FolderTree, Place
-from fer_nb.labels import map_names
+from fer_nb.labels import check_classes, map_names
 
 # %% ../nbs/15c_folder_layout.ipynb #0d43f4fe
 class _Group(NamedTuple):
@@ -56,6 +58,9 @@ def _unwrap(found: _Found, place: Place) -> Place:
     tree, levels = found.tree, 2 if found.subjects else 1
     while True:
         inner = [o for o in tree.folders(place) if tree.height((*place, o)) >= levels]
+        telling = [o for o in inner if not is_neutral(o) or
+                   any(found.split_of(k) or is_known(k) for k in tree.folders((*place, o)))]
+        inner = telling if len(inner) > 1 else inner
         beside = [o for o in tree.folders(place) if o not in inner]
         if len(inner) != 1 or is_known(inner[0]) or found.split_of(inner[0]) or inner[0] in found.named: return place
         if not all(map(is_neutral, beside)): return place
@@ -213,8 +218,10 @@ def _names_of(groups: list[_Group], mapping: Mapping[str, str | None]) -> dict[s
         f'the class folders {listed(known)} are a numbered series, like people, days or folds; if the classes are in '
         f'them: --subjects outside; if they are classes: {map_option(next(iter(known)), "NAME")}')
     beside: dict[tuple, set[str]] = {}
+    copies = {o: name for o in known if (name := copy_of(o)) in {*KNOWN, *known.values()}}
+    meant = {**known, **copies}
     for o in groups:
-        if o.folder not in mapped: beside.setdefault((o.split, o.subject, known[o.folder]), set()).add(o.folder)
+        if o.folder not in mapped: beside.setdefault((o.split, o.subject, meant[o.folder]), set()).add(o.folder)
     for (*_, name), folders in beside.items():
         if len(folders) < 2: continue
         first, *others = sorted(folders, key=lambda o: (o != name, o))
@@ -293,17 +300,12 @@ def _check_classes(layout: Layout, mapping: Mapping) -> None:
         where = sorted({o.rpartition('/')[0] for o in layout.skipped} - {''})
         there = f'; there are images in {listed(where, 4)}' if where else ''
         raise FerError(f'no images in class folders: a folder for each class is needed, with its images in it{there}')
+    check_classes(classes)
     if len(classes) == 1 and classes[0] not in KNOWN and not mapping:
         raise FerError(f'all images are in one folder, {shown(classes[0])}; a folder for each class is needed, named '
                        f'after it (if it is the only class: {map_option(classes[0], classes[0])})')
 
 # %% ../nbs/15c_folder_layout.ipynb #5fcc7ed5
-def _renamed(names: Mapping[str, str | None]) -> str:
-    "Which folders are called otherwise than their classes."
-    other = {k: v for k, v in names.items() if k.lower() != v}
-    told = [f'{shown(k)} is {shown(v)}' if v else f'{shown(k)} is dropped' for k, v in other.items()]
-    return f"class folders: {', '.join(told[:20])}{' ...' * (len(told) > 20)}" if told else ''
-
 def _joined(
     names: list[str], every: list[tuple[str, _Found]], parts: Mapping[str, dict[str, str]], *, mapping: Mapping,
 ) -> Layout: # images in the order of `names`
@@ -317,7 +319,7 @@ def _joined(
         skipped.update({parts[folder][o]: v for o, v in read.skipped.items()})
         whole.notes.update(found.notes)
     _compare_splits(whole, classes)
-    if text := _renamed(classes): whole.note(text)
+    if text := renamed(classes): whole.note(text)
     if len({o for o in classes.values() if o}) == 1: whole.note('there is one class only', warn=True)
     layout = Layout(
         {o: place[o] for o in names if o in place}, {o: skipped[o] for o in names if o not in place},

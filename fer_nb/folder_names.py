@@ -8,7 +8,7 @@ __all__ = []
 # %% ../nbs/15b_folder_names.ipynb #56dc1734
 import re
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from fer_nb.core import shown
 from fer_nb.labels import EXPRESSIONS, FER2013_CSV, FERPLUS, canonical_label
@@ -37,16 +37,24 @@ _NEUTRAL = frozenset((
     'temp misc models weights checkpoints logs results output outputs src code scripts notebooks labels annotations'
 ).split())
 KNOWN = {*EXPRESSIONS, *map(canonical_label, FERPLUS)}
+_AROUND = re.compile(r'^\d+[\s_.-]+|[\s_-]*(faces?|images?|photos?|expressions?|emotions?|people)$', re.IGNORECASE)
 
 def class_name(
     folder: str, # its name
 ) -> str: # as inside the library where the name means one of the known expressions
     "The class that a folder is called after: `01_Anger` is angry."
-    name, bare = canonical_label(folder), canonical_label(re.sub(r'^\d+[\s_.-]+', '', folder.strip()))
+    name, bare = canonical_label(folder), canonical_label(_AROUND.sub('', folder.strip()))
     return bare if bare in KNOWN else name
 
 def is_neutral(folder: str) -> bool: return folder.strip().lower() in _NEUTRAL
 def is_known(folder: str) -> bool: return class_name(folder) in KNOWN
+
+# %% ../nbs/15b_folder_names.ipynb #899171ac
+_COPY = re.compile(r'[\s_-]*(\(?copy\)?(\s*\(?\d+\)?)?|\(\d+\)|\d+)$', re.IGNORECASE)
+
+def copy_of(folder: str) -> str: # "" where the name does not look so
+    "The class that a folder is a copy of, by a name like `sad - Copy` or `sad (1)`."
+    return class_name(bare) if (bare := _COPY.sub('', folder.strip())) not in ('', folder.strip()) else ''
 
 # %% ../nbs/15b_folder_names.ipynb #efc1e72d
 def map_option(old: str, new: str) -> str: # as it is typed in a shell
@@ -82,3 +90,9 @@ def listed(folders: Iterable[str], most: int = 8) -> str:
     "Some names for a message."
     names = [shown(o) for o in folders]
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+# %% ../nbs/15b_folder_names.ipynb #92af368e
+def renamed(names: Mapping[str, str | None]) -> str: # {folder: class, or None}
+    "Which folders are called otherwise than their classes; nothing where none is."
+    told = [f'{shown(k)} is {shown(v) if v else "dropped"}' for k, v in names.items() if k.lower() != v]
+    return f'class folders: {listed(told, 20)}' if told else ''

@@ -6,6 +6,7 @@
 __all__ = ['EXPRESSIONS', 'FERPLUS', 'COLORS', 'canonical_label', 'remap_labels']
 
 # %% ../nbs/01_labels.ipynb #05384fcf
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -39,7 +40,7 @@ def canonical_label(
     name: str # a class name as found in a file or folder name
 ) -> str: # one of `EXPRESSIONS` where the name means one of them, else the name in lower case
     "The name used inside the library for a class name from outside."
-    name = name.strip().lower()
+    name = unicodedata.normalize('NFKC', name).strip().lower()   # some systems write "ü" as two characters
     return _ALIASES.get(name, name)
 
 # %% ../nbs/01_labels.ipynb #aeb7be04
