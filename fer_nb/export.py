@@ -9,32 +9,26 @@ __all__ = ['ExportError', 'export_model']
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core import FerError, sha256, softmax, write_atomically
+from .adapted_networks import adapt_network
+from .calibration import fit_temperature, fit_vector_scaling
+from .core import FerError, sha256, shown, softmax, write_atomically
+from .data import train_val_split
 from .model_files import MEMBER, ModelError, read_metadata, with_metadata
 from .model_runners import litert_runner, onnx_runner
 from .models import count_macs, main_logits
+from .run_folders import check_name, check_target
 
 if TYPE_CHECKING:
     from keras import Model
 
     from fer_nb.data import FaceSet
-
-# %% ../nbs/70_export.ipynb #80bef1c6
-def load_network(model: 'Model|str|Path') -> 'Model': # a Keras model, or the path of a .keras file
-    "The Keras network. Raises FileNotFoundError, or ModelError naming the file that is not one."
-    import keras
-
-    from fer_nb.checkpoints import explain_load_error
-    if isinstance(model, keras.Model): return model
-    if not Path(model).is_file(): raise FileNotFoundError(f'{model}: no such model file')
-    try: return keras.saving.load_model(model, compile=False, safe_mode=True)
-    except Exception as e: raise ModelError(f'{model}: not a Keras model ({explain_load_error(model, e)})') from None
 
 # %% ../nbs/70_export.ipynb #77f2b20f
 def _main_head(network: 'Model') -> 'Model': # its output: logits, or a dict of them
@@ -104,6 +98,9 @@ def _to_onnx(network: 'Model', *, size: int = 48) -> bytes: # under the TensorFl
 # %% ../nbs/70_export.ipynb #df061aeb
 class ExportError(FerError):
     "An exported file does not do what the original does, or a format that does not exist."
+    def __init__(self, message: str, done: Sequence[dict[str, Any]] = ()): # reports of what was written all the same
+        super().__init__(message)
+        self.done = list(done)
 
 # %% ../nbs/70_export.ipynb #178595a0
 FORMATS = ('fp32', 'fp16', 'int8', 'onnx')
@@ -232,24 +229,73 @@ def _convert(
     return (content := _convert_litert(saved, format, calibration=calibration)), litert_runner(content)
 
 # %% ../nbs/70_export.ipynb #fcc49a86
+def _export_format(
+    network: 'Model', format: str, out: Path, *,
+    val: 'FaceSet', expected: np.ndarray, # to compare with; logits of the network for them, (N, C)
+    calibration: np.ndarray, saved: str, meta: dict[str, Any], # as for `_convert`; metadata
+) -> dict[str, Any]:
+    "Convert, check and write one format; its report. Raises ExportError where it is off or cannot be made."
+    try: content, run = _convert(network, format, calibration, saved)
+    except (FerError, ModuleNotFoundError): raise
+    except Exception as e: raise ExportError(f'{format}: cannot be converted ({shown(e, 200)})') from None
+    report = {'format': format, 'bytes': len(content), **_compare(expected, run(val.images), val.labels)}
+    report['ms_per_face'] = round(measure_latency(run, val.images), 3)
+    _check_report(format, report)
+    suffix = 'onnx' if format == 'onnx' else f'{format}.tflite'
+    try: return report | {'file': _save_export(out/f'{meta["name"]}.{suffix}', content, meta)}
+    except OSError as e: raise ExportError(f'{format}: {e.filename}: cannot be written ({e.strerror})') from None
+
+# %% ../nbs/70_export.ipynb #3d0fd4d1
 def _export_formats(
     network: 'Model', out: Path, formats: Sequence[str], val: 'FaceSet', calibration: np.ndarray, meta: dict[str, Any],
-) -> list[dict[str, Any]]:
-    "Convert, check and write each format; a report for each. Raises ExportError where one is off."
-    expected, reports = main_logits(network, val.images), []
+) -> tuple[list[dict[str, Any]], list[str]]: # reports; why others failed
+    "Convert, check and write each format. One that cannot be made costs only itself."
+    expected, reports, failed = main_logits(network, val.images), [], []
     with tempfile.TemporaryDirectory() as saved:
+        options: Any = dict(val=val, expected=expected, calibration=calibration, saved=saved, meta=meta)
         for format in formats:
-            content, run = _convert(network, format, calibration, saved)
-            report = {'format': format, 'bytes': len(content), **_compare(expected, run(val.images), val.labels)}
-            report['ms_per_face'] = round(measure_latency(run, val.images), 3)
-            _check_report(format, report)
-            suffix = 'onnx' if format == 'onnx' else f'{format}.tflite'
-            reports.append(report | {'file': _save_export(out/f'{meta["name"]}.{suffix}', content, meta)})
+            try: reports.append(_export_format(network, format, out, **options))
+            except ModuleNotFoundError as e: failed.append(f"{format}: {e.name} is needed: pip install 'fer_nb[train]'")
+            except ExportError as e: failed.append(str(e))
+    return reports, failed
+
+# %% ../nbs/70_export.ipynb #b5dfe39d
+def _write_all(
+    network: 'Model', out: Path, formats: Sequence[str], val: 'FaceSet', calibration: np.ndarray, meta: dict[str, Any],
+) -> list[dict[str, Any]]:
+    "Write all formats, and the Keras file unless all of them fail. Raises ExportError where one fails."
+    reports, failed = _export_formats(network, out, formats, val, calibration, meta)
+    if reports or not failed: _save_keras(network, out/f'{meta["name"]}.keras', meta)
+    if failed: raise ExportError('; '.join(failed), reports)
     return reports
+
+# %% ../nbs/70_export.ipynb #ae5ac68c
+def check_export(
+    model: Any, out: str|Path, *, name: str, formats: Sequence[str], # as for `export_model`
+) -> list[str]: # the formats, each once
+    "Raises ExportError, FerError where something could not be written in the end."
+    formats = list(dict.fromkeys(formats))
+    if unknown := [o for o in formats if o not in FORMATS]:
+        raise ExportError(f'format {shown(unknown[0])!r} is not one of {", ".join(FORMATS)}')
+    target = check_target(Path(out)/f'{check_name(name)}.keras')
+    if isinstance(model, (str, Path)) and target.exists() and Path(model).exists() and target.samefile(model):
+        raise ExportError(f'{shown(target, 200)}: would replace the network itself; give another folder or name')
+    return formats
+
+# %% ../nbs/70_export.ipynb #ccc5702c
+def _scaled(
+    network: 'Model', val: 'FaceSet', source: Any, # whose metadata may name factors and offsets; None: no file
+    *,
+    fit: bool, # factors and offsets of each class?
+) -> tuple['Model', dict[str, Any]]: # the network; {"scaling": ...} for its metadata, or {}
+    "The network with the factors and offsets that are fitted, and all that its last layer holds."
+    found = fit_vector_scaling(val.labels, main_logits(network, val.images)) if fit else None
+    scaling = total_scaling(source, found)
+    return with_scaling(network, *found) if found else network, {'scaling': scaling} if scaling else {}
 
 # %% ../nbs/70_export.ipynb #34946ba7
 def export_model(
-    model: 'Model|str|Path', # a Keras model, or the path of a .keras file
+    model: 'Model|str|Path', # a Keras model, or the path of a .keras or HDF5 file
     out: str|Path, # folder for the files
     *,
     faces: 'FaceSet', # with training and validation samples
@@ -259,19 +305,21 @@ def export_model(
     max_faces: int = 4000, # that the check uses
     temperature: float|None = None, # of the softmax; None: fitted to the validation samples
     vector_scaling: bool = False, # first fit a factor and an offset of each class, for the last layer?
+    classes: Sequence[str]|None = None, # of a network from elsewhere, in the order of its outputs
+    scale: str|float|None = None, # how its training scaled the pixels, as for `adapt_network`
 ) -> list[dict[str, Any]]:
-    "Write and check all exports; a report for each. Raises ExportError where one is off, ModelError for a bad file."
-    from fer_nb.calibration import fit_temperature, fit_vector_scaling
-    from fer_nb.data import train_val_split
-    network, out = load_network(model), Path(out)
+    """Write and check all exports; a report for each. Raises ModelError, FerError before anything is written, and
+    ExportError (`done`: what was written all the same) where a format is off or cannot be made."""
+    out, formats = Path(out), check_export(model, out, name=name, formats=formats)
+    adapted = adapt_network(model, faces, classes=classes, scale=scale)
+    for note in adapted.notes: warnings.warn(note, stacklevel=2)
+    network, faces = adapted.network, adapted.faces
     train, val = train_val_split(faces)
     val, calibration = val[:max_faces], train.images[::max(1, len(train)//500)][:500]
-    found = fit_vector_scaling(val.labels, main_logits(network, val.images)) if vector_scaling else None
-    if scaling := total_scaling(model, found): about = (about or {}) | {'scaling': scaling}
-    if found: network = with_scaling(network, *found)
+    about = {'data': faces.edition} | adapted.about | (about or {})
+    if vector_scaling or not adapted.about:
+        network, held = _scaled(network, val, None if adapted.about else model, fit=vector_scaling)
+        about |= held
     temperature = temperature or fit_temperature(val.labels, main_logits(network, val.images))
     meta = _metadata(network, name, faces.classes, temperature, about)
-    out.mkdir(parents=True, exist_ok=True)
-    reports = _export_formats(network, out, formats, val, calibration, meta)
-    _save_keras(network, out/f'{name}.keras', meta)
-    return reports
+    return _write_all(network, out, formats, val, calibration, meta)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .backbones import BACKBONES, build_pretrained
 from .core import FerError
 from .cropping import CROP_RULES
-from .export import load_network
+from .keras_files import load_network
 from .labels import EXPRESSIONS
 from .model_files import ModelError, read_metadata
 from .models import MODELS, build_model, replace_head

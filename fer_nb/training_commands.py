@@ -9,9 +9,7 @@ __all__ = []
 import argparse
 import json
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,11 +128,9 @@ def _experiment(args: argparse.Namespace) -> int:
     from fer_nb.experiments import experiment_table, read_experiment, run_experiment
     read_experiment(args.file)   # what is wrong in it is said before the data are read
     faces = read_dataset(args)
-    with _plain_warnings('experiment'):
-        found = run_experiment(
-            args.file, faces, out=args.out, report=args.report, splits=args.split, tta=args.tta,
-            progress=not args.quiet,
-        )
+    found = run_experiment(
+        args.file, faces, out=args.out, report=args.report, splits=args.split, tta=args.tta, progress=not args.quiet
+    )
     print(experiment_table(found, samples='deduplicated'))
     print(f'{len(found["runs"])} runs done, {len(found["failed"])} failed', file=sys.stderr)
     return 1 if found['failed'] else 0
@@ -156,17 +152,6 @@ def _export_options(add: Callable) -> None:
     add('--about', type=Path, metavar='FILE', help='YAML or JSON file with more metadata: license, crop, ...')
     add('--vector', action='store_true',
         help='first fit a factor and an offset of each class to the validation split (vector scaling)')
-
-# %% ../nbs/82_training_commands.ipynb #758ed997
-@contextmanager
-def _plain_warnings(command: str) -> Iterator[None]:
-    "Print what the library warns of as one line each."
-    def show(message, category, *where, **more):
-        if issubclass(category, UserWarning): print(f'fer_nb {command}: {message}', file=sys.stderr)
-    with warnings.catch_warnings():
-        warnings.simplefilter('always', UserWarning)
-        warnings.showwarning = show
-        yield
 
 # %% ../nbs/82_training_commands.ipynb #e89539fd
 def _print_export(r: dict[str, Any]) -> None: # a report of `export_model`
@@ -191,11 +176,10 @@ def _export(args: argparse.Namespace) -> int:
     classes = [o.strip() for o in args.classes.split(',')] if args.classes else None
     failed = 0
     try:
-        with _plain_warnings('export'):
-            reports = export_model(
-                args.model, args.out, faces=read_dataset(args), name=name, formats=formats, about=about,
-                vector_scaling=args.vector, classes=classes, scale=args.scale,
-            )
+        reports = export_model(
+            args.model, args.out, faces=read_dataset(args), name=name, formats=formats, about=about,
+            vector_scaling=args.vector, classes=classes, scale=args.scale,
+        )
     except ExportError as e:
         reports, failed = e.done, len(formats) - len(e.done)
         print(f'fer_nb export: {e}', file=sys.stderr)
@@ -256,11 +240,10 @@ def _fine_tune_options(add: Callable) -> None:
 def _fine_tune(args: argparse.Namespace) -> int:
     "Train a network on your own faces and classes."
     from fer_nb.fine_tuning import fine_tune
-    with _plain_warnings('fine-tune'):
-        result = fine_tune(
-            args.data, args.out, backbone=args.backbone, weights=None if args.weights == 'none' else args.weights,
-            config={'mode': args.mode} | read_assignments(args.set), subjects=args.subjects, **folder_options(args),
-            detector=args.detect, name=args.name, formats=args.formats, progress=not args.quiet,
-        )
+    result = fine_tune(
+        args.data, args.out, backbone=args.backbone, weights=None if args.weights == 'none' else args.weights,
+        config={'mode': args.mode} | read_assignments(args.set), subjects=args.subjects, **folder_options(args),
+        detector=args.detect, name=args.name, formats=args.formats, progress=not args.quiet,
+    )
     print(f'{result}; see {args.out}')
     return 0

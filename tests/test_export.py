@@ -7,7 +7,8 @@ import pytest
 
 from fer_nb.core import softmax
 from fer_nb.data import train_val_split
-from fer_nb.export import ExportError, export_model, load_network, to_litert, total_scaling, with_scaling
+from fer_nb.export import ExportError, export_model, to_litert, total_scaling, with_scaling
+from fer_nb.keras_files import load_network
 from fer_nb.metrics import compute_metrics
 from fer_nb.model_files import ModelError, read_metadata, read_model
 from fer_nb.model_runners import litert_runner
@@ -49,7 +50,7 @@ def test_every_file_holds_the_same_metadata(source, exported):
     files = [folder / r['file'] for r in reports.values()] + [folder / 'demo.keras']
     about = [{k: v for k, v in read_metadata(f).items() if k != 'sha256'} for f in files]
     assert about[0] == about[1] == about[2] and set(about[0]['scaling']) == {'factors', 'offsets'}
-    with pytest.raises(ModelError, match='not a model file'): read_metadata(source)
+    with pytest.raises(ModelError, match='a Keras file'): read_metadata(source)
 
 
 def test_the_keras_file_is_smaller_and_says_the_same(source, exported, faces, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from fer_nb.checkpoints import _NEW_SETTINGS, _make_portable, _without_new, load_initial_weights, save_keras
 from fer_nb.core import _OPENCV
 from fer_nb.distillation import load_teachers
-from fer_nb.export import load_network
+from fer_nb.keras_files import load_network
 from fer_nb.model_files import ModelError
 
 OPENCVS = {
