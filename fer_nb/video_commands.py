@@ -74,11 +74,11 @@ def _check_job(job: Job, args: argparse.Namespace, sources: set[str]) -> None:
     "Raises `FerError` where results cannot be written. What a killed run left is said."
     from fer_nb.video_results import check_results
     if job.complete: return
+    check_results(job.source, job.paths, overwrite=args.overwrite or bool(job.told))
     for path in job.paths.values():
         if os.path.realpath(path) in sources: raise FerError(f'{shown(path)} is one of the videos that are read')
         for part in itertools.chain(*map(unfinished_parts, (path, Path(f'{path}.csv')))):
             print(f'{escaped(str(part))}: left by a run that was killed, or is still at work', file=sys.stderr)
-    check_results(job.source, job.paths, overwrite=args.overwrite or bool(job.told))
 
 # %% ../nbs/81a_video_commands.ipynb #42aee31c
 def _to_stdout(path: Path) -> bool:

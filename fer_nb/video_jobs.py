@@ -58,7 +58,9 @@ def find_sources(
     found = [source for text in texts for source in _expand(text, out, left_out)]
     local = (isinstance(source, str) and source != '-' and not is_address(source) for source in found)
     keys = (os.path.realpath(source) if is_file else source for source, is_file in zip(found, local))
-    return list(dict(zip(keys, found)).values()), left_out
+    first: dict[int|str, int|str] = {}
+    for key, source in zip(keys, found): first.setdefault(key, source)
+    return list(first.values()), left_out
 
 # %% ../nbs/80c_video_jobs.ipynb #d785331e
 def _stem(source: int|str) -> str: # of a file name, at most 200 bytes long

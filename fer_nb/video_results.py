@@ -148,7 +148,8 @@ class _Opened:
         self.failed: list[str] = []  # those that are not complete
         self.alone = set(paths) == {'table'}
         table, video = paths.get('table'), paths.get('video')
-        if table: self.open['table'] = (CsvTable if table.suffix.lower() == '.csv' else ParquetTable)(table, classes)
+        columns = table and table.suffix.lower() == '.parquet'
+        if table: self.open['table'] = (ParquetTable if columns else CsvTable)(table, classes)
         if video: self.open['video'] = AnnotatedVideo(video, classes)
 
 # %% ../nbs/57_video_results.ipynb #80426303

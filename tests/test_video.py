@@ -2,17 +2,23 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pandas
 import pytest
 
 from fer_nb.core import unfinished_parts
+from fer_nb.images import read_image
+from fer_nb.video_basics import panning_video
 from fer_nb.video_input import read_video
+from fer_nb.video_output import VideoWriter
 from fer_nb.video_results import check_results
 
 pytest.importorskip('resource')  # limits on the size of files
@@ -156,3 +162,113 @@ def test_a_kill_loses_seconds_of_a_table(name, tmp_path, photos):
     os.utime(part, (0, 0))
     check_results(0, {'table': tmp_path / name})
     assert part.exists()
+
+
+@pytest.fixture(scope='module')
+def clip(photos, tmp_path_factory):
+    "A second of a face."
+    path = tmp_path_factory.mktemp('clip') / 'clip.mp4'
+    frames = panning_video(read_image(photos[0]), 12, size=(256, 300), fps=12, view=0.9)
+    with VideoWriter(path, (256, 300)) as video:
+        for t, rgb in frames: video.add(t, rgb)
+    return path
+
+
+NAMES = [
+    'cost_$5_vs_$6.mp4', 'clip#1.mp4', 'clip#2.mp4', 'a/clip.mp4', 'b/clip.mp4', '%s_x_?.mp4', 'two\nlines.mp4',
+    os.fsdecode(b'caf\xe9.mp4'), 'x' * 250 + '.mp4', '=1+1.mp4', '-v.mp4', 'CLIP.MP4',
+]
+
+
+def test_no_name_costs_a_result(clip, run, tmp_path):
+    "Every video of a folder gets its four results, and a video that is broken costs itself."
+    videos, out = tmp_path / 'videos', tmp_path / 'out'
+    for name in NAMES:
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, videos / name)
+    (videos / 'broken.mp4').write_bytes(clip.read_bytes()[:500])
+    (videos / 'again').symlink_to(videos / 'a')
+    done = run('fer_nb', 'video', videos, '--out', out, '--quiet', '--detector', 'haar', env={'LANG': 'C'})
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f'done: {len(NAMES)}, skipped: 0, failed: 1')
+    told = [json.loads(path.read_text()) for path in out.glob('*.json')]
+    assert {o['source'] for o in told} == {str(videos / name) for name in NAMES}
+    assert all(o['complete'] and not o['problems'] for o in told)
+    paths = [path for o in told for path in o['written'].values()]
+    assert len(set(map(str.casefold, paths))) == len(paths) == len(list(out.iterdir())) == 4 * len(NAMES)
+
+
+def test_a_killed_batch_goes_on(clip, run, tmp_path):
+    "What is complete is not done again, and nothing is replaced without being asked."
+    for i in range(6): shutil.copy(clip, tmp_path / f'{i}.mp4')
+    words = ['video', '.', '--out', 'out', '--quiet', '--detector', 'haar']
+    fer_nb = Path(sys.executable).with_name('fer_nb')
+    with subprocess.Popen([fer_nb, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        for _ in range(3): process.stdout.readline()
+        process.kill()
+    done = [path.stem for path in (tmp_path / 'out').glob('*.json')]
+    times = {path: path.stat().st_mtime_ns for name in done for path in (tmp_path / 'out').glob(f'{name}*')}
+    assert 0 < len(done) < 6
+    refused = run('fer_nb', *words, cwd=tmp_path)
+    assert refused.returncode == 2 and 'exists already; --overwrite replaces it, --resume' in refused.stderr
+    # a kill between the table and the summary leaves a table without one, which only --overwrite replaces
+    again = run('fer_nb', *words, '--resume', '--overwrite', cwd=tmp_path)
+    counts = f'done: {6 - len(done)}, skipped: {len(done)}, failed: 0'
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (0, counts)
+    assert all(path.stat().st_mtime_ns == at for path, at in times.items())
+    assert len(list((tmp_path / 'out').glob('[0-9]*'))) == 24
+
+
+def test_sigterm_ends_a_batch_in_order(clip, tmp_path):
+    for i in range(6): shutil.copy(clip, tmp_path / f'{i}.mp4')
+    words = [Path(sys.executable).with_name('fer_nb'), 'video', '.', '--out', 'out', '--quiet', '--detector', 'haar']
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    with subprocess.Popen(words, cwd=tmp_path, **pipes) as process:
+        for _ in range(3): process.stdout.readline()
+        process.terminate()
+        said = process.communicate()[1].splitlines()
+    assert process.returncode == 143 and said[-2].startswith('done: ') and said[-1] == 'fer_nb video: stopped'
+    names = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert len(names) % 4 == 0 and not [name for name in names if 'part' in name]
+
+
+def test_links_and_pipes_are_written_to(clip, run, tmp_path):
+    "A link stays one, a pipe gets the rows, and so does stdout, without a word between them."
+    (tmp_path / 'real.csv').write_text('old')
+    (tmp_path / 'link.csv').symlink_to('real.csv')
+    os.mkfifo(tmp_path / 'pipe.json')
+    words = 'fer_nb', 'video', clip, '--quiet', '--detector', 'haar'
+    with ThreadPoolExecutor(1) as pool:
+        got = pool.submit((tmp_path / 'pipe.json').read_text)
+        done = run(*words, '--table', 'link.csv', '--summary', 'pipe.json', '--overwrite', cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(got.result())['frames'] == 12
+    assert (tmp_path / 'link.csv').is_symlink() and len(pandas.read_csv(tmp_path / 'real.csv')) == 12
+    done = run(*words, '--table', '-', cwd=tmp_path)
+    assert done.stdout.splitlines() == (tmp_path / 'real.csv').read_text().splitlines()
+    assert json.loads(run(*words, '--summary', '/dev/stdout', cwd=tmp_path).stdout)['frames'] == 12
+
+
+def test_a_closed_pipe_ends_the_work(photos, tmp_path):
+    "Where the table is all that is wanted, nothing is left to be done."
+    program = PROGRAM.replace('analyze_video(', 'import os; analyze_video(')
+    command = [sys.executable, '-c', program, str(photos[0]), str(tmp_path), '1000000', '0', 'table=a.csv']
+    os.mkfifo(tmp_path / 'a.csv')
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with open(tmp_path / 'a.csv') as pipe: assert pipe.readline().startswith('frame,time,face')
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and 'BrokenPipeError' in said
+
+
+REFUSED = {
+    '--video-out {clip} --overwrite': 'it is the video that is read', '--table {clip}': 'must end in .csv', '--table folder': 'must end in .csv',
+    '--table missing/no/a.csv --timeline missing/no': 'must end in .png', '--video-out -': 'must end in .mp4',
+    '--summary - --json': 'stdout can take one thing only', '--table - --summary -': 'wanted for two things',
+    '--out {clip}': 'it is a file', '--table {clip}/a.csv': 'cannot be written',
+}
+
+
+@pytest.mark.parametrize('words', REFUSED)
+def test_targets_are_checked_before_the_work(words, clip, run, tmp_path):
+    (tmp_path / 'folder').mkdir()
+    done = run('fer_nb', 'video', clip, '--quiet', *words.format(clip=clip).split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, '') and REFUSED[words] in done.stderr.splitlines()[-1]
+    assert clip.stat().st_size > 1000
