@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/15a_dataset_cache.ipynb #00d92d58
 import hashlib
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
@@ -14,28 +15,35 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_nb.core import cache_folder, write_atomically
+from fer_nb.core import cache_folder, shown, write_atomically
 from fer_nb.data import FaceSet
-from fer_nb.tables import DAMAGED
+from fer_nb.tables import READER_ERRORS
 
 # %% ../nbs/15a_dataset_cache.ipynb #7c47a75a
 def _cache_file(path: Path, kind: str) -> Path | None: # None: there is no cache folder
-    "The cache file of a source; another path, size or time of change means another file."
-    stat, folder = path.stat(), cache_folder()
-    key = f'5 {kind} {path.resolve()} {stat.st_size} {stat.st_mtime_ns}'
-    return folder and folder / f'{hashlib.sha256(key.encode()).hexdigest()[:20]}.npz'
+    "The cache file of a source."
+    key, folder = f'6 {kind} {path.resolve()}', cache_folder()
+    return folder and folder / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:20]}.npz'
+
+def _stamp(path: Path) -> list[int]: # size, times of change in nanoseconds
+    "What changes when a file does: also where a copy with the same size and date takes its place."
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 # %% ../nbs/15a_dataset_cache.ipynb #e8f8d16d
-def _save(faces: FaceSet, file: Path) -> None:
+def _save(faces: FaceSet, file: Path, stamp: list[int]) -> None:
     "Write a FaceSet whole, or not at all. Raises `OSError`."
     arrays = {o.name: value for o in fields(faces) if (value := getattr(faces, o.name)) is not None}
+    arrays['stamp'] = np.array(stamp)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, lambda part: np.savez(part, **arrays))
 
 # %% ../nbs/15a_dataset_cache.ipynb #87373768
-def _load(file: Path) -> FaceSet:
+def _load(file: Path, stamp: list[int]) -> FaceSet | None: # None: its source has changed
     "A FaceSet from the cache. Raises what a file that is damaged, or is not there, makes NumPy raise."
-    with np.load(file, allow_pickle=False) as f: arrays = {o: f[o] for o in f.files}
+    with np.load(file, allow_pickle=False) as f:
+        if f['stamp'].tolist() != stamp: return None
+        arrays = {o: f[o] for o in f.files if o != 'stamp'}
     classes, skipped, notes = (tuple(arrays[o].tolist()) for o in ('classes', 'skipped', 'notes'))
     return FaceSet(**arrays | dict(
         classes=classes, notes=notes, edition=str(arrays['edition']),
@@ -51,10 +59,12 @@ def cached_dataset(
 ) -> FaceSet:
     "`build(path)`, or what it gave last time for the same file."
     if (file := _cache_file(path, kind)) is None: return build(path)
-    try: return _load(file)
+    stamp = _stamp(path)
+    try:
+        if (cached := _load(file, stamp)) is not None: return cached
     except (FileNotFoundError, PermissionError): pass
-    except (*DAMAGED, ValueError, KeyError, TypeError) as e: warnings.warn(f'{file}: damaged cache, made again ({e})')
+    except (*READER_ERRORS, TypeError) as e: warnings.warn(f'{file}: damaged cache, made again ({shown(e)})')
     faces = build(path)
-    try: _save(faces, file)
+    try: _save(faces, file, stamp)
     except OSError as e: warnings.warn(f'{file}: not cached ({e})')
     return faces

@@ -130,7 +130,7 @@ def _class_folders(found: _Found, place: Place) -> list[str]:
     names = {class_name(o) for o in folders}
     for folder in folders:
         here, reason = (*place, folder), ''
-        copied = {class_name(o) for o in found.tree.folders(here)} & names - {class_name(folder)}
+        copied = ({class_name(o) for o in found.tree.folders(here)} - {class_name(folder)}) & names
         if folder in found.named: pass
         elif found.split_of(folder): raise FerError(
             f'{_path(here)} is named like a split, but it is among class folders; rename it, or make it a class '

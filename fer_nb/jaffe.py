@@ -16,18 +16,37 @@ from fer_nb.core import FerError
 from fer_nb.data import FaceSet
 from fer_nb.image_files import center_square, file_tree, is_image_name, read_faces, report_skipped
 from fer_nb.images import read_gray
-from fer_nb.labels import EXPRESSIONS, JAFFE
+from fer_nb.labels import EXPRESSIONS, JAFFE, canonical_label
 from fer_nb.tables import existing_path
 
 # %% ../nbs/18a_jaffe.ipynb #a525fc80
-_NAME = re.compile(r'([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d\.\d+\.tiff?', re.IGNORECASE)
+_NAME = re.compile(
+    r'((?P<who>[A-Z]{2})[._-](?P<what>AN|DI|FE|HA|NE|SA|SU)\d[._-]\d{1,3})( ?\(\d+\)| - copy.*|_copy)?(\.tiff?)?\.\w+',
+    re.IGNORECASE,
+)
 
 def jaffe_names(
     files: list[str], # relative, with "/"
 ) -> dict[str, tuple[str, str]]: # file -> (subject, expression)
     "The files that are named like images of JAFFE."
     found = {o: m for o in files if is_image_name(o) and (m := _NAME.fullmatch(PurePosixPath(o).name))}
-    return {o: (m[1].upper(), JAFFE[m[2].upper()]) for o, m in found.items()}
+    return {o: (m['who'].upper(), JAFFE[m['what'].upper()]) for o, m in found.items()}
+
+# %% ../nbs/18a_jaffe.ipynb #befc1f5a
+def _surplus(found: dict[str, tuple[str, str]]) -> dict[str, str]: # file -> why it is not read
+    "Copies of an image, and images in the folder of another expression."
+    surplus, taken = {}, {}
+    best_first = sorted(found, key=lambda o: ('.tif' not in o.lower()[-5:], len(PurePosixPath(o).name), o))
+    for o in best_first:
+        said = {canonical_label(part) for part in PurePosixPath(o).parts[:-1]} & set(EXPRESSIONS)
+        if said - {found[o][1]}: surplus[o] = f'its name says {found[o][1]}, its folder {min(said)}'
+        elif (first := taken.setdefault(_image_of(o), o)) != o: surplus[o] = f'the same image as {first}'
+    return surplus
+
+def _image_of(file: str) -> str:
+    "What all copies of an image have in common."
+    found = _NAME.fullmatch(PurePosixPath(file).name)
+    return re.sub('[_-]', '.', found[1]).upper() if found else file
 
 # %% ../nbs/18a_jaffe.ipynb #94f30445
 def load_jaffe(
@@ -42,10 +61,12 @@ def load_jaffe(
     crop = lambda content: center_square(read_gray(content), share, middle=middle)
     with file_tree(path) as tree:
         found = jaffe_names(tree.files)
-        names, images, _, failed = read_faces(found, tree.read, crop=crop)
+        surplus = _surplus(found)
+        names, images, _, failed = read_faces([o for o in found if o not in surplus], tree.read, crop=crop)
     n = len(tree.files)
     if not names: raise FerError(f'{path}: no readable JAFFE image (such as KA.AN1.39.tiff) among {n} files')
-    skipped = {o: 'not the name of a JAFFE image' for o in tree.files if o not in found} | failed | tree.skipped
+    foreign = {o: 'not the name of a JAFFE image' for o in tree.files if o not in found}
+    skipped = foreign | surplus | failed | tree.skipped
     subjects, expressions = zip(*(found[o] for o in names))
     return FaceSet(
         images, np.array([EXPRESSIONS.index(o) for o in expressions]), subjects=np.array(subjects),

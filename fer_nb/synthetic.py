@@ -6,9 +6,13 @@
 __all__ = ['synthetic_faces', 'synthetic_scene']
 
 # %% ../nbs/13_synthetic.ipynb #d1abd32b
+from operator import index
+from typing import SupportsIndex
+
 import cv2
 import numpy as np
 
+from fer_nb.core import FerError, shown
 from fer_nb.data import FACE_SIZE, FaceSet
 from fer_nb.face_drawing import draw_face, random_look
 from fer_nb.labels import EXPRESSIONS
@@ -65,6 +69,22 @@ def _studio_face(rng: np.random.Generator, expression: str, size: int, *, who: n
 
 # %% ../nbs/13_synthetic.ipynb #438dbf89
 _BLOCKS = np.array(['train', 'train', 'val', 'train', 'test', 'train', 'train'])   # split of each block of classes
+_MOST_PIXELS = 1 << 30   # of all images of one call together
+
+def _whole(value: SupportsIndex, what: str, low: int = 0, *, high: int = 1 << 62) -> int:
+    "A whole number within bounds. Raises `FerError`."
+    try: number = index(value)
+    except TypeError: raise FerError(f'{what} is {shown(value)}, not a whole number') from None
+    if not low <= number <= high: raise FerError(f'{what} is {shown(number)}, not {low} to {high}')
+    return number
+
+def _check_request(n: int, seed: int, size: tuple[int, int]) -> None:
+    "Raises `FerError` for what cannot be drawn, or would not fit into memory."
+    _whole(seed, 'seed')
+    try: width, height = size
+    except (TypeError, ValueError): raise FerError(f'size is {shown(size)}, not (width, height)') from None
+    width, height = (_whole(o, 'size', 16, high=8192) for o in (width, height))
+    _whole(n, 'n', high=_MOST_PIXELS // (width * height))
 
 # %% ../nbs/13_synthetic.ipynb #ed940c60
 def synthetic_faces(
@@ -76,7 +96,11 @@ def synthetic_faces(
     classes: tuple[str, ...] = EXPRESSIONS, # what to draw; beside the seven expressions there is "wink"
     studio: bool = False, # everybody in the same light, looking straight ahead
 ) -> FaceSet: # split into train (5/7), val (1/7) and test (1/7), each with every class
-    "Draw faces of people who do not exist."
+    "Draw faces of people who do not exist. Raises `FerError` for an argument that makes no sense."
+    _check_request(n, seed, (size, size))
+    _whole(subjects, 'subjects')
+    if not classes or set(classes) - {*EXPRESSIONS, 'wink'}:
+        raise FerError(f"classes are some of {', '.join(EXPRESSIONS)} and wink, not {shown(classes)}")
     draw = _studio_face if studio else _synthetic_face
     labels, block = np.arange(n) % len(classes), np.arange(n) // len(classes)
     images = np.zeros((n, size, size), np.uint8)
@@ -109,7 +133,9 @@ def synthetic_scene(
     *,
     size: tuple[int, int] = (640, 480), # (width, height) in pixels
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # uint8 RGB (height, width, 3), int boxes (n, 4), int labels (n,)
-    "Draw an image of several people with different expressions. A box is x, y, width, height."
+    """Draw an image of several people with different expressions. A box is x, y, width, height.
+    Raises `FerError` for an argument that makes no sense."""
+    _check_request(_whole(n, 'n', high=1000), seed, size)
     rng, (width, height) = np.random.default_rng([seed, 2]), size
     image, boxes = _background(rng, width, height), []
     labels = np.array([rng.permutation(len(EXPRESSIONS)) for _ in range(-(-n // 7))]).ravel()[:n]
