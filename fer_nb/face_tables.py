@@ -68,7 +68,7 @@ class _Rows:
     classes: tuple[str, ...]
     result: Path|None = None # after `close`: where the rows are, if any could be kept
     full = False
-    _text = staticmethod(table_cell)
+    _text: Any = staticmethod(table_cell)
 
     def _begin(self, part: Path) -> None:
         self.part, self.flushed = part, time.monotonic()

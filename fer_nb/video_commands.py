@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .batches import check_folder, print_counts
 from .commands import add_model, command, make_recognizer
@@ -153,9 +153,9 @@ def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with a v
     recognizer, progress = make_recognizer(args), not args.quiet
     def work(job: Job) -> 'VideoSummary':
         from fer_nb.video_analysis import analyze_video
-        places = {'video_out' if kind == 'video' else kind: path for kind, path in job.paths.items()}
-        times = dict(start=args.start, stop=args.stop)
-        return analyze_video(job.source, recognizer, **places, **times, progress=progress, options=options)
+        wanted: dict[str, Any] = {'video_out' if kind == 'video' else kind: path for kind, path in job.paths.items()}
+        wanted |= dict(start=args.start, stop=args.stop, progress=progress, options=options)
+        return analyze_video(job.source, recognizer, **wanted)
     return _run_jobs(jobs, work, args.json)
 
 # %% ../nbs/81a_video_commands.ipynb #cdb4688d

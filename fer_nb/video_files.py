@@ -116,8 +116,10 @@ def _explain_damage(source: Any) -> str:
     return ': its index is missing, so it was probably cut off' if source.read(8)[4:] == b'ftyp' else ''
 
 # %% ../nbs/48_video_files.ipynb #75bd19bc
-def _video_stream(container: Any) -> Any: # a stream of PyAV
+def _video_stream(container: Any, remote: bool) -> Any: # a stream of PyAV
     "The stream of images, without the cover images of music. Raises `VideoError`."
+    image = container.format.name.endswith('_pipe') and not remote  # a camera may send one image after the other
+    if image: raise VideoError('it is an image and no video: `fer_nb predict` reads images')
     cover = import_av().stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & cover]
     if not streams: raise VideoError('it has sound, but no images' if container.streams.audio else 'it has no images')
@@ -236,9 +238,7 @@ class _OpenVideo:
     def _begin(self, source: Any, name: str) -> None:
         matrices = _display_matrices(source) if hasattr(source, 'seek') else {}
         self.container = _open_container(source, self.patience)
-        image = self.container.format.name.endswith('_pipe') and not is_address(source)
-        if image: raise VideoError('it is an image and no video: `fer_nb predict` reads images')
-        self.stream = _video_stream(self.container)
+        self.stream = _video_stream(self.container, is_address(source))
         self.info, self.exact = _describe(self.container, self.stream, name, source if is_address(source) else '')
         self.aspect, self.matrix = _set_up_decoder(self.stream, self.info.live), matrices.get(self.stream.id)
 

@@ -57,7 +57,7 @@ def find_sources(
     left_out: dict[str, str] = {}
     found = [source for text in texts for source in _expand(text, out, left_out)]
     local = (isinstance(source, str) and source != '-' and not is_address(source) for source in found)
-    keys = (os.path.realpath(source) if is_file else source for source, is_file in zip(found, local))
+    keys = (os.path.realpath(str(source)) if is_file else source for source, is_file in zip(found, local))
     first: dict[int|str, int|str] = {}
     for key, source in zip(keys, found): first.setdefault(key, source)
     return list(first.values()), left_out

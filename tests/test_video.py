@@ -259,7 +259,8 @@ def test_a_closed_pipe_ends_the_work(photos, tmp_path):
 
 
 REFUSED = {
-    '--video-out {clip} --overwrite': 'it is the video that is read', '--table {clip}': 'must end in .csv', '--table folder': 'must end in .csv',
+    '--video-out {clip} --overwrite': 'it is the video that is read',
+    '--table {clip}': 'must end in .csv', '--table folder': 'must end in .csv',
     '--table missing/no/a.csv --timeline missing/no': 'must end in .png', '--video-out -': 'must end in .mp4',
     '--summary - --json': 'stdout can take one thing only', '--table - --summary -': 'wanted for two things',
     '--out {clip}': 'it is a file', '--table {clip}/a.csv': 'cannot be written',
