@@ -81,7 +81,7 @@ def _check_range(a: np.ndarray) -> None:
     low, high, sixteen = a.min(), a.max(), a.dtype == np.uint16
     if not sixteen and (low < 0 or high > 255):
         raise ImageError(f'its values run from {low:g} to {high:g}, not within 0..255')
-    if sixteen and 0 < high < 4096: raise ImageError(f'its 16-bit values only reach {high}; scale them to 0..65535')
+    if sixteen and 0 < high < 16384: raise ImageError(f'its 16-bit values only reach {high}; scale them to 0..65535')
     if a.dtype.kind == 'f' and 1.001 < high < 2:
         raise ImageError(f'its values run to {high:g}, which is neither 0..1 nor 0..255')
 
@@ -212,7 +212,8 @@ def _address_bytes(address: str, limit: int) -> bytes:
 # %% ../nbs/10_images.ipynb #285e152a
 def _stream_bytes(stream: Any, limit: int) -> bytes:
     try: data = stream.read(limit + 1)
-    except (OSError, ValueError) as e: raise ImageError(f'it cannot be read ({e})') from None
+    except MemoryError: raise
+    except Exception as e: raise ImageError(f'it cannot be read{error_detail(e)}') from None
     if not isinstance(data, bytes): raise ImageError('it was opened as text, not as bytes')
     if len(data) > limit: raise ImageError(f'it has more than {limit:,} bytes')
     return data
@@ -231,12 +232,18 @@ def _of_pillow(image: Any, max_pixels: int) -> np.ndarray: # uint8 (H, W, 3), up
         raise ImageError('its EXIF says that it is rotated, but it was changed: use PIL.ImageOps.exif_transpose first')
     return _upright(to_rgb(a), turn)
 
+# %% ../nbs/10_images.ipynb #92d080de
+def _has(source: Any, name: str) -> bool:
+    "Whether an object has something; not, where asking raises."
+    try: return hasattr(source, name)
+    except Exception: return False
+
 # %% ../nbs/10_images.ipynb #36ed8a8c
 def _bytes(source: Any, limit: int) -> bytes|None: # None where it is an array or a Pillow image
     if is_address(source): return _address_bytes(source, limit)
     if isinstance(source, (str, os.PathLike)): return _file_bytes(source, limit)
     if isinstance(source, (bytes, bytearray, memoryview)): return bytes(source)
-    if hasattr(source, 'read') and not hasattr(source, 'getexif'): return _stream_bytes(source, limit)
+    if _has(source, 'read') and not _has(source, 'getexif'): return _stream_bytes(source, limit)
     return None
 
 # %% ../nbs/10_images.ipynb #7f6563c9
@@ -246,6 +253,7 @@ def _array(source: Any) -> np.ndarray:
         if hasattr(source, 'detach') and hasattr(source, 'cpu'): source = source.detach().cpu()  # of PyTorch
         elif hasattr(source, '__cuda_array_interface__') and hasattr(source, 'get'): source = source.get()  # of CuPy
         if hasattr(source, '__array__'): return np.asarray(source)
+        if hasattr(source, '__dlpack__'): return np.from_dlpack(source)
     except MemoryError: raise
     except Exception as e: raise ImageError(f'it cannot be made an array{error_detail(e)}') from None
     raise ImageError('it is not a path, bytes, file, array or Pillow image')
@@ -270,14 +278,14 @@ def image_name(
     "What to call an image in messages and tables."
     if isinstance(source, (str, os.PathLike)):
         return shown_address(str(source)) if is_address(source) else os.fsdecode(source)
-    name = getattr(source, 'name', None) or getattr(source, 'filename', None)
+    name = next((getattr(source, o) for o in ('name', 'filename') if _has(source, o) and getattr(source, o)), None)
     return name if isinstance(name, str) else f'<{type(source).__name__}>'
 
 # %% ../nbs/10_images.ipynb #8880e5f6
 def _read(source: Any, max_pixels: int, bgr: bool) -> tuple[np.ndarray, tuple[int, int], tuple[str, ...]]:
     "RGB, true size and warnings. Raises `ImageError` without the name."
     if (data := _bytes(source, 8*max_pixels + 65536)) is not None: return _decode(data, max_pixels)
-    if hasattr(source, 'getexif'): rgb = _of_pillow(source, max_pixels)
+    if _has(source, 'getexif'): rgb = _of_pillow(source, max_pixels)
     else:
         a = _array(source)
         if a.size > 4*max_pixels: raise ImageError(f'its shape {a.shape} is over the limit of {max_pixels:,} pixels')
