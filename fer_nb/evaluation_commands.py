@@ -8,7 +8,6 @@ __all__ = []
 # %% ../nbs/83_evaluation_commands.ipynb #e33713d4
 import argparse
 import itertools
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -113,15 +112,24 @@ def _measure_again(
     jobs: dict[tuple[str, str], dict[str, bool]] = {}
     for r in records: jobs.setdefault((r['format'], r['split']), {})[r['tta']] = True
     def file(format): return _model_file(written['name'], format, folder)
-    reports = [_evaluate_file(file(f), faces, split, list(names)) for (f, split), names in jobs.items()]
-    corrupted = dict.fromkeys((r['format'], r['split']) for r in robust)
-    again = dict(robustness=[r for f, split in corrupted for r in _robustness_of(file(f), faces, split)])
+    errors: list[Exception] = []
+    def tried(measure: Callable, *what) -> Any: # None where it fails: what is not measured counts as a difference
+        try: return measure(*what)
+        except (ValueError, OSError) as e: errors.append(e)
+    def measured(f: str, split: str, names): return _evaluate_file(file(f), faces, split, list(names))
+    def corrupted(f: str, split: str): return _robustness_of(file(f), faces, split)
+    reports = [o for (f, split), names in jobs.items() if (o := tried(measured, f, split, names))]
+    if not reports: raise errors[0]
+    robust_jobs = dict.fromkeys((r['format'], r['split']) for r in robust)
+    again = dict(robustness=[r for f, split in robust_jobs for r in tried(corrupted, f, split) or []])
+    for text in dict.fromkeys(map(str, errors)): print(f'fer_nb evaluate: {text}', file=sys.stderr)
     return compare_reports(written | dict(results=records, robustness=robust), join_reports(*reports) | again)
 
 # %% ../nbs/83_evaluation_commands.ipynb #f34e6091
-def _check(args: argparse.Namespace, faces: 'FaceSet') -> int: # 1 if a figure was not reproduced
+def _check(
+    args: argparse.Namespace, faces: 'FaceSet', report: dict[str, Any], # as it was saved
+) -> int: # 1 if a figure was not reproduced
     "Measure again what a report says, and print what differs."
-    report = json.loads(args.check.read_text(encoding='utf-8'))
     lines = _measure_again(report, args.check.parent, faces, args.split, args.tta)
     print('\n'.join(lines) or f'{args.check}: every figure is reproduced')
     return int(bool(lines))
@@ -152,6 +160,82 @@ def _add_about(add: Callable) -> None:
     add('--about', type=Path, metavar='FILE', help='YAML or JSON file with more for the card: selection, command, ...')
     add('--seeds', type=Path, metavar='FILE', help='report of an experiment with several seeds, shown in the card')
 
+# %% ../nbs/83_evaluation_commands.ipynb #771660ae
+def _check_targets(args: argparse.Namespace) -> dict[str, Any]|None: # the report that is checked or resumed
+    "Raises `FerError` for options that could not be followed in the end."
+    from fer_nb.evaluation import check_tta
+    from fer_nb.reports import read_report, read_test_log
+    from fer_nb.run_folders import check_target
+    check_tta(args.tta or [])
+    if args.check: return read_report(args.check)
+    for option in ('card', 'resume'):
+        if getattr(args, option) and not args.out: raise FerError(f'--{option} needs --out, the folder of the report')
+    if not args.out: return None
+    file = check_target(args.out/'evaluation.json')
+    read_test_log(args.out/'test_log.json')
+    return read_report(file) if args.resume and file.exists() else None
+
+# %% ../nbs/83_evaluation_commands.ipynb #479b3fdf
+class _Evaluations:
+    "The evaluations of one run. What is measured is saved at once; what fails costs only itself."
+    def __init__(
+        self, faces: 'FaceSet', out: Path|None, tta: list[str], # folder of the report; keys of `TTA`
+        before: dict[str, Any]|None, # the report that is resumed
+    ):
+        from fer_nb.core import sha256
+        self.faces, self.out, self.tta = faces, out, tta
+        self.reports = [before] if before else []
+        self.measured: list[dict[str, Any]] = list((before or {}).get('measured', []))
+        self.data = sha256(faces.images, faces.labels, '|'.join(faces.split).encode())[:16] if out else ''
+        self.done = self.skipped = self.failed = 0
+
+    def _key(self, file: Path, split: str) -> dict[str, Any]: # what is measured: the same file, data and options
+        from fer_nb.core import sha256
+        return dict(file=file.name, sha256=sha256(file.read_bytes()), data=self.data, split=split, tta=self.tta)
+
+    def joined(self, name: str) -> dict[str, Any]: # the report of one model
+        from fer_nb.reports import join_reports
+        return join_reports(*(o for o in self.reports if o['name'] == name))
+
+    def _save(self) -> None:
+        from fer_nb.reports import save_report
+        report = self.joined(self.reports[0]['name'])
+        if self.out: save_report(self.out, report | {'measured': self.measured})
+
+# %% ../nbs/83_evaluation_commands.ipynb #2c67b384
+def _measure_one(run: _Evaluations, file: Path, split: str) -> None:
+    "Evaluate a file on a split and save the result. Raises `FerError`, `OSError`."
+    from fer_nb.model_files import read_metadata
+    name = read_metadata(file)['name']
+    if run.out and run.reports and name != run.reports[0]['name']:
+        raise FerError(f'{file}: is the model {shown(name)}, and the report is about {shown(run.reports[0]["name"])}')
+    report = _evaluate_file(file, run.faces, split, run.tta, None if run.reports else run.out)
+    run.reports.append(report)
+    if run.out:
+        run.measured.append(run._key(file, split))
+        run._save()
+
+def _measure(run: _Evaluations, models: list[str], splits: list[str], *, reason: str) -> None:
+    "Evaluate models on splits. Raises the first error where nothing can be evaluated."
+    from fer_nb.model_files import find_model
+    from fer_nb.reports import append_test_log
+    errors, logged = [], False
+    for model, split in itertools.product(models, splits):
+        try:
+            file = find_model(model)
+            if run.out and run._key(file, split) in run.measured:
+                run.skipped += 1
+                continue
+            if run.out and not logged:
+                append_test_log(run.out, run.faces, splits, reason=reason)
+                logged = True
+            _measure_one(run, file, split)
+            run.done += 1
+        except (ValueError, OSError) as e: errors.append(e)
+    run.failed += len(errors)
+    if errors and not run.reports: raise errors[0]
+    for e in errors: print(f'fer_nb evaluate: {e}', file=sys.stderr)
+
 # %% ../nbs/83_evaluation_commands.ipynb #a5b4b6a0
 def _evaluate_options(add: Callable) -> None:
     "What `fer_nb evaluate` takes."
@@ -166,6 +250,7 @@ def _evaluate_options(add: Callable) -> None:
     add('--out', type=Path, metavar='DIR',
         help='write evaluation.json and plots into this folder, and each evaluation of test samples into its '
              'test_log.json')
+    add('--resume', action='store_true', help='skip what the report in --out has already: the same file, data, options')
     add('--reason', default='', metavar='TEXT', help='why the test samples are evaluated, for test_log.json')
     add('--robustness', action='store_true', help='also measure the first model on corrupted faces')
     add('--card', action='store_true', help='also write MODEL_CARD.md there, about the first model')
@@ -183,21 +268,22 @@ def _evaluate_options(add: Callable) -> None:
 def _evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduced
     "Measure models on a dataset, or measure again what a report says."
     from fer_nb.model_files import find_model
-    from fer_nb.reports import append_test_log, join_reports, save_report
+    before = _check_targets(args)
     faces = read_dataset(args)
-    if args.check: return _check(args, faces)
-    if args.card and not args.out: raise ValueError('--card needs --out, the folder of the report')
-    files = [find_model(o) for o in args.model]
+    if args.check: return _check(args, faces, before)
     splits = args.split or ['test' if set(faces.split) != {'all'} else 'all']
-    reports: list[dict[str, Any]] = []
-    if args.out: append_test_log(args.out, faces, splits, reason=args.reason)
-    for file, split in itertools.product(files, splits):
-        reports.append(_evaluate_file(file, faces, split, args.tta or ['none'], None if reports else args.out))
-    if args.robustness: reports[0]['robustness'] = _robustness_of(files[0], faces, splits[0])
-    _print_report(report := join_reports(*reports))
-    if args.out: print(f'wrote {save_report(args.out, report)}', file=sys.stderr)
-    if args.card: print(f'wrote {_write_card(files[0], faces, args)}', file=sys.stderr)
-    return 0
+    run = _Evaluations(faces, args.out, args.tta or ['none'], before)
+    _measure(run, args.model, splits, reason=args.reason)
+    if args.robustness and 'robustness' not in run.reports[0]:
+        run.reports[0]['robustness'] = _robustness_of(find_model(args.model[0]), faces, splits[0])
+        run._save()
+    for name in (names := list(dict.fromkeys(o['name'] for o in run.reports))):
+        if len(names) > 1: print(f'{shown(name)}:')
+        _print_report(run.joined(name))
+    if args.out: print(f'wrote {args.out/"evaluation.json"}', file=sys.stderr)
+    if args.card: print(f'wrote {_write_card(find_model(args.model[0]), faces, args)}', file=sys.stderr)
+    print(f'{run.done} evaluations done, {run.skipped} skipped, {run.failed} failed', file=sys.stderr)
+    return int(run.failed > 0)
 
 # %% ../nbs/83_evaluation_commands.ipynb #9e0d5949
 def _write_card(
@@ -209,8 +295,8 @@ def _write_card(
     from fer_nb.audit import describe_dataset
     from fer_nb.model_card import write_model_card
     from fer_nb.model_files import read_metadata
-    from fer_nb.reports import read_test_log
-    report = json.loads((args.out/'evaluation.json').read_text(encoding='utf-8'))
+    from fer_nb.reports import read_report, read_test_log
+    report = read_report(args.out/'evaluation.json')
     metadata = read_metadata(path) | read_fields(args.about)
     if args.seeds:
         if not (experiment := read_fields(args.seeds)).get('summary'):

@@ -39,7 +39,8 @@ def load_for_transfer(path: str|Path) -> tuple['Model', list[str], dict[str, Any
     try: meta = read_metadata(path)
     except ModelError: meta = {}
     head = next((o for o in network.layers if o.name == 'expression' and hasattr(o, 'units')), None)
-    if head is None: raise ModelError(f'{path}: has no dense layer called `expression` at its end')
+    if head is None:
+        raise ModelError(f'{path}: has no dense layer called `expression` at its end; `fer_nb export` makes one of it')
     classes = meta.get('classes') or (list(EXPRESSIONS) if head.units == len(EXPRESSIONS) else ['']*head.units)
     shape = network.input_shape
     if isinstance(shape, (list, dict)) or len(shape) != 4 or shape[-1] != 1:

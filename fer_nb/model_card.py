@@ -6,12 +6,13 @@
 __all__ = ['write_model_card']
 
 # %% ../nbs/35_model_card.ipynb #d61ef2af
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from numbers import Number
 from pathlib import Path
+from typing import Any
 
-from .core import FerError, write_atomically
+from .core import FerError, shown, write_atomically
 from .plots import caption
 from fer_nb.report_tables import (
     calibration_table,
@@ -24,8 +25,21 @@ from fer_nb.report_tables import (
     results_table,
     seeds_table,
 )
-from .reports import RECORD_KEY, read_test_log
+from .reports import RECORD_KEY, check_report, read_report, read_test_log
 from .robustness import robustness_table
+
+# %% ../nbs/35_model_card.ipynb #e607e582
+def _plain(value: Any) -> Any:
+    "A value from a file as a card may show it: texts in one line, whose markup can do no more than stress a word."
+    if isinstance(value, dict): return {_plain(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return [_plain(o) for o in value]
+    if value is None or isinstance(value, Number): return value
+    text = shown(' '.join(str(value).split()), 2000).replace('&', '&amp;').replace('<', '&lt;')
+    return text.replace('![', '!\\[').replace('](', ']\\(')
+
+def _code(text: Any) -> str: # lines that become a block of code
+    "The lines of a command, which cannot end their block."
+    return '\n'.join(shown(o, 1000).replace('```', "'''") for o in str(text).splitlines()[:100])
 
 # %% ../nbs/35_model_card.ipynb #94ef14ad
 def _main_record(
@@ -45,7 +59,7 @@ def _front_matter(
     fer2013: bool, # was it trained or evaluated on FER2013?
 ) -> str:
     "What model hubs read: license, task, data, metrics."
-    license = str(metadata['license']).split()[0].lower()
+    license = next(iter(str(metadata['license']).split()), 'other').lower()
     lines = [
         f'license: {license if license in _HUB_LICENSES else "other"}', 'pipeline_tag: image-classification',
         'tags: [facial-expression-recognition]', *['datasets: [fer2013]'] * fer2013,
@@ -92,7 +106,7 @@ def _test_log(
     "Every evaluation on the test set."
     if log is None: return 'No log of the evaluations on the test set was given.'
     if not log: return 'The test set has not been evaluated.'
-    rows = [o if isinstance(o, dict) else {'evaluation': o} for o in log]
+    rows = [o if isinstance(o, dict) else {'evaluation': o} for o in (log if isinstance(log, list) else [log])]
     return 'Every evaluation on the test set:\n\n' + markdown_table(rows)
 
 # %% ../nbs/35_model_card.ipynb #3f1300db
@@ -304,9 +318,11 @@ def model_card(
     if missing := [k for k in ('name', 'classes', 'data', 'license') if not metadata.get(k)]:
         raise FerError(f'the metadata lack {", ".join(missing)}')
     if not report.get('results'): raise FerError('no results: a card needs at least one record of `evaluate`')
+    check_report(report | {'name': str(report.get('name', ''))})
+    command = f"```\n{_code(metadata['command'])}\n```" if metadata.get('command') else 'No command was given.'
+    metadata, report = _plain(metadata), _plain(report | {'data': _dataset(report)})
     main = _main_record(report['results'])
     fer2013 = 'fer2013' in f"{metadata['data']} {report.get('edition')}".lower()
-    command = f"```\n{metadata['command']}\n```" if metadata.get('command') else 'No command was given.'
     parts = [
         _front_matter(metadata, fer2013), *_summary(metadata, report, main), _USE,
         *_protocol(metadata, report), *_results(report, main),
@@ -325,7 +341,7 @@ def write_model_card(
 ) -> Path: # the card
     "Write the card beside its plots. Raises `FileNotFoundError` without evaluation.json, or as `model_card` does."
     folder = Path(folder)
-    if report is None: report = json.loads((folder/'evaluation.json').read_text(encoding='utf-8'))
+    if report is None: report = read_report(folder/'evaluation.json')
     if log := read_test_log(folder/'test_log.json'): report = dict(test_log=log) | report
     there = {k: v for k, v in report.get('figures', {}).items() if (folder/k).is_file()}
     card = model_card(metadata, report | dict(figures=there))

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .core import FerError, write_atomically
+from .core import FerError, shown, write_atomically
 from .data import SPLIT_ROLES, FaceSet
 
 if TYPE_CHECKING:
@@ -38,6 +38,40 @@ def save_report(
 
 # %% ../nbs/32a_reports.ipynb #a0cbc7be
 RECORD_KEY = ('split', 'samples', 'protocol', 'tta', 'format')
+
+# %% ../nbs/32a_reports.ipynb #f6ba175b
+_METRICS = ('accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll', 'brier')
+_MOST_BYTES = 1 << 26 # of a report
+
+def _fault(report: Any) -> str: # '': none
+    "What a report lacks of what `evaluate` writes."
+    if not isinstance(report, dict): return 'it is not an object'
+    if not isinstance(report.get('name'), str): return 'it does not name a model'
+    records = report.get('results')
+    if not isinstance(records, list) or not all(isinstance(r, dict) for r in records): return 'it has no results'
+    for r in records:
+        lacking = [k for k in RECORD_KEY if not isinstance(r.get(k), str)]
+        if lacking: return f'a result lacks {lacking[0]}'
+        numbers = [*(r.get(k) for k in _METRICS), r.get('n')]
+        if not all(isinstance(o, (int, float)) for o in numbers): return 'a result lacks a metric or its n'
+        if not isinstance(r.get('accuracy_95'), list) or not isinstance(r.get('per_class'), dict):
+            return 'a result lacks an interval or its classes'
+    return ''
+
+# %% ../nbs/32a_reports.ipynb #726a404f
+def check_report(report: Any, source: str|Path = 'the report') -> dict:
+    "A report that holds what `evaluate` writes. Raises `FerError` that names its source and what it lacks."
+    if fault := _fault(report): raise FerError(f'{shown(source, 200)}: not a report of an evaluation ({fault})')
+    return report
+
+def read_report(file: str|Path) -> dict: # evaluation.json
+    "A saved report. Raises `FileNotFoundError`, or `FerError` that names the file and what is wrong with it."
+    path = Path(file)
+    if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        raise FerError(f'{shown(path, 200)}: not a report of an evaluation (it is too large)')
+    try: report = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as e: raise FerError(f'{shown(path, 200)}: not JSON ({shown(e)})') from None
+    return check_report(report, path)
 
 # %% ../nbs/32a_reports.ipynb #5acc8eac
 def join_reports(
