@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fer_nb.archives import is_zip
+from fer_nb.archives import is_zip, nested
 from fer_nb.core import FerError, shown
 from fer_nb.data import FACE_SIZE, FaceSet
 from fer_nb.dataset_cache import cached_dataset
@@ -44,8 +44,8 @@ def _of_file(table: dict[str, str], name: str) -> str | None:
 def _by_table(layout: Layout, table: dict[str, str], path: Path) -> Layout:
     "The splits as a table has them. Raises `FerError` where it names none of the images."
     place, skipped = {}, dict(layout.skipped)
-    for name, (_, *rest) in layout.place.items():
-        if split := _of_file(table, name): place[name] = (split_of(split) or split, *rest)
+    for name, (_, label, who) in layout.place.items():
+        if split := _of_file(table, name): place[name] = split_of(split) or split, label, who
         else: skipped[name] = f'its split is not in {path.name}'
     if not place: raise FerError(f'{path}: names none of the {len(layout.place)} images')
     return layout._replace(place=place, skipped=skipped, notes=(*layout.notes, f'the splits are those of {path.name}'))
@@ -117,7 +117,7 @@ def read_class_folders(
     "Images in class folders, without the cache. Raises `FerError`."
     with file_tree(path) as tree:
         try: layout = _layout(tree, subjects, mapping=mapping, split_from=split_from)
-        except FerError as e: raise FerError(f'{path}: {e}') from None
+        except FerError as e: raise FerError(f'{path}: {e}{nested(tree.files)}') from None
         names, images, sizes, failed = read_faces(layout.place, tree.read, crop=crop)
     if not names: raise FerError(f'{path}: no readable image in class folders; {_first(failed)}')
     foreign = {o: 'not an image by its name' for o in tree.files if not is_image_name(o)}
