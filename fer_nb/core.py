@@ -94,7 +94,8 @@ def unfinished_parts(path: Path) -> Iterator[Path]:
 def _remove_old_parts(path: Path) -> None:
     "Remove what was begun for the same file an hour ago or earlier, and never finished."
     for part in unfinished_parts(path):
-        if time.time() - part.stat().st_mtime > 3600: part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError): # another process was faster
+            if time.time() - part.stat().st_mtime > 3600: part.unlink()
 
 # %% ../nbs/00_core.ipynb #f988d572
 def part_path(

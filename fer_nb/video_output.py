@@ -14,7 +14,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from .core import move_part, part_path
+from .core import move_part, part_path, shown
 from .image_formats import ImageError
 from .images import MAX_PIXELS, to_rgb
 from .video_basics import VideoError, complete_length, error_reason, import_av
@@ -62,11 +62,12 @@ def _begin_part(path: Path, size: tuple[int, int]) -> Path: # where the video is
     "Check a place. Raises `VideoError` where a video cannot be written."
     width, height = size
     if min(width, height) < 1 or width*height > MAX_PIXELS:
-        raise VideoError(f'{path}: a video cannot have {width} x {height} pixels')
-    if path.suffix.lower() not in VIDEO_SUFFIXES: raise VideoError(f'{path}: videos are written as .mp4')
-    if path.is_dir(): raise VideoError(f'{path}: it is a directory')
+        raise VideoError(f'{shown(path)}: a video cannot have {width} x {height} pixels')
+    if path.suffix.lower() not in VIDEO_SUFFIXES: raise VideoError(f'{shown(path)}: videos are written as .mp4')
+    if path.is_dir(): raise VideoError(f'{shown(path)}: it is a directory')
     try: return part_path(path, tidy=False)
-    except (OSError, ValueError) as e: raise VideoError(f'{path}: it cannot be written ({error_reason(e)})') from None
+    except (OSError, ValueError) as e:
+        raise VideoError(f'{shown(path)}: it cannot be written ({error_reason(e)})') from None
 
 # %% ../nbs/51_video_output.ipynb #6f8ef04d
 def _finish_part(part: Path, path: Path, keep: bool, damaged: bool) -> OSError|None: # what went wrong
@@ -92,7 +93,8 @@ class _PartFile:
         container, self._container = self._container, None
         if container and (error := self._finish(container, error)):
             kept = '; what was written before is kept' if self.frames and self.path.exists() else ''
-            raise VideoError(f'{self.path}: it cannot be written any further ({error_reason(error)}){kept}') from None
+            reason = f'it cannot be written any further ({error_reason(error)}){kept}'
+            raise VideoError(f'{shown(self.path)}: {reason}') from None
 
     def _finish(self, container: Any, error: Exception|None) -> Exception|None:
         try:
@@ -125,7 +127,7 @@ class VideoWriter(_PartFile):
         try: self._container, self._stream = _open_encoder(self.part, size, quality, codec)
         except (import_av().FFmpegError, ValueError) as e:
             self.part.unlink()
-            raise VideoError(f'{path}: the encoder cannot be used ({error_reason(e)})') from None
+            raise VideoError(f'{shown(path)}: the encoder cannot be used ({error_reason(e)})') from None
 
     def add(self,
         time: float,     # seconds from the beginning of the video; later than that of the frame before
@@ -142,10 +144,10 @@ class VideoWriter(_PartFile):
 def _timed_frame(writer: VideoWriter, time: float, rgb: np.ndarray) -> Any: # a frame of PyAV
     "A frame that can follow. Raises `VideoError` where its time or its pixels forbid that."
     last = 0 if writer.last is None else writer.last
-    if writer._container is None: raise VideoError(f'{writer.path}: the video is closed')
+    if writer._container is None: raise VideoError(f'{shown(writer.path)}: the video is closed')
     if not last <= time <= last + 36_000 or time == writer.last:
-        raise VideoError(f'{writer.path}: a frame at {time:g} s cannot follow one at {last:g} s')
+        raise VideoError(f'{shown(writer.path)}: a frame at {time:g} s cannot follow one at {last:g} s')
     try: frame = _to_frame(rgb, writer._stream)
-    except ImageError as e: raise VideoError(f'{writer.path}: the frame at {time:g} s: {e}') from None
+    except ImageError as e: raise VideoError(f'{shown(writer.path)}: the frame at {time:g} s: {e}') from None
     frame.time_base = writer._stream.codec_context.time_base
     return frame

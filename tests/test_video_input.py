@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fer_nb.images import read_image
-from fer_nb.video_basics import VideoError, panning_video
+from fer_nb.video_basics import _AV, VideoError, panning_video
 from fer_nb.video_input import read_video
 
 FACE = {'view': 0.6, 'center': (0.44, 0.28)}  # where the face is in the portrait
@@ -298,6 +298,10 @@ AV = {
     'without a part': ('import no_such_part', 'PyAV cannot be loaded (No module named'),
     'missing': ("raise ModuleNotFoundError('No module', name='av')", "pip install 'fer_nb[video]'"),
 }
+
+
+def test_the_oldest_pyav_is_the_one_that_is_declared(root):
+    assert f'av>={".".join(map(str, _AV))}' in (root / 'settings.ini').read_text()
 
 
 @pytest.mark.parametrize('version', AV)
