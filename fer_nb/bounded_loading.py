@@ -9,6 +9,7 @@ __all__ = []
 import io
 import json
 import math
+import random
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,13 @@ def _count_declared(config: Any, legacy: bool) -> int: # legacy: as in HDF5 file
     from keras.src.legacy.saving.saving_utils import model_from_config
     read = model_from_config if legacy else keras.saving.deserialize_keras_object
     if isinstance(config, dict): config = config | {'compile_config': None}   # no optimizer
+    seeds = random.getstate()  # Keras draws the seeds of initializers from there
     try:
         with keras.StatelessScope(initialize_variables=False):
             return sum(math.prod(v.shape) for v in getattr(read(config), 'variables', ()))
-    finally: global_state.set_global_attribute('uninitialized_variables', [])
+    finally:
+        global_state.set_global_attribute('uninitialized_variables', [])
+        random.setstate(seeds)
 
 # %% ../nbs/20a_bounded_loading.ipynb #9dc8822d
 def _check_arrays(file: Any, size: int) -> None: # an open h5py file; its bytes

@@ -47,8 +47,8 @@ def _loader() -> Any:
             names: set[str] = set()
             for key, _ in node.value:
                 if not isinstance(key, yaml.ScalarNode): reason = 'a name is not text'
-                elif key.value in names: reason = f'{shown(key.value)} is there twice'
-                else: reason = names.add(key.value) or ''
+                else: reason = f'{shown(key.value)} is there twice' if key.value in names else ''
+                names.add(f'{key.value}')
                 if reason: raise yaml.MarkedYAMLError(problem=reason, problem_mark=key.start_mark)
     return Loader
 

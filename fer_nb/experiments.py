@@ -236,10 +236,11 @@ def run_experiment(
     progress: bool = True, # say which run is on?
 ) -> dict: # edition, config, variants, summary, test_log, runs; failed: variant, seed and error
     "Train and evaluate every variant with every seed; the report is written after each. Raises where all runs fail."
-    experiment, file = read_experiment(source), _report_file(report or Path(out)/'experiment.json')
-    faces = data if isinstance(data, FaceSet) else load_dataset(data)
+    experiment = read_experiment(source)
     check_tta(tta)
+    faces = data if isinstance(data, FaceSet) else load_dataset(data)
     for s in splits: faces.subset(s)   # an unknown one is found before the training
+    file = _report_file(report or Path(out)/'experiment.json')
     outcomes: list[dict] = []
     for name, seed, config, folder in _plan_runs(*experiment, Path(out)):
         if progress: print(f'{name}, seed {seed}: {folder}', flush=True)

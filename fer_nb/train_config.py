@@ -126,7 +126,8 @@ def check_fields(
 def read_config(source: TrainConfig | Mapping | str | Path) -> TrainConfig: # fields, or a YAML/JSON file with them
     "A checked `TrainConfig`. Raises FerError that names the file and the unknown or wrong field."
     if isinstance(source, TrainConfig): return source
-    where, given = 'config', source
+    where = 'config'
+    given: Any = source
     if isinstance(source, (str, os.PathLike)):
         where, content = shown(source, 200), read_fields(source)
         given = content.get('config', content)

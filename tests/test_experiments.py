@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fer_nb.checkpoints import file_fingerprint
+from fer_nb.core import FerError
 from fer_nb.evaluation import TTA
 from fer_nb.experiments import read_experiment, run_experiment
 from fer_nb.synthetic import synthetic_faces
@@ -36,15 +37,50 @@ def second(runs):
     ('fields', 'reason'),
     [
         ({'configs': {}}, 'holds configs; config, variants and seeds are known'),
-        ([], 'holds no fields; config, variants and seeds are known'),
+        ([], r'holds a list, \[\]; fields are needed'),
         ({'variants': ['a']}, 'variants are names with changed fields'),
         ({'variants': {'a': {'epoch': 3}}}, 'unknown field epoch'),
         ({'seeds': ['one']}, r"seeds \['one'\] are not"),
+        ({'seeds': [0, 0]}, 'each once'),
+        ({'seeds': [-1]}, 'seed = -1 is not from 0'),
+        ({'variants': {'a b': {}, 'a/b': {}}}, 'a b, a/b are the same as folders'),
+        ({'variants': {'..': {}}}, "name of a variant '..-0' begins or ends with a dot"),
+        ({'config': {'epochs': 'many'}}, "epochs = 'many' is not of type int"),
     ],
 )
 def test_experiments_that_are_refused(tmp_path, fields, reason):
     (file := tmp_path / 'experiment.yaml').write_text(json.dumps(fields))
     with pytest.raises(ValueError, match=f'experiment.yaml: .*{reason}'): read_experiment(file)
+
+
+def test_a_variant_that_fails_costs_itself(runs):
+    "It is named in the report, the others are there, and differences are those to the first variant, or none."
+    found, folder = runs
+    broken = {'config': RECIPE, 'variants': {'broken': {'init_from': 'gone.keras'}, 'as it is': {}}, 'seeds': [0]}
+    with pytest.warns(UserWarning, match='broken-0: this run failed: gone.keras: cannot start baseline'):
+        report = run_experiment(broken, FEW, out=folder, report=folder / 'broken.json', progress=False)
+    assert [o['variant'] for o in report['runs']] == ['as it is']
+    assert [(o['variant'], o['error'][:21]) for o in report['failed']] == [('broken', 'FerError: gone.keras:')]
+    assert {o['difference'] for o in report['summary']} == {None}
+    assert report == json.loads((folder / 'broken.json').read_text())
+    broken['variants'].pop('as it is')
+    with pytest.warns(UserWarning), pytest.raises(FerError, match='gone.keras: cannot start baseline'):
+        run_experiment(broken, FEW, out=folder, report=folder / 'broken.json', progress=False)
+
+
+def test_a_report_does_not_replace_another_file(runs, tmp_path):
+    (file := tmp_path / 'notes.json').write_text('{"mine": 1}')
+    with pytest.raises(FerError, match='notes.json: is there, and no report'):
+        run_experiment(SMALL, FEW, out=runs[1], report=file, progress=False)
+    assert file.read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize('content', ['', '{"config": 1}', '[' * 9999, '{"config": 1, "evaluated": [], "results": [1]}'])
+def test_a_changed_result_is_named(runs, tmp_path, content):
+    (place := tmp_path / 'as-it-is-0').mkdir()
+    (place / 'metrics.json').write_text(content)
+    with pytest.warns(UserWarning), pytest.raises(FerError, match='metrics.json: not the result of a run'):
+        run_experiment(SMALL | {'seeds': [0], 'variants': {}}, FEW, out=tmp_path, progress=False)
 
 
 @pytest.mark.parametrize('options', [{'tta': ['tencrop']}, {'splits': ['tset']}], ids=['tta', 'split'])
@@ -115,5 +151,6 @@ def test_a_network_that_was_exchanged_is_noticed(runs, second):
     was = start.read_bytes()
     start.write_bytes(other.read_bytes())
     try:
-        with pytest.raises(ValueError, match='held something else'): run_experiment(parts, FEW, out=out, progress=False)
+        with pytest.warns(UserWarning), pytest.raises(ValueError, match='held something else'):
+            run_experiment(parts, FEW, out=out, progress=False)
     finally: start.write_bytes(was)

@@ -1,4 +1,5 @@
 """Fine-tuning to one's own faces: from the files to the report, on a network of 1,000 weights."""
+import re
 import tracemalloc
 from dataclasses import replace
 
@@ -6,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_nb.audit import describe_dataset
 from fer_nb.core import FerError
 from fer_nb.cross_validation import FineTuner, cross_dataset, leave_one_subject_out, random_folds
 from fer_nb.fine_tuning import FineTuneConfig, fine_tune, make_config, split_dataset, train_network
@@ -144,10 +146,11 @@ def test_the_same_configuration_gives_the_same_network(mine, winks, tiny, tmp_pa
     for a, b in zip(network.get_weights(), mine.model.get_weights()): np.testing.assert_array_equal(a, b)
 
 
-def test_finished_run_is_only_reported(mine, winks, tiny, out):
-    "The checkpoint is not written again."
+def test_finished_run_is_only_reported(mine, winks, tiny, out, capsys):
+    "The checkpoint is not written again. What is in the data is printed first."
     written = (out / 'checkpoint.npz').stat().st_mtime_ns
-    again = fine_tune(winks, out, backbone=tiny, name='wink', formats=['fp16'], config=QUICK, progress=False)
+    again = fine_tune(winks, out, backbone=tiny, name='wink', formats=['fp16'], config=QUICK)
+    assert f'{describe_dataset(split_dataset(winks))}'.strip() in capsys.readouterr().out
     assert again.report['accuracy'] == mine.report['accuracy']
     assert (out / 'checkpoint.npz').stat().st_mtime_ns == written
 
@@ -162,6 +165,22 @@ def test_finished_run_is_only_reported(mine, winks, tiny, out):
 def test_another_experiment_in_the_same_folder_is_refused(mine, winks, tiny, out, samples, options, message):
     with pytest.raises(FerError, match=message):
         fine_tune(winks[:samples], out, **{'backbone': tiny, 'config': QUICK, 'progress': False} | options)
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'name': 'a/b'}, "the name 'a/b' has / in it"), ({'name': '..'}, 'with a dot'), ({'name': ''}, 'is empty'),
+    ({'name': 'Model'}, "the name 'model' is that of"), ({'name': 101 * 'x'}, 'longer than 100'),
+    ({'formats': ['fp17']}, 'fp17 is not one of fp32, fp16, int8, onnx'), ({'about': ['license']}, 'has no fields'),
+    ({'config': {'epochs': 'abc'}}, "epochs = 'abc' is not of type"), ({'config': {'epochs': True}}, 'not of type int'),
+    ({'config': {'learning_rate': float('nan')}}, 'learning_rate = nan is not from'), ({'config': [1]}, 'holds list'),
+    ({'config': {'layer_groups': 0}}, 'layer_groups = 0 is not'), ({'config': {'crop': None}}, 'not of type int'),
+    ({'config': {'epoch': 3}}, 'did you mean epochs?'), ({'out': 'file'}, 'a file is in its place'),
+])
+def test_a_wrong_request_is_refused_before_anything_is_read(tmp_path, options, message):
+    (tmp_path / 'file').touch()
+    out = tmp_path / options.pop('out', 'new')
+    with pytest.raises(FerError, match=re.escape(message)): fine_tune(tmp_path / 'nowhere', out, **options)
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 
 def test_a_whole_configuration_or_some_of_its_fields():
@@ -189,6 +208,44 @@ def test_subjects_left_out(winks, tiny, tmp_path):
     again = leave_one_subject_out(winks, tmp_path, folds=2, learner=recording, progress=False)
     assert len(seen) == 2
     np.testing.assert_array_equal(again.probabilities, result.probabilities)
+
+
+def even(faces, folder): return lambda images: np.full((len(images), 8), 1 / 8)
+
+
+def test_a_fold_that_fails_costs_itself(winks, tmp_path):
+    "The next call trains that fold alone."
+    calls = []
+
+    def failing(faces, folder):
+        calls.append(len(faces))
+        if len(calls) == 2: raise OSError(28, 'No space left on device')
+        return even(faces, folder)
+
+    with pytest.warns(UserWarning, match='fold P01 failed: .*No space left'):
+        part = leave_one_subject_out(winks, tmp_path, learner=failing, progress=False)
+    lost = winks.subjects == 'P01'
+    assert (part.report['n'], len(part.folds), len(part.accuracies)) == ((~lost).sum(), 4, 3)
+    np.testing.assert_array_equal(np.isnan(part.probabilities).any(axis=1), lost)
+    assert '3 folds, 1 failed' in repr(part)
+    whole = leave_one_subject_out(winks, tmp_path, learner=failing, progress=False)
+    assert len(calls) == 5 and whole.report['n'] == 56
+    with pytest.warns(UserWarning), pytest.raises(FerError, match='every fold failed; the first: ZeroDivisionError'):
+        leave_one_subject_out(winks, learner=lambda faces, folder: 1 / 0, progress=False)
+
+
+@pytest.mark.parametrize('change', ['key', 'bytes', 'numbers'])
+def test_predictions_of_something_else_are_named(winks, tmp_path, change):
+    "Of other faces or another configuration, damaged, or no probabilities: not counted, and not replaced either."
+    leave_one_subject_out(winks, tmp_path, folds=2, learner=even, progress=False)
+    file = tmp_path / '000' / 'predictions.npz'
+    with np.load(file) as z: arrays = dict(z)
+    if change == 'bytes': file.write_bytes(file.read_bytes()[:300])
+    else: np.savez(file, **arrays | ({'key': 'other'} if change == 'key' else {'p': arrays['p'] * np.nan}))
+    before = file.read_bytes()
+    with pytest.warns(UserWarning, match='predictions.npz: (is from other faces|not the predictions)'):
+        part = leave_one_subject_out(winks, tmp_path, folds=2, learner=even, progress=False)
+    assert file.read_bytes() == before and part.report['n'] < 56
 
 
 def test_random_folds_forget_subjects(winks, tiny):
