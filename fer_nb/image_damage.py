@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .image_formats import PNG_PARTS
+
 # %% ../nbs/09b_image_damage.ipynb #70fb6965
 @dataclass
 class RowWatch:
@@ -106,9 +108,11 @@ def _png_warnings(data: bytes) -> Iterator[str]:
     while at + 12 <= len(data):
         length, name = struct.unpack_from('>I4s', data, at)
         end = at + 8 + length
-        if zlib.crc32(memoryview(data)[at + 4:end]) != int.from_bytes(data[end:end + 4]):
+        wrong = name in PNG_PARTS and zlib.crc32(memoryview(data)[at + 4:end]) != int.from_bytes(data[end:end + 4])
+        if wrong:
             yield f"the PNG data is damaged: wrong checksum of {name.decode('ascii', 'replace')}"
             return
+        if name == b'IEND': return
         at = end + 4
 
 # %% ../nbs/09b_image_damage.ipynb #d7cae542

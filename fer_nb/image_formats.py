@@ -92,10 +92,13 @@ class _Counted(BytesIO):
         if self.times < 0 or self.bytes < 0: raise ImageError('its header has too many parts')
         return data
 
+# %% ../nbs/09_image_formats.ipynb #ae7102c0
+PNG_PARTS = b'IHDR', b'eXIf', b'PLTE', b'tRNS', b'IDAT', b'IEND' #: what is read of a PNG, in this order
+
 # %% ../nbs/09_image_formats.ipynb #9ed5f937
 def _image_of_png(data: bytes) -> bytes:
     "A PNG that has only header, orientation, palette, transparency and pixels. Raises `ImageError`."
-    kept: dict[bytes, list[bytes]] = {name: [] for name in (b'IHDR', b'eXIf', b'PLTE', b'tRNS', b'IDAT', b'IEND')}
+    kept: dict[bytes, list[bytes]] = {name: [] for name in PNG_PARTS}
     at, name = 8, b''
     for _ in range(100_000):
         if at + 12 > len(data) or name == b'IEND': break
@@ -104,6 +107,7 @@ def _image_of_png(data: bytes) -> bytes:
         at += 12 + length
     else: raise ImageError('it has too many parts')
     if name != b'IEND': raise ImageError('the PNG file is truncated: its end is missing')
+    if not kept[b'IDAT']: raise ImageError('the PNG file has no pixels')
     return b''.join([data[:8], *(chunk for chunks in kept.values() for chunk in chunks)])
 
 # %% ../nbs/09_image_formats.ipynb #77416bf7

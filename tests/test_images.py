@@ -410,7 +410,8 @@ def test_arrays_of_other_libraries(portrait):
     rgb = np.asarray(portrait)
     for source in (Device(rgb, 'torch'), Device(rgb, 'plain'), Exchanged(rgb.copy())):
         np.testing.assert_array_equal(read_image(source), rgb)
-    for source, reason in ((Device(rgb, 'cuda'), 'convert'), (Unreadable(), 'not now'), (Device(rgb, 'raises'), 'is gone')):
+    bad = (Device(rgb, 'cuda'), 'convert'), (Unreadable(), 'not now'), (Device(rgb, 'raises'), 'is gone')
+    for source, reason in bad:
         with pytest.raises(ImageError, match=reason): read_image(source)
     with pytest.raises(ImageError, match=r'transpose\(1, 2, 0\)'): read_image(rgb.transpose(2, 0, 1))
 
@@ -444,8 +445,8 @@ def test_content_decides(portrait, tmp_path):
 
 def test_one_decoder(portrait, tmp_path, root):
     "Training reads the same pixels as prediction, and no module opens images by other means."
-    from fer_nb.image_files import center_square
     from fer_nb.datasets import load_dataset
+    from fer_nb.image_files import center_square
 
     clear = portrait.convert('RGBA')
     clear.putalpha(Image.linear_gradient('L').resize(portrait.size))
@@ -477,3 +478,11 @@ def test_animations_cost_one_image(kind):
     cost(one)
     assert cost(many)[2] < 1.5 * cost(one)[2] + 8
     assert not cost(many)[0]
+
+
+def test_damage_that_does_not_matter(portrait):
+    "A wrong checksum counts only in a part of a PNG that is read."
+    comment = chunk(b'tEXt', b'a\0b')
+    assert load_image(png(comment[:-1] + b'?', GRAY)).warnings == ()
+    assert load_image(png(GRAY) + b'behind the image').warnings == ()
+    with pytest.raises(ImageError, match='the PNG file has no pixels'): read_image(png(comment))
