@@ -25,8 +25,9 @@ class Archive(NamedTuple):
     names: list[str] # of its ordinary files and of its folders, in their order; those of folders end in "/"
     open: Callable[[str], IO[bytes]] # name -> content, seekable
 
-# %% ../nbs/14a_archives.ipynb #b51abd85
-_MAX_ARCHIVE = 1 << 31   # most bytes that all files of an archive may have together; only one is in memory at a time
+# %% ../nbs/14a_archives.ipynb #37dba050
+_MAX_ZIP = 1 << 31       # most bytes that all files of a zip may have together; only one is in memory at a time
+_MAX_TAR = 1 << 30       # of a tar, which is read from its beginning to its end
 _MAX_MEMBERS = 1 << 19   # most files and folders of an archive (FER2013 as images: 35,903)
 _MAX_DEPTH = 64          # most folders around a file
 
@@ -39,10 +40,11 @@ def _checked_name(path: Path, name: str) -> str: # with "/"
     if len(parts) > _MAX_DEPTH: raise FerError(f'{path}: folders are nested more than {_MAX_DEPTH} deep: {shown(name)}')
     return name
 
-# %% ../nbs/14a_archives.ipynb #c82ae239
+# %% ../nbs/14a_archives.ipynb #3815aae5
 def _checked(
     path: Path, # of the archive
     members: Iterable[tuple[str, int, Any]], # name, size and whatever goes with them
+    most: int, # bytes of all together
 ) -> Iterator[tuple[str, Any]]: # the name, with "/"
     "Members one by one. Raises `FerError` at the first one that is one too many, or whose size is."
     total = 0
@@ -50,8 +52,8 @@ def _checked(
         total += size
         if size < 0: raise FerError(f'{path}: damaged or cut off: {shown(name)} has a negative size')
         if i > _MAX_MEMBERS: raise FerError(f'{path}: more than {_MAX_MEMBERS:,} files and folders')
-        if total > _MAX_ARCHIVE:
-            limit = f'at most {_MAX_ARCHIVE >> 20} MB are read; unpack it first'
+        if total > most:
+            limit = f'at most {most >> 20} MB are read; unpack it first'
             raise FerError(f'{path}: unpacks to {total >> 20} MB; {limit}')
         yield _checked_name(path, name), member
 
@@ -60,10 +62,10 @@ def is_zip(path: Path) -> bool:
     "Whether a file is, or at least begins like, a zip. Raises `FerError` for one that cannot be read."
     with reading(path), path.open('rb') as f: return f.read(4) == b'PK\3\4' or zipfile.is_zipfile(f)
 
-# %% ../nbs/14a_archives.ipynb #8cc6b7b6
+# %% ../nbs/14a_archives.ipynb #8141389d
 def _list_zip(path: Path, z: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]: # name -> member
     "What a zip holds. Raises `FerError`."
-    found = list(_checked(path, ((o.filename, o.file_size, o) for o in z.infolist())))
+    found = list(_checked(path, ((o.filename, o.file_size, o) for o in z.infolist()), _MAX_ZIP))
     files = Counter(name for name, _ in found if not name.endswith('/'))
     if twice := [name for name, n in files.items() if n > 1]:
         raise FerError(f'{path}: {len(twice)} names of files are there twice; the first is {shown(twice[0])}')
@@ -98,14 +100,14 @@ def is_tar(path: Path) -> bool:
         try: return bool(tarfile.TarInfo.frombuf(f.read(512), 'utf-8', 'surrogateescape'))
         except tarfile.HeaderError: return False
 
-# %% ../nbs/14a_archives.ipynb #440bd4e5
+# %% ../nbs/14a_archives.ipynb #51da2776
 @contextmanager
 def open_tar(path: Path) -> Iterator[Archive]:
     "An open tar, plain or compressed. Raises `FerError`."
     with open_packed(path) as f:
         with reading(path):
             t = tarfile.open(fileobj=cast(IO[bytes], _Sips(f)), mode='r:')
-            files = {name: o for name, o in _checked(path, ((o.name, o.size, o) for o in t)) if o.isreg()}
+            files = {name: o for name, o in _checked(path, ((o.name, o.size, o) for o in t), _MAX_TAR) if o.isreg()}
         yield Archive(list(files), lambda name: cast(IO[bytes], t.extractfile(files[name])))
 
 # %% ../nbs/14a_archives.ipynb #32104d3a

@@ -7,6 +7,7 @@ __all__ = ['load_dataset']
 
 # %% ../nbs/19_datasets.ipynb #6fd9c357
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -49,7 +50,10 @@ def _load(path: Path, kind: str, n: int) -> FaceSet:
     if kind == 'JAFFE': return load_jaffe(path)
     if kind == 'RAF-DB': return load_raf_db(path)
     faces, votes = load_fer2013(path), path.parent / 'fer2013new.csv'
-    return load_ferplus(faces, votes) if votes.is_file() else faces
+    if votes.is_file() and 'Training' not in faces.split:
+        warnings.warn(f'{votes}: not used; it goes with the whole table of FER2013', stacklevel=3)
+    elif votes.is_file(): return load_ferplus(faces, votes)
+    return faces
 
 # %% ../nbs/19_datasets.ipynb #7e500d88
 def load_dataset(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/14_tables.ipynb #e743b868
+# %% ../nbs/14_tables.ipynb #a309209c
 import bz2
 import csv
 import gzip
@@ -18,7 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -93,7 +93,7 @@ _MAX_TABLE = 1 << 30   # most characters that one table may unpack to (the FER20
 _MAX_LINE = 1 << 16    # longest line of a table (a sample of FER2013: at most 9.3 thousand)
 _MAX_LINES = 1 << 20   # most lines, as in a spreadsheet (FER2013: 35,888)
 
-# %% ../nbs/14_tables.ipynb #fe09eb4a
+# %% ../nbs/14_tables.ipynb #d395d1b9
 def _lines(stream: IO[bytes], name: str | os.PathLike, most: int = _MAX_TABLE) -> Iterator[str]:
     "Lines of text, with bounds on each, on their number and on their sum. Raises `FerError`."
     total, number = 0, 0
@@ -110,9 +110,7 @@ def _lines(stream: IO[bytes], name: str | os.PathLike, most: int = _MAX_TABLE) -
                 if number > _MAX_LINES: raise FerError(f'{name}: more than {_MAX_LINES:,} lines')
                 yield line
         except UnicodeError:
-            raise FerError(f'{name}, line {number + 1}: not {encoding} text; not a text table') from None
-        finally:
-            with suppress(ValueError): text.detach()   # the stream stays open, unless it is closed already
+            raise FerError(f'{name}: not {encoding} text after line {number}; damaged, or not a text table') from None
 
 # %% ../nbs/14_tables.ipynb #5bfc4e02
 _MAX_LINES_OF_ROW = 100   # 48 rows of pixels in one cell have half of that
@@ -170,7 +168,7 @@ def _cells(row: list[str], at: Sequence[int], width: int, where: str) -> list[st
             raise FerError(f'{where}: {shown(cell)} is not UTF-8 text; save the table as UTF-8')
     return cells
 
-# %% ../nbs/14_tables.ipynb #5ff8e418
+# %% ../nbs/14_tables.ipynb #0d333ba2
 def read_table(
     stream: IO[bytes], # of a CSV table with a header
     name: str | os.PathLike, # for messages
@@ -183,7 +181,7 @@ def read_table(
     lines, first, line = _lines(stream, name), 0, ''
     for first, line in enumerate(lines, 1):
         if line.strip() and not line.lower().startswith('sep='): break
-    rows = _rows(chain([line], lines), name, separator=_separator(line.replace('\r', ' '), wanted), first=first)
+    rows = _rows(chain([line], lines), name, separator=_separator(line, wanted), first=first)
     header = next(rows, (0, ['']))[1]
     there = [o for o in optional if o.lower() in _names(header)]
     place = dict(zip([*wanted, *there], _find_columns(header, name, [*wanted, *there])))
