@@ -189,7 +189,7 @@ def _describe(container: Any, stream: Any, name: str, address: str) -> tuple[Str
     fps = stream.average_rate or stream.guessed_rate
     own = _positive_seconds(stream.duration, stream.time_base) or _tag_seconds(stream.metadata.get('DURATION'))
     duration = own or _positive_seconds(container.duration, Fraction(1, 1_000_000))
-    info = StreamInfo(name, fps=float(fps) if fps and fps <= 1000 else None)
+    info = StreamInfo(name, fps=float(fps) if fps and .01 <= fps <= 1000 else None)
     info.live = bool(address) and not (address.lower().startswith('http') and duration)
     if not info.live:
         info.duration = duration

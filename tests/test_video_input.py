@@ -249,6 +249,7 @@ for box, at in places.items():
     for claim in (b'\\x7f' + b'\\xff'*3, b'\\xff'*4, b'\\0\\0\\0\\1'):
         try:
             with read_video(whole[:at] + claim + whole[at + 4:]) as video: print(sum(1 for _ in video), end=' ')
+            assert video.info.fps is None or .01 <= video.info.fps <= 1000, video.info
         except VideoError as e: print('error', end=' ')
 """
 
