@@ -1,5 +1,6 @@
 """The repository as a whole: generated files, notebooks, style, types."""
 import importlib
+import inspect
 import os
 import shutil
 import subprocess
@@ -134,3 +135,24 @@ def test_style():
 def test_types():
     "mypy over the exported package."
     require([problem] if (problem := command('mypy', '--cache-dir', '_runs/mypy', '--no-error-summary')) else [])
+
+
+def test_published_limits(root):
+    "The limits that the page on safety names are those of the code."
+    def of(module, *names): return [getattr(importlib.import_module(f'fer_nb.{module}'), o) for o in names]
+
+    text = (root / 'docs/safe_to_open.md').read_text(encoding='utf-8')
+    zipped, tarred, members, depth = of('archives', '_MAX_ZIP', '_MAX_TAR', '_MAX_MEMBERS', '_MAX_DEPTH')
+    table, lines = of('tables', '_MAX_TABLE', '_MAX_LINES')
+    model, metadata = of('model_files', '_MOST_BYTES', '_MOST_TEXT')
+    redirects = inspect.signature(of('downloads', 'open_url')[0]).parameters['most'].default
+    for limit in (
+        '{} million pixels'.format(of('images', 'MAX_PIXELS')[0] // 10**6),
+        '{} MB in a dataset'.format(of('image_files', 'MAX_FILE')[0] >> 20),
+        f'{table >> 30} GB unpacked, {lines:,} lines', f'{zipped >> 20:,} MB and {tarred >> 20:,} MB unpacked',
+        f'{members:,} files, {depth} folders deep', '{:,} links'.format(*of('folders', '_MOST_LINKS')),
+        f'{redirects} redirects', '| {} GB |'.format(of('remote_files', 'MAX_BYTES')[0] >> 30),
+        '| {} MB |'.format(of('yunet_file', '_MOST_BYTES')[0] >> 20),
+        f'{model >> 30} GB, with {metadata >> 20} MB of metadata',
+        '{:,} bytes, {:,} values, {} levels'.format(*of('config_files', '_MOST_BYTES', '_MOST_VALUES', '_MOST_LEVELS')),
+    ): assert limit in text, limit
