@@ -108,7 +108,6 @@ class Finished(NamedTuple):
     "What an earlier run left in a table."
     names: frozenset[str]=frozenset() # first cells of all lines that stay
     keep: int=0 # bytes of the table that stay
-    again: str='' # the first cell of the lines that were cut off, though they were whole
 
 def _cells(line: bytes, where: str) -> list[str]:
     try: [cells] = csv.reader([line.decode()], strict=True)
@@ -144,7 +143,7 @@ def _finished(
     names: set[str] = set()
     last, start = '', end # of the lines of the last input
     for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b''), 2):
-        if not line.endswith(b'\n'): return Finished(frozenset(names - {last}), start, last)
+        if not line.endswith(b'\n'): return Finished(frozenset(names - {last}), start)
         cells = _cells(line, f'{name}, line {number}')
         if len(cells) != width: raise FerError(f'{name}, line {number}: {len(cells)} cells, not {width}')
         if cells[0] != last: last, start = cells[0], end

@@ -115,13 +115,9 @@ def _key(source: Path|str) -> str|None: # None = its name is not in full there, 
     name = image_name(source)
     return None if source == STDIN or name != str(source) else table_cell(source_cell(name))
 
-def _check_images(
-    images: dict[Path|str, Path], # {input: annotated image}
-    finished: Finished, # what an earlier run left, which wrote their images too
-) -> None:
-    "Raises `FerError` where an image is there already that no earlier run wrote."
-    known = finished.names | {finished.again}
-    old = [o for source, o in images.items() if os.path.lexists(o) and _key(source) not in known]
+def _check_images(images: Iterable[Path]) -> None:
+    "Raises `FerError` where an annotated image is there already."
+    old = [o for o in images if os.path.lexists(o)]
     more = f' (and {len(old) - 1:,} more)' if len(old) > 1 else ''
     if old: raise FerError(f'{shown(old[0], 300)}{more}: it exists already; --overwrite replaces it')
 
@@ -139,6 +135,7 @@ class _Batch:
     failed: int = 0
     faces: int = 0
     drawn: int = 0 # annotated images
+    kept: int = 0 # likewise, but they were there
 
 # %% ../nbs/81_predict_command.ipynb #ca22a888
 def _answer(
@@ -171,8 +168,11 @@ def _annotate(
 ) -> bool: # done?
     "Write the image with its faces. Where that fails, say why."
     try:
+        if not batch.args.overwrite and os.path.lexists(path):
+            batch.kept += 1
+            return True
         if hasattr(image, 'seek'): image.seek(0)
-        if batch.args.overwrite or not os.path.lexists(path): _write_image(path, result.plot(image))
+        _write_image(path, result.plot(image))
     except Exception as e:
         print(f'fer_nb predict: {shown(path, 300)}: not written ({shown(e, 300)})', file=sys.stderr)
         return False
@@ -217,6 +217,7 @@ def _summarize(
         print(f"skipped, {reason}: {', '.join(names[:3])}{more}", file=sys.stderr)
     if batch.again: print(f'skipped, in {shown(args.csv, 300)} already: {batch.again:,}', file=sys.stderr)
     if batch.drawn: print(f'wrote {batch.drawn:,} images into {shown(args.annotate, 300)}', file=sys.stderr)
+    if batch.kept: print(f'kept {batch.kept:,} that were in {shown(args.annotate, 300)} already', file=sys.stderr)
     if args.csv: print(f'wrote {shown(args.csv, 300)}', file=sys.stderr)
     skips = len(skipped) + batch.again
     print_counts(batch.done, skipped=skips, failed=batch.failed, more=f'faces: {batch.faces}')
@@ -253,7 +254,7 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     recognizer = make_recognizer(args)
     columns = result_columns(recognizer.classes)
     finished = read_finished(args.csv, columns) if args.resume else Finished()
-    if not args.overwrite: _check_images(images, finished)
+    if not (args.overwrite or args.resume): _check_images(images.values())
     batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished))
     _head(args)
     try:

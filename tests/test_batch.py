@@ -98,7 +98,7 @@ def test_full_disk(folder):
         capture_output=True, text=True, env=os.environ | {'PYTHONDONTWRITEBYTECODE': '1'}, # or half of it stays
     )
     assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith('fer_nb predict: faces.csv: File too large; all lines in it are whole')
+    assert done.stderr.splitlines()[-1].startswith('fer_nb predict: faces.csv: File too large; all lines')
     kept = sources()
     assert kept == EVERY[:len(kept)] and 2 < len(kept) < 10
     assert predict('in', '--csv', 'faces.csv', '--resume')[0] == 0 and sources() == EVERY
