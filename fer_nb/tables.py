@@ -181,7 +181,7 @@ def read_table(
     lines, first, line = _lines(stream, name), 0, ''
     for first, line in enumerate(lines, 1):
         if line.strip() and not line.lower().startswith('sep='): break
-    rows = _rows(chain([line], lines), name, separator=_separator(line, wanted), first=first)
+    rows = _rows(chain([line], lines), name, separator=_separator(line.replace('\r', ' '), wanted), first=first)
     header = next(rows, (0, ['']))[1]
     there = [o for o in optional if o.lower() in _names(header)]
     place = dict(zip([*wanted, *there], _find_columns(header, name, [*wanted, *there])))
