@@ -232,8 +232,8 @@ def _run_yunet(net: Any, rgb: np.ndarray) -> list[Detection]:
     return [Detection(Box(*row[:4]), row[14], tuple(zip(row[4:14:2], row[5:14:2]))) for row in rows]
 
 # %% ../nbs/42_detection.ipynb #3cd5f034
-_SURE, _UPRIGHT = .9, .89    # from these scores on a face is upright: in the image, and cut out of it
-_SIDE, _BETTER = 96, .03     # pixels of the part that is cut out, twice the face; how much a turned face must be better
+_SURE, _UPRIGHT = .88, .87   # from these scores on a face is upright: in the image, and cut out of it
+_SIDE, _BETTER = 96, .05     # pixels of the part that is cut out, twice the face; how much a turned face must be better
 
 def _central(found: list[Detection]) -> Detection|None:
     "The best face in the middle of a part that is cut out."

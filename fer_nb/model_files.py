@@ -70,15 +70,16 @@ MEMBER = 'fer_nb.json' #: the member of the zip archive, and the key in an ONNX 
 _REQUIRED = ('name', 'version', 'classes', 'input_size', 'channels', 'temperature', 'sha256')
 
 # %% ../nbs/40_model_files.ipynb #ca299ddf
-def _is_number(value: Any, least: float, most: float, kind: type|tuple=(int, float)) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most
+def _is_number(value: Any, least: float, most: float, *, whole: bool=False) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)): return False
+    return bool(least <= value <= most)
 
 def _is_text(value: Any, most: int=60) -> bool:
     return isinstance(value, str) and 0 < len(value) <= most and value.isprintable()
 
 def _is_size(value: Any) -> bool: # of the faces, (height, width)
     return (isinstance(value, list) and len(value) == 2 and value[0] == value[1]
-            and all(_is_number(o, 8, 512, int) for o in value))
+            and all(_is_number(o, 8, 512, whole=True) for o in value))
 
 def _is_advice(value: Any) -> bool: # on when a face is uncertain
     threshold = value.get('threshold') if isinstance(value, dict) else value
@@ -91,13 +92,13 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'version': (_is_text, 'a text in one line, of at most 60 letters'),
     'classes': (lambda v: isinstance(v, list) and 1 < len(v) <= 1000, 'a list of names'),
     'input_size': (_is_size, 'two equal whole numbers from 8 to 512'),
-    'channels': (lambda v: _is_number(v, 1, 1, int), '1, for gray faces'),
+    'channels': (lambda v: _is_number(v, 1, 1, whole=True), '1, for gray faces'),
     'temperature': (lambda v: _is_number(v, 1e-6, 100), 'between 0 and 100'),
     'sha256': (lambda v: isinstance(v, str) and bool(re.fullmatch('[0-9a-f]{64}', v)), '64 hexadecimal digits'),
     'uncertain': (_is_advice, 'an object whose threshold is a number from 0 to 1'),
     'crop': (lambda v: v is None or isinstance(v, dict), 'an object'),
-    'parameters': (lambda v: _is_number(v, 0, 1e15, int), 'a whole number'),
-    'macs': (lambda v: _is_number(v, 0, 1e18, int), 'a whole number'),
+    'parameters': (lambda v: _is_number(v, 0, 1e15, whole=True), 'a whole number'),
+    'macs': (lambda v: _is_number(v, 0, 1e18, whole=True), 'a whole number'),
 }
 
 # %% ../nbs/40_model_files.ipynb #d7ae3465
@@ -156,13 +157,14 @@ def _kind(path: Path, head: bytes, members: Sequence[str]) -> str: # the first b
 
 # %% ../nbs/40_model_files.ipynb #c0a5e453
 _MOST_BYTES, _MOST_MEMBERS = 1 << 30, 1000 # of a model file, packed or not; of its zip archive
+_NO_ARCHIVE = 'it is no zip archive, or is cut off'
 
 def _check_directory(file: BinaryIO, size: int) -> None:
     "Raises `ModelError` for a zip archive whose table of contents is larger than that of any model file."
     file.seek(max(0, size - 65557))
     tail = file.read(65557)
     at = tail.rfind(b'PK\5\6')
-    if at < 0 or at + 22 > len(tail): raise ModelError('')   # no zip archive
+    if at < 0 or at + 22 > len(tail): raise ModelError(_NO_ARCHIVE)
     count, length = struct.unpack_from('<HI', tail, at + 10)
     if count > _MOST_MEMBERS or length > _MOST_TEXT or tail[max(0, at - 20):at].startswith(b'PK\6\7'):
         raise ModelError(f'its zip archive is larger than that of a model file ({count:,} members)')
@@ -199,7 +201,9 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, zipfile.ZipFile]]:
                 yield file, archive
     except FileNotFoundError: raise
     except OSError as e: raise ModelError(f'{name}: the model cannot be read ({e.strerror or e})') from None
-    except FerError as e: raise ModelError(f'{name}: {str(e) or _kind(path, head, members)}') from None
+    except FerError as e:
+        reason = str(e) if str(e) not in ('', _NO_ARCHIVE) else _kind(path, head, members)
+        raise ModelError(f'{name}: {reason}') from None
     except Exception as e: raise ModelError(f'{name}: {_kind(path, head, members)} ({shown(e)})') from None
 
 # %% ../nbs/40_model_files.ipynb #9f54d1a0

@@ -9,6 +9,7 @@ __all__ = ['Face', 'TrackedFace', 'Result', 'is_many', 'Recognizer']
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
@@ -260,8 +261,9 @@ class Recognizer(_Parts):
         bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
     ) -> Any: # a `Result`; for several images a list of them, in the same order
         "Find the faces and their expressions: a `Result` for one image, a list of them for several."
-        if is_many(source): return list(self.stream(source, bgr=bgr))
-        return next(self.stream([source], bgr=bgr))
+        many = is_many(source)
+        results = _recognize(self, source if many else [source], self.detector, rule=self.rule, bgr=bgr)
+        return list(results) if many else next(results)
 
     def stream(self,
         sources: Iterable[Any], # images of any kind, also without end
@@ -270,7 +272,7 @@ class Recognizer(_Parts):
     ) -> Iterator[Result]: # in the same order
         "The results of many images, one after the other. No more images are in memory than threads need."
         if not is_many(sources): raise FerError(f'stream takes several images, not {shown(sources)}')
-        return _recognize(self, sources, self.detector, rule=self.rule, bgr=bgr)
+        return _recognize(self, sources, self.detector, rule=self.rule, bgr=bgr, at_once=1)
 
     def recognize_crops(self,
         # images that are faces: an array (N, H, W) of gray or (N, H, W, 3) of colored ones, or a list of any images
@@ -285,8 +287,6 @@ class Recognizer(_Parts):
         return results
 
 # %% ../nbs/44_recognition.ipynb #2be1c0e7
-_IMAGES_PER_THREAD = 8 # that are searched before their faces are classified
-
 def _recognize(
     recognizer: _Parts,
     sources: Iterable[Any],  # images
@@ -294,22 +294,20 @@ def _recognize(
     *,
     rule: dict,
     bgr: bool,
+    at_once: int=32, # images whose faces are classified together, by one thread
 ) -> Iterator[Result]: # in the same order
     "Search some images at a time, and classify all their faces in one go."
     r, images = recognizer, iter(sources)
-    size = r.classifier.size
+    size, n = r.classifier.size, at_once if r.threads == 1 else 8*r.threads
     see = partial(detect_and_crop, detector=detector, rule=rule, size=size, max_pixels=r.max_pixels, bgr=bgr)
-    if r.threads == 1:
-        for source in images: yield from _classify_faces(r, [see(source)])
-        return
-    with ThreadPoolExecutor(r.threads) as pool:
-        while some := list(islice(images, _IMAGES_PER_THREAD*r.threads)):
-            yield from _classify_faces(r, pool.map(see, some))
+    with ThreadPoolExecutor(r.threads) if r.threads > 1 else nullcontext() as pool:
+        see_all = pool.map if pool else map
+        while some := list(see_all(see, islice(images, n))): yield from _classify_faces(r, some)
 
 # %% ../nbs/44_recognition.ipynb #0d5e0b7c
-def _classify_faces(recognizer: _Parts, images: Iterable[FaceCrops]) -> Iterator[Result]:
+def _classify_faces(recognizer: _Parts, seen: list[FaceCrops]) -> Iterator[Result]:
     "The results of some images, whose faces are classified together."
-    r, seen = recognizer, list(images)
+    r = recognizer
     p = iter(classify(r.classifier, [crop for o in seen for crop in o.crops]))
     for o in seen:
         faces = [
