@@ -21,6 +21,7 @@ from .data import FaceSet
 from .detection import Detector
 from .face_scenes import CropMeasurement, measure_crops, rule_grid
 from .model_files import read_metadata, read_model, with_metadata
+from .run_folders import check_name, check_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -258,7 +259,10 @@ def calibrate_crop(
     classifier, sides = Classifier(runs[0], threads=2), train_val_split(faces)
     if list(classifier.classes) != list(faces.classes):
         raise FerError(f'{runs[0]}: its classes are not those of the faces')
+    folder = Path(out) if out else runs[0].parent/check_name(classifier.about['name'])
+    check_target(folder/'crop_calibration.json')
+    for path in about: check_target(path)
     report = _make_report(classifier, sides, detectors, accuracy=accuracy, rules=rules)
-    _save_report(report, Path(out) if out else runs[0].parent/report['model'])
+    _save_report(report, folder)
     _write_choice(report, about)
     return report

@@ -77,7 +77,7 @@ def _modern(config: Any) -> Any:
 # %% ../nbs/69_keras_files.ipynb #b5164562
 def _modern_sequential(config: Any) -> Any:
     "The configuration of a `Sequential`: a dict, with an input layer where the first layer names the shape."
-    if isinstance(config, list): config = {'layers': config}
+    if isinstance(config, list): config = {'name': 'sequential', 'layers': config}
     layers = config.get('layers') if isinstance(config, dict) else None
     first = layers[0].get('config') if isinstance(layers, list) and layers and isinstance(layers[0], dict) else None
     if not isinstance(first, dict) or layers[0].get('class_name') == 'InputLayer': return config

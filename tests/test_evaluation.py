@@ -161,3 +161,86 @@ def test_evaluations_on_the_test_set_are_logged(faces, tmp_path):
 def test_a_card_needs_results(faces):
     about = {'name': 'm', 'classes': faces.classes, 'data': 'synthetic faces', 'license': 'Apache-2.0'}
     with pytest.raises(FerError, match='no results'): model_card(about, {})
+
+
+# --- batches: what is measured is on disk, what fails costs only itself
+
+
+@pytest.fixture(scope='module')
+def small(faces, tmp_path_factory):
+    "A folder with a small dataset, a model and a damaged one."
+    import shutil
+
+    from fer_nb.fer2013 import write_fer2013
+    from fer_nb.model_files import find_model
+
+    folder = tmp_path_factory.mktemp('evaluate')
+    write_fer2013(faces[:140], folder / 'few.csv')
+    shutil.copy(find_model('s'), folder / 's.int8.tflite')
+    (folder / 'bad.tflite').write_bytes(b'no model')
+    return folder
+
+
+def evaluate_command(capsys, monkeypatch, folder, *argv):
+    "`fer_nb evaluate` in a folder: exit code, stderr."
+    from fer_nb.cli import main
+
+    monkeypatch.chdir(folder)
+    code = main(['evaluate', *argv, '--data', 'few.csv'])
+    return code, capsys.readouterr().err
+
+
+def test_a_model_that_fails_costs_itself_and_resume_skips_the_rest(small, capsys, monkeypatch):
+    models = 's.int8.tflite', 'bad.tflite', 'none.tflite'
+    code, err = evaluate_command(capsys, monkeypatch, small, *models, '--split', 'val', 'test', '--out', 'report')
+    assert (code, err.splitlines()[-1]) == (1, '2 evaluations done, 0 skipped, 4 failed')
+    assert 'bad.tflite: ' in err and 'none.tflite: ' in err
+    before = (small / 'report/evaluation.json').read_bytes()
+    assert len(json.loads(before)['measured']) == 2 and len(read_test_log(small / 'report/test_log.json')) == 1
+    again = [models[0], '--split', 'val', 'test', '--out', 'report', '--resume']
+    code, err = evaluate_command(capsys, monkeypatch, small, *again)
+    assert (code, err.splitlines()[-1]) == (0, '0 evaluations done, 2 skipped, 0 failed')
+    assert len(read_test_log(small / 'report/test_log.json')) == 1  # nothing was evaluated
+    assert (small / 'report/evaluation.json').read_bytes() == before
+    code, err = evaluate_command(capsys, monkeypatch, small, *again, '--tta', 'flip')
+    assert (code, err.splitlines()[-1]) == (0, '2 evaluations done, 0 skipped, 0 failed')
+    assert len(read_test_log(small / 'report/test_log.json')) == 2
+
+
+@pytest.mark.parametrize(
+    ('options', 'reason'),
+    [
+        (['s', '--out', 'few.csv'], 'few.csv'),
+        (['s', '--tta', 'eleven'], 'eleven'),
+        (['s', '--resume'], '--resume needs --out'),
+        (['--check', 'few.csv'], 'few.csv: not JSON'),
+        (['--check', 'list.json'], 'list.json: not a report of an evaluation (it is not an object)'),
+        (['bad.tflite'], 'bad.tflite: '),
+    ],
+)
+def test_what_cannot_end_well_is_said_before_the_data_are_read(small, capsys, monkeypatch, options, reason):
+    (small / 'list.json').write_text('[1, 2]')
+    code, err = evaluate_command(capsys, monkeypatch, small, *options)
+    assert code == 2 and reason in err and 'Traceback' not in err
+
+
+ODD = {'list': [1], 'text': 'words', 'nothing': None, 'nested': {'a': [{'b': 'c'}]}, 'number': 3.5}
+
+
+@pytest.mark.parametrize('field', ['data', 'license', 'selection', 'pretraining', 'test_log', 'command', 'crop', 'odd'])
+@pytest.mark.parametrize('value', ['<img src=x onerror=alert(1)>\n# Heading\n\n| a |', 'x' * 100_000, ODD, 7])
+def test_what_metadata_say_reaches_a_card_without_markup(faces, root, field, value):
+    report = json.loads((root / 'models/s/evaluation.json').read_text())
+    about = {'name': 'm', 'classes': faces.classes, 'data': 'faces', 'license': 'Apache-2.0', field: value}
+    usual = model_card(about | {field: 'usual'}, report)
+    card = model_card(about, report)
+    if field != 'command':  # which is a block of code
+        headings = [[o for o in text.splitlines() if o.startswith('#')] for text in (card, usual)]
+        assert headings[0] == headings[1] and '<img' not in card
+    assert len(card) < len(usual) + 20_000
+
+
+def test_a_report_that_lacks_something_is_named(faces):
+    about = {'name': 'm', 'classes': faces.classes, 'data': 'faces', 'license': ' '}
+    for results in ([{}], [{'split': 'a'}], ['text'], 'text'):
+        with pytest.raises(FerError, match='the report: not a report'): model_card(about, {'results': results})
