@@ -119,7 +119,7 @@ def _check_images(images: Iterable[Path]) -> None:
     "Raises `FerError` where an annotated image is there already."
     old = [o for o in images if os.path.lexists(o)]
     more = f' (and {len(old) - 1:,} more)' if len(old) > 1 else ''
-    if old: raise FerError(f'{shown(old[0], 300)}{more}: it exists already; --overwrite replaces it')
+    if old: raise FerError(f'{shown(old[0], 300)}{more}: it exists already; --overwrite replaces it, --resume keeps it')
 
 # %% ../nbs/81_predict_command.ipynb #e742ce54
 @dataclass
