@@ -145,7 +145,7 @@ def memory(name: str) -> float:  # MB
 def cost(data: bytes) -> tuple[str, float, float]:  # message, seconds, MB (0 where the system does not tell)
     "What reading costs."
     measured = (PROCESS / 'clear_refs').exists()
-    if measured: (PROCESS / 'clear_refs').write_text('5')  # the peak begins anew
+    if measured: (PROCESS / 'clear_refs').write_text('5')  # the peak begins again
     before, start, message = measured and memory('VmRSS'), time.perf_counter(), ''
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
