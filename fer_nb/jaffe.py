@@ -35,7 +35,8 @@ def jaffe_names(
 # %% ../nbs/18a_jaffe.ipynb #befc1f5a
 def _surplus(found: dict[str, tuple[str, str]]) -> dict[str, str]: # file -> why it is not read
     "Copies of an image, and images in the folder of another expression."
-    surplus, taken = {}, {}
+    surplus: dict[str, str] = {}
+    taken: dict[str, str] = {}
     best_first = sorted(found, key=lambda o: ('.tif' not in o.lower()[-5:], len(PurePosixPath(o).name), o))
     for o in best_first:
         said = {canonical_label(part) for part in PurePosixPath(o).parts[:-1]} & set(EXPRESSIONS)
