@@ -18,7 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -111,6 +111,8 @@ def _lines(stream: IO[bytes], name: str | os.PathLike, most: int = _MAX_TABLE) -
                 yield line
         except UnicodeError:
             raise FerError(f'{name}: not {encoding} text after line {number}; damaged, or not a text table') from None
+        finally:
+            with suppress(ValueError): text.detach()   # no warning of an unclosed file; the stream may be closed
 
 # %% ../nbs/14_tables.ipynb #5bfc4e02
 _MAX_LINES_OF_ROW = 100   # 48 rows of pixels in one cell have half of that
