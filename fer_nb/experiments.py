@@ -79,6 +79,24 @@ def _experiment_fields(
     if unknown: raise FerError(f'{where}: holds {", ".join(unknown[:5])}; config, variants and seeds are known')
     return fields
 
+# %% ../nbs/36_experiments.ipynb #d4572bc9
+def _plan_runs(
+    config: TrainConfig, # what all runs share
+    variants: dict, # name -> changed fields
+    seeds: list[int],
+    out: Path, # folder of all runs
+) -> list[tuple[str, int, TrainConfig, Path]]: # variant, seed, configuration and folder of each run
+    "Every variant with every seed; `{seed}` in a path of the configuration is replaced by it."
+    plan = []
+    for seed in seeds:
+        for name, change in variants.items():
+            fields = {**asdict(config), **change, 'seed': seed}
+            given = {k: v.replace('{seed}', str(seed)) if isinstance(v, str) else v for k, v in fields.items()}
+            folder = check_name(re.sub(r'[\\/:*?"<>|\s]', '-', name) + f'-{seed}', 'the name of a variant')
+            plan.append((name, seed, read_config(given), out/folder))
+    if len({o[3] for o in plan}) < len(plan): raise FerError(f'the names {", ".join(variants)} are the same as folders')
+    return plan
+
 # %% ../nbs/36_experiments.ipynb #c14b94ee
 def read_experiment(
     source: str|Path|dict, # a YAML or JSON file, or its fields
@@ -97,24 +115,6 @@ def read_experiment(
         _plan_runs(config, named, seeds, Path())
     except ValueError as e: raise FerError(f'{where}: {e}') from None
     return config, named, seeds
-
-# %% ../nbs/36_experiments.ipynb #d4572bc9
-def _plan_runs(
-    config: TrainConfig, # what all runs share
-    variants: dict, # name -> changed fields
-    seeds: list[int],
-    out: Path, # folder of all runs
-) -> list[tuple[str, int, TrainConfig, Path]]: # variant, seed, configuration and folder of each run
-    "Every variant with every seed; `{seed}` in a path of the configuration is replaced by it."
-    plan = []
-    for seed in seeds:
-        for name, change in variants.items():
-            fields = {**asdict(config), **change, 'seed': seed}
-            given = {k: v.replace('{seed}', str(seed)) if isinstance(v, str) else v for k, v in fields.items()}
-            folder = check_name(re.sub(r'[\\/:*?"<>|\s]', '-', name) + f'-{seed}', 'the name of a variant')
-            plan.append((name, seed, read_config(given), out/folder))
-    if len({o[3] for o in plan}) < len(plan): raise FerError(f'the names {", ".join(variants)} are the same as folders')
-    return plan
 
 # %% ../nbs/36_experiments.ipynb #1627f389
 def _evaluate_run(
