@@ -254,8 +254,7 @@ class Recognizer(_Parts):
     `Detector`. `threads` images are worked on at a time, a face below `min_confidence` is "uncertain", and images of
     more than `max_pixels` are refused. Raises `FerError` where a part is missing or wrong."""
     def __call__(self,
-        # path, address, bytes, binary file, array (see `read_image`), tensor, Pillow image; or several of them: a list,
-        # a generator, a pandas Series, an array (N, H, W, 3)
+        # anything that `read_image` takes; or several: a list, a generator, a pandas Series, an array (N, H, W, 3)
         source: Any,
         *,
         bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
@@ -266,9 +265,7 @@ class Recognizer(_Parts):
         return list(results) if many else next(results)
 
     def stream(self,
-        sources: Iterable[Any], # images of any kind, also without end
-        *,
-        bgr: bool=False,
+        sources: Iterable[Any], *, bgr: bool=False, # images of any kind, also without end
     ) -> Iterator[Result]: # in the same order
         "The results of many images, one after the other. No more images are in memory than threads need."
         if not is_many(sources): raise FerError(f'stream takes several images, not {shown(sources)}')
@@ -276,9 +273,7 @@ class Recognizer(_Parts):
 
     def recognize_crops(self,
         # images that are faces: an array (N, H, W) of gray or (N, H, W, 3) of colored ones, or a list of any images
-        crops: Iterable[Any],
-        *,
-        bgr: bool=False,
+        crops: Iterable[Any], *, bgr: bool=False,
     ) -> list[Result]: # in the same order
         "The expressions of faces that are cropped already; no detector is asked. Raises `FerError` for another shape."
         warning = _check_crops(crops, self.classifier.size)
