@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fer_nb.archives import is_zip, nested
+from fer_nb.archives import is_zip, nested, open_table
 from fer_nb.core import FerError, shown
 from fer_nb.data import FACE_SIZE, FaceSet
 from fer_nb.dataset_cache import cached_dataset
@@ -23,14 +23,14 @@ from fer_nb.folder_layout import DROPPED, Layout, read_layout
 from fer_nb.folder_names import NUMBERS, split_of
 from fer_nb.image_files import FileTree, file_tree, is_image_name, read_center, read_faces, report_skipped
 from fer_nb.labels import EXPRESSIONS
-from fer_nb.tables import existing_path, open_packed, read_table
+from fer_nb.tables import existing_path
 
 # %% ../nbs/16_class_folders.ipynb #dea9da7a
 def _read_column(path: Path, column: str) -> dict[str, str]: # file -> what the column says
     "A table with the columns `file` and another one. Raises `FerError` naming file, line and reason."
     found: dict[str, str] = {}
-    with open_packed(path) as f:
-        for line, (file, value) in read_table(f, path, wanted=('file', column))[1]:
+    with open_table(path, ('file', column)) as (_, _, rows):
+        for line, (file, value) in rows:
             if not file or not value: raise FerError(f'{path}, line {line}: a file and a {column} are needed')
             if found.setdefault(file, value) != value:
                 raise FerError(f'{path}, line {line}: {shown(file)} is both {shown(found[file])} and {shown(value)}')
