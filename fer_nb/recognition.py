@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -205,14 +205,14 @@ def is_many(
 def _check_crops(
     crops: Any, # what was given as crops
     size: int,  # of a crop
-) -> str: # a warning, or ""
+) -> tuple[str, ...]: # warnings
     "Raises `FerError` for what is not several crops, or not in a shape that says what is what."
     shape = tuple(crops.shape) if hasattr(crops, '__array__') and not hasattr(crops, 'getexif') else ()
-    if len(shape) in (0, 1) and is_many(crops): return ''
-    if len(shape) == 4 and shape[-1] in (1, 3, 4): return ''
+    if len(shape) in (0, 1) and is_many(crops): return ()
+    if len(shape) == 4 and shape[-1] in (1, 3, 4): return ()
     if len(shape) == 3 and shape[-1] > 4:
         one = f'one colored crop is given as [x.transpose(1, 2, 0)], {shape} are three gray ones'
-        return one if shape[0] == 3 else ''
+        return (one,) if shape[0] == 3 else ()
     hint = 'x.transpose(0, 2, 3, 1)' if len(shape) == 4 else '[x] for the one crop x'
     if len(shape) in (1, 2) and shape[-1] == size*size: hint = f'x.reshape(-1, {size}, {size})'
     given = f'of shape {shape}' if shape else shown(crops)
@@ -255,9 +255,7 @@ class Recognizer(_Parts):
     more than `max_pixels` are refused. Raises `FerError` where a part is missing or wrong."""
     def __call__(self,
         # anything that `read_image` takes; or several: a list, a generator, a pandas Series, an array (N, H, W, 3)
-        source: Any,
-        *,
-        bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
+        source: Any, *, bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
     ) -> Any: # a `Result`; for several images a list of them, in the same order
         "Find the faces and their expressions: a `Result` for one image, a list of them for several."
         many = is_many(source)
@@ -276,10 +274,9 @@ class Recognizer(_Parts):
         crops: Iterable[Any], *, bgr: bool=False,
     ) -> list[Result]: # in the same order
         "The expressions of faces that are cropped already; no detector is asked. Raises `FerError` for another shape."
-        warning = _check_crops(crops, self.classifier.size)
-        results = list(_recognize(self, crops, None, rule=WHOLE_IMAGE, bgr=bgr))
-        for result in results if warning else (): result.warnings += (warning,)
-        return results
+        warnings = _check_crops(crops, self.classifier.size)
+        results = _recognize(self, crops, None, rule=WHOLE_IMAGE, bgr=bgr)
+        return [replace(o, warnings=o.warnings + warnings) for o in results]
 
 # %% ../nbs/44_recognition.ipynb #2be1c0e7
 def _recognize(
