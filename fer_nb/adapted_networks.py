@@ -33,6 +33,7 @@ def parse_scale(text: str|float) -> tuple[float, float]: # "1/255", "1/127.5-1",
     number = r'\d+(?:\.\d*)?(?:e-?\d+)?|\.\d+'
     found = re.fullmatch(rf'({number})(?:/({number}))?([+-](?:{number}))?', str(text).replace(' ', ''))
     try:
+        if not found: raise TypeError
         factor, offset = float(found[1])/float(found[2] or 1), float(found[3] or 0)
         if factor > 0: return factor, offset
     except (TypeError, ZeroDivisionError): pass
@@ -124,7 +125,7 @@ def _cut(network: 'Model', where: str) -> _Ending:
     if name not in ('', 'linear', 'softmax', 'sigmoid'):
         raise ModelError(f'{where}: ends in {name}; a softmax or logits are needed')
     how = f'its {name} is taken off' if name in ('softmax', 'sigmoid') else 'its outputs are taken as logits'
-    if name and not hasattr(layer, 'kernel'):
+    if layer is not None and name and not hasattr(layer, 'kernel'):
         tensor = layer.input
         layer = _ending(network, tensor)
         if _activation(layer) not in ('', 'linear'): return _identity(tensor, how)
@@ -326,7 +327,8 @@ def adapt_network(
         raise ModelError(f'{where}: has {n} outputs, but there are {len(names)} classes: {", ".join(names)}')
     known, order = _faces_for(faces, names, where)
     if own and order == list(range(n)) and scale is None: return AdaptedNetwork(network, known, known.classes)
-    samples, notes, text, factor = _samples(known, most), [], '1', SCALES['1']
+    notes: list[str] = []
+    samples, text, factor = _samples(known, most), '1', SCALES['1']
     if not own or scale is not None:
         factor, text, notes = _scale_for(network, where, order, samples=samples, given=scale)
     adapted, how = _with_logits(network, where, factor, order)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .commands import add_data, command, read_dataset, read_fields
-from .core import FerError, shown
+from .core import FerError, sha256, shown
 
 if TYPE_CHECKING:
     from fer_nb.data import FaceSet
@@ -182,22 +182,20 @@ class _Evaluations:
         self, faces: 'FaceSet', out: Path|None, tta: list[str], # folder of the report; keys of `TTA`
         before: dict[str, Any]|None, # the report that is resumed
     ):
-        from fer_nb.core import sha256
         self.faces, self.out, self.tta = faces, out, tta
         self.reports = [before] if before else []
         self.measured: list[dict[str, Any]] = list((before or {}).get('measured', []))
         self.data = sha256(faces.images, faces.labels, '|'.join(faces.split).encode())[:16] if out else ''
         self.done = self.skipped = self.failed = 0
 
-    def _key(self, file: Path, split: str) -> dict[str, Any]: # what is measured: the same file, data and options
-        from fer_nb.core import sha256
+    def key(self, file: Path, split: str) -> dict[str, Any]: # what is measured: the same file, data and options
         return dict(file=file.name, sha256=sha256(file.read_bytes()), data=self.data, split=split, tta=self.tta)
 
     def joined(self, name: str) -> dict[str, Any]: # the report of one model
         from fer_nb.reports import join_reports
         return join_reports(*(o for o in self.reports if o['name'] == name))
 
-    def _save(self) -> None:
+    def save(self) -> None:
         from fer_nb.reports import save_report
         report = self.joined(self.reports[0]['name'])
         if self.out: save_report(self.out, report | {'measured': self.measured})
@@ -212,9 +210,10 @@ def _measure_one(run: _Evaluations, file: Path, split: str) -> None:
     report = _evaluate_file(file, run.faces, split, run.tta, None if run.reports else run.out)
     run.reports.append(report)
     if run.out:
-        run.measured.append(run._key(file, split))
-        run._save()
+        run.measured.append(run.key(file, split))
+        run.save()
 
+# %% ../nbs/83_evaluation_commands.ipynb #ec125c5c
 def _measure(run: _Evaluations, models: list[str], splits: list[str], *, reason: str) -> None:
     "Evaluate models on splits. Raises the first error where nothing can be evaluated."
     from fer_nb.model_files import find_model
@@ -223,7 +222,7 @@ def _measure(run: _Evaluations, models: list[str], splits: list[str], *, reason:
     for model, split in itertools.product(models, splits):
         try:
             file = find_model(model)
-            if run.out and run._key(file, split) in run.measured:
+            if run.out and run.key(file, split) in run.measured:
                 run.skipped += 1
                 continue
             if run.out and not logged:
@@ -234,7 +233,7 @@ def _measure(run: _Evaluations, models: list[str], splits: list[str], *, reason:
         except (ValueError, OSError) as e: errors.append(e)
     run.failed += len(errors)
     if errors and not run.reports: raise errors[0]
-    for e in errors: print(f'fer_nb evaluate: {e}', file=sys.stderr)
+    for text in dict.fromkeys(map(str, errors)): print(f'fer_nb evaluate: {text}', file=sys.stderr)
 
 # %% ../nbs/83_evaluation_commands.ipynb #a5b4b6a0
 def _evaluate_options(add: Callable) -> None:
@@ -270,13 +269,13 @@ def _evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduc
     from fer_nb.model_files import find_model
     before = _check_targets(args)
     faces = read_dataset(args)
-    if args.check: return _check(args, faces, before)
+    if args.check and before: return _check(args, faces, before)
     splits = args.split or ['test' if set(faces.split) != {'all'} else 'all']
     run = _Evaluations(faces, args.out, args.tta or ['none'], before)
     _measure(run, args.model, splits, reason=args.reason)
     if args.robustness and 'robustness' not in run.reports[0]:
         run.reports[0]['robustness'] = _robustness_of(find_model(args.model[0]), faces, splits[0])
-        run._save()
+        run.save()
     for name in (names := list(dict.fromkeys(o['name'] for o in run.reports))):
         if len(names) > 1: print(f'{shown(name)}:')
         _print_report(run.joined(name))

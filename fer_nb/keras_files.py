@@ -78,8 +78,9 @@ def _modern(config: Any) -> Any:
 def _modern_sequential(config: Any) -> Any:
     "The configuration of a `Sequential`: a dict, with an input layer where the first layer names the shape."
     if isinstance(config, list): config = {'name': 'sequential', 'layers': config}
-    layers = config.get('layers') if isinstance(config, dict) else None
-    first = layers[0].get('config') if isinstance(layers, list) and layers and isinstance(layers[0], dict) else None
+    layers: Any = config.get('layers') if isinstance(config, dict) else None
+    if not isinstance(layers, list) or not layers or not isinstance(layers[0], dict): return config
+    first = layers[0].get('config')
     if not isinstance(first, dict) or layers[0].get('class_name') == 'InputLayer': return config
     if not (shape := first.pop('batch_input_shape', None)): return config
     entry = {'class_name': 'InputLayer', 'config': {'batch_shape': shape, 'dtype': 'float32', 'name': 'input'}}
@@ -123,7 +124,7 @@ _REASONS = (
 )
 
 # %% ../nbs/69_keras_files.ipynb #f60b12c8
-def _explain(path: Path, error: BaseException) -> str:
+def _explain(path: Path, error: Exception) -> str:
     "Why a network cannot be loaded, in one line."
     for pattern, reason in _REASONS:
         if found := re.search(pattern, str(error)): return reason(found)
