@@ -54,7 +54,7 @@ def analyzed(tmp_path, photos):
 
     def call(*files: str, signals: tuple = (), n: int = 10**9, limit: int = 0) -> Run:
         wanted = [*files, 'summary=a.json']
-        command = [sys.executable, '-c', PROGRAM, str(photos[0]), str(tmp_path), str(n), str(limit), *wanted]
+        command = [sys.executable, '-B', '-c', PROGRAM, str(photos[0]), str(tmp_path), str(n), str(limit), *wanted]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline() == 'thirty\n'
             for number in signals:
@@ -118,7 +118,7 @@ for limit in range(500, 26_000, 500):
 
 
 def test_a_table_has_no_half_line_wherever_the_disk_is_full(tmp_path, run):
-    done = run('python', '-c', LIMITED, tmp_path)
+    done = run('python', '-B', '-c', LIMITED, tmp_path)
     assert (done.returncode, done.stderr) == (0, '')
     written = sorted(tmp_path.iterdir())
     assert len(written) == 51
@@ -151,7 +151,7 @@ def test_a_signal_that_ends_the_process_leaves_whole_files(name, analyzed):
 def test_a_kill_loses_seconds_of_a_table(name, tmp_path, photos):
     "The rows are in a hidden CSV file, which is not removed by the next run."
     files = [f'table={name}', 'summary=a.json']
-    command = [sys.executable, '-c', PROGRAM, str(photos[0]), str(tmp_path), str(10**9), '0', *files]
+    command = [sys.executable, '-B', '-c', PROGRAM, str(photos[0]), str(tmp_path), str(10**9), '0', *files]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
         time.sleep(2.5)

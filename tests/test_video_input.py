@@ -189,7 +189,7 @@ def test_interrupted_writing(how, said, run, tmp_path):
     (here: over a limit on the size of files)."""
     if how != 'finished' and not hasattr(signal, 'SIGXFSZ'): pytest.skip('needs the signals of POSIX')
     path = tmp_path / 'video.mp4'
-    done = run('python', '-c', WRITER, path, how)
+    done = run('python', '-B', '-c', WRITER, path, how)
     assert re.search(said, done.stdout), done.stdout + done.stderr
     [written] = tmp_path.iterdir()
     assert ('.part' in written.name) if how == 'killed' else written == path
