@@ -206,7 +206,8 @@ def _own_form(network: 'Model') -> bool:
     import keras
     head = next((o for o in network.layers if o.name == 'expression' and isinstance(o, keras.layers.Dense)), None)
     scales = any(isinstance(o, (keras.layers.Rescaling, keras.layers.Normalization)) for o in network.layers)
-    gray = isinstance(network.input_shape, tuple) and network.input_shape[1:] in ((48, 48, 1), (None, None, 1))
+    shape = getattr(network, 'input_shape', None)   # a network that is not built has none
+    gray = isinstance(shape, tuple) and shape[1:] in ((48, 48, 1), (None, None, 1))
     return bool(head is not None and _activation(head) == 'linear' and scales and gray)
 
 # %% ../nbs/69a_adapted_networks.ipynb #35142ceb

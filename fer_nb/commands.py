@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/80_commands.ipynb #8c7d844b
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -106,6 +107,8 @@ def _explain(error: BaseException) -> tuple[object, int]:
         extra = EXTRAS.get(error.name or '', 'train')
         return f"{error.name} is not installed: pip install 'fer_nb[{extra}]'", 2
     if isinstance(error, OSError) and error.filename and error.strerror: return f'{error.filename}: {error.strerror}', 2
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EIO): # of `print`
+        return f'the output cannot be written ({error.strerror})', 1
     if isinstance(error, (ValueError, OSError, ImportError)): return error, 2
     raise error
 
@@ -180,6 +183,7 @@ def make_recognizer(args: argparse.Namespace) -> 'Recognizer':
     "The recognizer that those options describe. Raises `ValueError` where one is wrong."
     from fer_nb.detection import load_detector
     from fer_nb.recognition import Recognizer
+    if args.model == '': raise FerError('--model needs a name; this one is empty')
     detector = load_detector(args.detector, tiles=getattr(args, 'tiles', 0))
     return Recognizer(args.model, detector, min_confidence=args.min_confidence)
 
@@ -194,7 +198,9 @@ def add_folders(add: Callable) -> None: # `add_argument` of a command
 def folder_options(args: argparse.Namespace) -> dict[str, Any]: # `mapping` and `split_from` of `load_dataset`
     "What those options say. Raises `FerError` where a text is no mapping."
     if wrong := [o for o in args.map if '=' not in o]: raise FerError(f'--map {shown(wrong[0])}: OLD=NEW is needed')
-    mapping = {old.strip(): new.strip() or None for old, new in (o.split('=', 1) for o in args.map)}
+    pairs = dict.fromkeys((old.strip(), new.strip() or None) for old, new in (o.split('=', 1) for o in args.map))
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs): raise FerError(f'--map {shown(" --map ".join(args.map))}: a class with two names')
     return dict(mapping=mapping or None, split_from=args.split_from)
 
 # %% ../nbs/80_commands.ipynb #8ed81d68

@@ -178,8 +178,10 @@ def train_val_split(
     faces: FaceSet, # any loaded set
 ) -> tuple[FaceSet, FaceSet]: # training samples, validation samples
     "Divide what may be trained on. Raises `FerError` where there is nothing to train on or to validate with."
-    splits = set(faces.split.tolist())
-    train = next((faces.subset(o) for o in ('Training', 'train') if o in splits), faces)
+    splits, held = set(faces.split.tolist()), ('val', 'test', 'PublicTest', 'PrivateTest')
+    train = next((faces.subset(o) for o in ('Training', 'train') if o in splits), faces[~np.isin(faces.split, held)])
+    if splits & set(held) and not len(train):
+        raise FerError(f'{faces.edition}: no samples to train on, the only splits are {", ".join(sorted(splits))}')
     val = next((faces.deduplicated(o) for o in ('PublicTest', 'val') if o in splits), None)
     if val is None:
         mask, copies = hold_out(train.labels, groups=train.subjects), image_groups(train.images)

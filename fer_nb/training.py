@@ -30,6 +30,7 @@ from .data import FaceSet, train_val_split
 from .datasets import load_dataset
 from .distillation import load_soft_labels, load_teachers
 from .history import plot_history, write_history
+from .labels import EXPRESSIONS
 from .models import build_model, check_network, main_logits
 from .optimizers import make_optimizer
 from .run_folders import open_run
@@ -166,8 +167,11 @@ def _set_seeds(seed: int) -> None:
 
 # %% ../nbs/25_training.ipynb #6c20565d
 def _build(config: TrainConfig, train: FaceSet, precision: str) -> 'Model':
-    "The configuration's network in that precision."
+    "The configuration's network in that precision. Raises FerError where the faces have more or fewer classes."
     import keras
+    if len(train.classes) != len(EXPRESSIONS):
+        raise FerError(f'{train.edition}: the network is for {len(EXPRESSIONS)} classes, and the data have '
+                       f'{len(train.classes)}: {shown(", ".join(train.classes))}; for own classes use fine-tune')
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try: return build_model(config.network, ferplus=config.ferplus and train.votes is not None)

@@ -91,6 +91,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(some, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_networks_without_known_layers_are_refused(some):
+    import keras
+
+    class Mine(keras.Model):
+        def call(self, x): return x[:, 0, :7, 0]
+
+    (mine := Mine())(some.images[:1, ..., None])
+    for network in (keras.Sequential([keras.layers.Dense(7)]), mine):
+        with pytest.raises(FerError, match='whose layers are not known'):
+            adapt_network(network, some, classes=some.classes, scale=1)
+
+
 def old_file(path, layers: list, weights: dict, *, as_list: bool) -> None:
     "A file as Keras 2.0 to 2.15 wrote it."
     import h5py
