@@ -198,9 +198,9 @@ def add_folders(add: Callable) -> None: # `add_argument` of a command
 def folder_options(args: argparse.Namespace) -> dict[str, Any]: # `mapping` and `split_from` of `load_dataset`
     "What those options say. Raises `FerError` where a text is no mapping."
     if wrong := [o for o in args.map if '=' not in o]: raise FerError(f'--map {shown(wrong[0])}: OLD=NEW is needed')
-    pairs = {(old.strip(), new.strip() or None) for old, new in (o.split('=', 1) for o in args.map)}
+    pairs = [(old.strip(), new.strip() or None) for old, new in (o.split('=', 1) for o in args.map)]
     mapping = dict(pairs)
-    if len(mapping) < len(pairs): raise FerError(f'--map {shown(" --map ".join(args.map))}: a class with two names')
+    if len(mapping) < len(set(pairs)): raise FerError(f'--map {shown(" --map ".join(args.map))}: a class twice')
     return dict(mapping=mapping or None, split_from=args.split_from)
 
 # %% ../nbs/80_commands.ipynb #8ed81d68

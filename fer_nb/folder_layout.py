@@ -146,33 +146,35 @@ def _class_folders(found: _Found, place: Place) -> list[str]:
     return kept
 
 # %% ../nbs/15c_folder_layout.ipynb #2487f5ba
-def _check_levels(found: _Found, place: Place, kept: list[str]) -> None:
+def _check_levels(found: _Found, place: Place, kept: list[str], split: str) -> None:
     "Raises `FerError` where it is doubtful which level is the class."
     inner: dict[str, set[str]] = {}   # name of a folder below -> in which of the upper ones
     for top in kept:
         for o in found.tree.under((*place, top)):
             for name in o[len(place) + 1:]: inner.setdefault(name, set()).add(top)
+    if odd := [o for o in inner if split != 'all' and found.split_of(o) not in ('', split)]:
+        raise FerError(f'{_path(place)} is the split {split}, and folders in its classes are named like another one: '
+                       f'{listed(odd)}; move or rename them, or name the level of the splits (--split-from LEVEL)')
     inner = {name: tops for name, tops in inner.items() if not is_neutral(name)}
     if not inner: return
     upper, lower = (sum(map(is_known, o)) / len(o) >= .5 for o in (kept, inner))
     levels = f'{_path(place)} has folders {listed(kept)}, and in them {listed(inner)}'
     if lower and not upper and found.subjects != 'outside':
-        raise FerError(f'{levels}, which look like the classes; if the folders above them are people, say so: '
-                       '--subjects outside; if they are datasets, load them one by one')
+        raise FerError(f'{levels}, which look like the classes; if the upper ones are people: --subjects outside; if '
+                       f'splits: --split-from {len(place) + 1}; if datasets: load them one by one')
     if upper and not lower and found.subjects == 'outside':
         raise FerError(f'{levels}; the classes are above, so the subjects are inside: --subjects inside')
     if found.subjects: return
     if not upper and (shared := [name for name, tops in inner.items() if len(tops) > 1]):
-        raise FerError(f'{levels}; {listed(shared)} is in several, so it is doubtful which are the classes. If the '
-                       'upper ones are: --subjects inside; if the lower ones are: --subjects outside')
-    found.note(f'folders in the class folders ({listed(inner, 3)}) are part of their class; if they are people, '
-               'say so: --subjects inside')
+        raise FerError(f'{levels}; {listed(shared)} is in several; which are the classes? Upper ones: --subjects '
+                       f'inside; lower ones: --subjects outside, or --split-from {len(place) + 1} (upper: splits)')
+    found.note(f'folders in the class folders ({listed(inner, 3)}) are part of their class; people: --subjects inside')
 
 # %% ../nbs/15c_folder_layout.ipynb #f33eb849
 def _read_classes(found: _Found, place: Place, split: str) -> None:
     "The classes in a folder, each with its subject where it is outside. Raises `FerError`."
     kept = _class_folders(found, place)
-    _check_levels(found, place, kept)
+    _check_levels(found, place, kept, split)
     if found.subjects != 'outside': found.groups += [_Group((*place, o), split, o) for o in kept]
     else:
         for who in kept:
@@ -299,7 +301,8 @@ def _check_classes(layout: Layout, mapping: Mapping) -> None:
     if not classes:
         where = sorted({o.rpartition('/')[0] for o in layout.skipped} - {''})
         there = f'; there are images in {listed(where, 4)}' if where else ''
-        raise FerError(f'no images in class folders: a folder for each class is needed, with its images in it{there}')
+        none = f'no images in class folders: a folder for each class is needed, with its images in it{there}'
+        raise FerError('every class is dropped' if DROPPED in layout.skipped.values() else none)
     check_classes(classes)
     if len(classes) == 1 and classes[0] not in KNOWN and not mapping:
         raise FerError(f'all images are in one folder, {shown(classes[0])}; a folder for each class is needed, named '

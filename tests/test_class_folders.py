@@ -129,6 +129,11 @@ REFUSED = {
     'a class only in the test split': ([*two('train', 'test'), 'test/hapy/1.png'], ['test/hapy/', '--map hapy=']),
     'splits in some classes': (['angry/train/1.png', 'angry/test/1.png', 'sad/1.png'], ['sad/', 'angry']),
     'a class in a class': (['happy/sad/1.png', 'happy/1.png', 'sad/1.png'], ['happy/ has']),
+    'another split in a class': ([*two('train', 'test'), 'train/happy/test/1.png'],
+                                 ['train/ is the split train', 'named like another one: test']),
+    'splits of an unknown language': ([f'{o}/{k}/1.png' for o in ('essai', 'entrainement') for k in ('joie', 'peur')],
+                                      ['--split-from 1 (upper: splits)']),
+    'posed and not': ([f'all/{o}/{k}/1.png' for o in ('posed', 'free') for k in ('sad', 'happy')], ['--split-from 2']),
     'splits that disagree': (['train/test/happy/1.png', 'train/test/sad/1.png'], ['train/test/']),
 }
 
