@@ -57,6 +57,14 @@ def _same_as(path: str|os.PathLike, sources: Iterable[str|os.PathLike]) -> bool:
                 if os.path.samestat(os.stat(source), target): return True
     return False
 
+# %% ../nbs/80a_batches.ipynb #b7dd9fdf
+def _lock(file: IO, path: str|os.PathLike) -> None:
+    "Keep other runs out of a table until it is closed. Raises `FerError` where one writes into it."
+    with suppress(ImportError, OSError): # Windows, or a file system without locks
+        import fcntl
+        try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: raise FerError(f'{shown(path, 300)}: another run writes into it') from None
+
 # %% ../nbs/80a_batches.ipynb #06a5845a
 def check_target(
     path: str|os.PathLike, # of a file that shall be written
@@ -88,7 +96,9 @@ class RowFile:
         with _named(path):
             self.file = open(os.dup(sys.stdout.fileno()) if to_stdout else path, 'ab', buffering=0)
             self.ordinary = stat.S_ISREG(os.fstat(self.file.fileno()).st_mode)
-            if self.ordinary and not to_stdout: self.file.truncate(keep)
+            if self.ordinary and not to_stdout:
+                _lock(self.file, path)
+                self.file.truncate(keep)
 
     def write(self, text: str) -> None:
         "Write lines, all of them or none. Raises `OSError`."

@@ -8,9 +8,9 @@ __all__ = ['ImageError']
 # %% ../nbs/09_image_formats.ipynb #71adc09b
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
-from io import BytesIO
+from io import BytesIO, IOBase
 from typing import TYPE_CHECKING, Any
 
 from .core import FerError
@@ -152,3 +152,34 @@ def error_detail(error: Exception) -> str:
     "The first words of another library's message, in brackets."
     words = ' '.join(str(error).split())
     return f' ({words[:100]})' if words and 'BytesIO' not in words and not re.search('identified|unpack', words) else ''
+
+# %% ../nbs/09_image_formats.ipynb #17a42c0c
+def _blocks(
+    stream: Any, # a binary file
+    limit: int,  # bytes
+) -> Iterator[bytes]:
+    "What a file holds, to one byte over the limit. One without a buffer gives less than it is asked for."
+    left = limit + 1
+    while left > 0 and (block := stream.read(left)):
+        if isinstance(block, str): raise UnicodeError
+        yield block if type(block) is bytes else bytes(memoryview(block))
+        left = left - len(block) if isinstance(stream, IOBase) else 0
+
+def _is_read(stream: Any) -> bool:
+    "Whether something lies before the place at which a file is read."
+    try: return stream.tell() > 0
+    except Exception: return False
+
+# %% ../nbs/09_image_formats.ipynb #84dd4086
+def stream_bytes(
+    stream: Any, # a binary file
+    limit: int,  # bytes
+) -> bytes:
+    "The rest of an open file. Raises `ImageError`."
+    try: data = b''.join(_blocks(stream, limit))
+    except MemoryError: raise
+    except UnicodeError: raise ImageError('it was opened as text, not as bytes') from None
+    except Exception as e: raise ImageError(f'it cannot be read{error_detail(e)}') from None
+    if not data and _is_read(stream): raise ImageError('it was read to its end before; seek(0) goes back')
+    if len(data) > limit: raise ImageError(f'it has more than {limit:,} bytes')
+    return data

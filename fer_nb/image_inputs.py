@@ -32,6 +32,7 @@ def _meant(
         except FerError: yield word # it is reported like any image that cannot be read
     elif word == STDIN or is_address(word): yield word
     elif os.path.lexists(word): yield Path(word)
+    elif not word: raise FerError('an empty name is no image; a variable of the shell may be empty')
     else:
         found = [o for o in sorted(glob.glob(word, recursive=True)) if not is_leftover(os.path.basename(o))]
         yield from (Path(o) for o in found if '**' not in word or not os.path.isdir(o)) if found else [Path(word)]
@@ -58,7 +59,7 @@ def _below(
 ) -> Inputs:
     "The images below a folder."
     @cache
-    def is_written_to(place: Path) -> bool: return leave_out in ((real := place.resolve()), *real.parents)
+    def is_written_to(place: Path) -> bool: return leave_out in ((real := Path(os.path.realpath(place))), *real.parents)
     files, _, skipped = walk_folder(folder)
     reasons = {folder/o: _reason(o, skipped.get(o, '')) for o in sorted([*files, *skipped])}
     if leave_out: reasons = {o: why for o, why in reasons.items() if not is_written_to(o.parent)}
@@ -70,10 +71,10 @@ def image_inputs(
     leave_out: Path|None = None, # a folder that is written to
 ) -> Inputs:
     "The images meant by the arguments of a command."
-    inputs = Inputs([], {})
+    inputs, kept_out = Inputs([], {}), leave_out and Path(os.path.realpath(leave_out))
     for source in (o for word in map(str, words) for o in _meant(word)):
         below = None
-        if isinstance(source, Path) and source.is_dir(): below = _below(source, leave_out and leave_out.resolve())
+        if isinstance(source, Path) and source.is_dir(): below = _below(source, kept_out)
         inputs.sources.extend((below and below.sources) or [source])
         inputs.skipped.update(below.skipped if below else {})
     return inputs
@@ -102,7 +103,7 @@ def annotation_files(
     folder: Path, # where annotated images go
 ) -> dict[Path|str, Path]: # {input: image}
     "A file name of its own for the image of each input. Raises `FerError` where one would overwrite an input."
-    inputs = {o.resolve() for o in sources if isinstance(o, Path)}
+    inputs = {os.path.realpath(o) for o in sources if isinstance(o, Path)}
     most = os.pathconf(folder, 'PC_NAME_MAX') if hasattr(os, 'pathconf') and folder.is_dir() else 255
     taken: set[str] = set() # a file system may take upper and lower case for the same
     images: dict[Path|str, Path] = {}
@@ -111,6 +112,6 @@ def annotation_files(
         name = next(o for o in names if o.casefold() not in taken)
         taken.add(name.casefold())
         images[source] = folder/name
-        if images[source].resolve() in inputs:
+        if os.path.realpath(images[source]) in inputs:
             raise FerError(f'{images[source]} is one of the inputs; choose another folder for the annotated images')
     return images

@@ -11,6 +11,7 @@ import re
 import stat
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ import cv2
 import numpy as np
 
 from .addresses import AddressError, fetch, is_address, local_path, shown_address
+from .core import shown
 from .image_damage import RowWatch, damage_warnings
-from .image_formats import ImageError, check_tiles, error_detail, open_image_file
+from .image_formats import ImageError, check_tiles, error_detail, open_image_file, stream_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -76,7 +78,7 @@ def _too_large(size: tuple[int, int], most: int) -> ImageError:
 # %% ../nbs/10_images.ipynb #df187157
 def _check_range(a: np.ndarray) -> None:
     "Raises `ImageError` for numbers whose range is not that of an image, or of doubtful meaning."
-    if a.dtype.kind not in 'iuf': raise ImageError(f'its values have type {a.dtype}, not numbers')
+    if a.dtype.kind not in 'iuf': raise ImageError(f'its values have type {a.dtype}, not integers or floats')
     if not np.isfinite(a).all(): raise ImageError('it has values that are not finite (NaN or infinity)')
     low, high, sixteen = a.min(), a.max(), a.dtype == np.uint16
     if not sixteen and (low < 0 or high > 255):
@@ -192,13 +194,20 @@ def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[int, int], 
     return _upright(rgb, turn), size[::-1] if turn > 4 else size, warnings
 
 # %% ../nbs/10_images.ipynb #328306fa
-def _file_bytes(path: str|os.PathLike, limit: int) -> bytes:
+_LONGEST_PATH = 4096 # characters; what is longer is shown cut
+
+def _path(source: str|os.PathLike) -> str:
+    try: return os.fsdecode(source)
+    except Exception as e: raise ImageError(f'it does not say its path{error_detail(e)}') from None
+
+def _file_bytes(path: str, limit: int) -> bytes:
     try: info = os.stat(path)
     except (OSError, ValueError) as e:
-        if re.match(r'https?:/[^/]', str(path)): raise ImageError('give an address as text, not as a path') from None
+        if re.match(r'https?:/[^/]', path): raise ImageError('give an address as text, not as a path') from None
         if isinstance(e, FileNotFoundError): raise ImageError('there is no such file') from None
         raise ImageError(f"it cannot be opened ({getattr(e, 'strerror', e)})") from None
     if stat.S_ISDIR(info.st_mode): raise ImageError('it is a directory')
+    if stat.S_ISFIFO(info.st_mode): raise ImageError('it is a pipe, not an ordinary file: give it opened, or on stdin')
     if not stat.S_ISREG(info.st_mode): raise ImageError('it is not an ordinary file')
     if info.st_size > limit: raise ImageError(f'it has {info.st_size:,} bytes, the limit is {limit:,}')
     try: return Path(path).read_bytes()
@@ -208,15 +217,6 @@ def _file_bytes(path: str|os.PathLike, limit: int) -> bytes:
 def _address_bytes(address: str, limit: int) -> bytes:
     try: return _file_bytes(local_path(address), limit) if address[:5].lower() == 'file:' else fetch(address, limit)
     except AddressError as e: raise ImageError(str(e)) from None
-
-# %% ../nbs/10_images.ipynb #285e152a
-def _stream_bytes(stream: Any, limit: int) -> bytes:
-    try: data = stream.read(limit + 1)
-    except MemoryError: raise
-    except Exception as e: raise ImageError(f'it cannot be read{error_detail(e)}') from None
-    if not isinstance(data, bytes): raise ImageError('it was opened as text, not as bytes')
-    if len(data) > limit: raise ImageError(f'it has more than {limit:,} bytes')
-    return data
 
 # %% ../nbs/10_images.ipynb #6944cba7
 def _of_pillow(image: Any, max_pixels: int) -> np.ndarray: # uint8 (H, W, 3), upright
@@ -239,11 +239,18 @@ def _has(source: Any, name: str) -> bool:
     except Exception: return False
 
 # %% ../nbs/10_images.ipynb #36ed8a8c
+def _opened_bytes(path: Any, limit: int) -> bytes: # of a path in an archive or a package
+    try:
+        with path.open('rb') as stream: return stream_bytes(stream, limit)
+    except (ImageError, MemoryError): raise
+    except Exception as e: raise ImageError(f'it cannot be opened{error_detail(e)}') from None
+
 def _bytes(source: Any, limit: int) -> bytes|None: # None where it is an array or a Pillow image
     if is_address(source): return _address_bytes(source, limit)
-    if isinstance(source, (str, os.PathLike)): return _file_bytes(source, limit)
+    if isinstance(source, (str, os.PathLike)): return _file_bytes(_path(source), limit)
     if isinstance(source, (bytes, bytearray, memoryview)): return bytes(source)
-    if _has(source, 'read') and not _has(source, 'getexif'): return _stream_bytes(source, limit)
+    if _has(source, 'open') and _has(source, 'read_bytes'): return _opened_bytes(source, limit)
+    if _has(source, 'read') and not _has(source, 'getexif'): return stream_bytes(source, limit)
     return None
 
 # %% ../nbs/10_images.ipynb #7f6563c9
@@ -252,9 +259,10 @@ def _array(source: Any) -> np.ndarray:
     try:
         if hasattr(source, 'detach') and hasattr(source, 'cpu'): source = source.detach().cpu()  # of PyTorch
         elif hasattr(source, '__cuda_array_interface__') and hasattr(source, 'get'): source = source.get()  # of CuPy
+        if np.ma.is_masked(source): raise ImageError('some of its values are masked: x.filled(0) makes them black')
         if hasattr(source, '__array__'): return np.asarray(source)
         if hasattr(source, '__dlpack__'): return np.from_dlpack(source)
-    except MemoryError: raise
+    except (ImageError, MemoryError): raise
     except Exception as e: raise ImageError(f'it cannot be made an array{error_detail(e)}') from None
     raise ImageError('it is not a path, bytes, file, array or Pillow image')
 
@@ -276,8 +284,9 @@ def image_name(
     source: Any, # anything that `read_image` takes
 ) -> str:
     "What to call an image in messages and tables."
+    if is_address(source): return shown_address(source)
     if isinstance(source, (str, os.PathLike)):
-        return shown_address(str(source)) if is_address(source) else os.fsdecode(source)
+        with suppress(ImageError): return path if len(path := _path(source)) <= _LONGEST_PATH else shown(path)
     name = next((getattr(source, o) for o in ('name', 'filename') if _has(source, o) and getattr(source, o)), None)
     return name if isinstance(name, str) else f'<{type(source).__name__}>'
 

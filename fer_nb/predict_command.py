@@ -98,6 +98,7 @@ def _check_targets(
     if args.resume and not args.csv: raise FerError('--resume goes on in a table; name it with --csv')
     if args.resume and args.overwrite: raise FerError('--resume keeps what --overwrite replaces; only one is possible')
     images = annotation_files(sources, args.annotate) if args.annotate else {}
+    if args.csv == '': raise FerError('--csv needs the name of a file; this one is empty')
     if args.csv:
         if args.json and is_stdout(args.csv): raise FerError('--json and --csv cannot both go to stdout; name a file')
         if os.path.abspath(args.csv) in map(os.path.abspath, images.values()):
@@ -156,7 +157,7 @@ def _answer(
 def _stdin() -> io.BytesIO:
     "What comes through stdin, up to the size that an image may have; it can be read twice."
     from fer_nb.images import MAX_PIXELS
-    data = io.BytesIO(sys.stdin.buffer.read(8*MAX_PIXELS + 65537))
+    data = io.BytesIO(sys.stdin.buffer.read(8*MAX_PIXELS + 65537) if sys.stdin else b'') # closed: as if it were empty
     data.name = '<stdin>'
     return data
 
@@ -263,5 +264,7 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     except BaseException:
         _summarize(batch, skipped)
         raise
+    finally:
+        if batch.table: batch.table.close()
     _summarize(batch, skipped)
     return int(batch.failed > 0)

@@ -44,6 +44,10 @@ def result_rows(
         yield (result.source, result.status, *_face_cells(i, face, result.classes), warning, result.error)
 
 # %% ../nbs/43c_result_tables.ipynb #0b2f52c8
+def _readable(cell: Any) -> Any:
+    "Without what is no text: pandas takes no name of a file that is not UTF-8."
+    return cell.encode(errors='backslashreplace').decode() if isinstance(cell, str) else cell
+
 def results_to_df(
     results: Sequence[Any], # of `Result`
     classes: Sequence[str]=(), # names of the columns for the expressions, where there is no result to tell
@@ -52,7 +56,7 @@ def results_to_df(
 ) -> 'pandas.DataFrame':
     "One row for each face."
     import pandas
-    rows = (row for o in results if faceless or o.faces for row in result_rows(o))
+    rows = (tuple(map(_readable, row)) for o in results if faceless or o.faces for row in result_rows(o))
     return pandas.DataFrame(rows, columns=list(result_columns(results[0].classes if results else classes)))
 
 # %% ../nbs/43c_result_tables.ipynb #ed25e75a

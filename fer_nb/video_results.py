@@ -90,7 +90,7 @@ def _check_places(paths: dict[str, Path], read: Path|None) -> None:
     "Raises `OutputError` where two files would go to the same place, or one to the video that is read."
     taken: set[Path] = set()
     for path in paths.values():
-        place = Path('-') if is_stdout(path) else path.resolve()
+        place = Path('-') if is_stdout(path) else Path(os.path.realpath(path))
         if place == read or read and os.path.exists(place) and os.path.exists(read) and place.samefile(read):
             raise OutputError(f'{shown(path)}: it is the video that is read')
         if place in taken: raise OutputError(f'{shown(path)}: it is wanted for two things')
@@ -120,7 +120,7 @@ def check_results(
     wanted = {kind: Path(path) for kind, path in paths.items() if path}
     is_file = isinstance(source, (str, os.PathLike)) and not is_address(source) and '\0' not in str(source)
     for kind, path in wanted.items(): _check_path(path, kind)
-    _check_places(wanted, Path(source).resolve() if is_file else None)
+    _check_places(wanted, Path(os.path.realpath(source)) if is_file else None)
     for path in wanted.values():
         if not overwrite and os.path.lexists(path) and not is_stream(path):
             hint = '--overwrite replaces it, --resume goes on with the rest'

@@ -375,3 +375,46 @@ def test_cache_of_another_user(shared, faces, env):
     assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
     done = as_another('download-yunet', '--url', 'http://127.0.0.1:9/x', **env)
     assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+
+
+# --- what a shell may do
+
+
+def test_closed_stdin(few):
+    done = subprocess.run(f'{FER_NB} predict - <&-', shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, 'done: 0, skipped: 0, failed: 1, faces: 0')
+    assert 'it is empty' in done.stdout
+
+
+def test_full_stdout(few):
+    with open('/dev/full', 'w') as out:
+        done = subprocess.run([FER_NB, 'predict', 'a.jpg', '--json'], stdout=out, stderr=subprocess.PIPE, text=True)
+    said = 'fer_nb predict: the output cannot be written (No space left on device)'
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, said)
+
+
+@pytest.mark.parametrize('words', [[''], ['a.jpg', ''], ['a.jpg', '--csv', ''], ['a.jpg', '--model', '']])
+def test_empty_words_of_unset_variables(words, few):
+    "They mean neither the current folder nor the default."
+    code, out, err = predict(*words)
+    assert (code, out) == (2, '') and 'empty' in err and err.count('\n') == 1
+
+
+def test_links_in_a_circle(few):
+    for a, b in (('x.jpg', 'y.jpg'), ('y.jpg', 'x.jpg')): os.symlink(a, b)
+    code, out, err = predict('x.jpg', 'a.jpg', '.', '--annotate', 'drawn', '--csv', 'faces.csv')
+    assert code == 1 and err.endswith('done: 3, skipped: 0, failed: 4, faces: 3\n'), err
+    assert predict('a.jpg', '--annotate', 'x.jpg')[0] == 2
+
+
+@pytest.mark.parametrize('option', ['--overwrite', '--resume'])
+def test_two_runs_into_one_table(option, few):
+    assert predict('a.jpg', '--csv', 'faces.csv')[0] == 0
+    before = Path('faces.csv').read_bytes()
+    with open('faces.csv', 'ab') as file:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, _, err = predict('a.jpg', 'b.jpg', '--csv', 'faces.csv', option)
+    assert (code, Path('faces.csv').read_bytes()) == (2, before) and 'another run writes into it' in err
+    assert predict('a.jpg', 'b.jpg', '--csv', 'faces.csv', option)[0] == 0
+    assert sources() == ['a.jpg', 'b.jpg']

@@ -1,10 +1,13 @@
 """Images that claim more than they hold, rare kinds of each format, and what reading them may cost."""
+import base64
 import io
+import os
 import re
 import struct
 import sys
 import time
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -486,3 +489,60 @@ def test_damage_that_does_not_matter(portrait):
     assert load_image(png(comment[:-1] + b'?', GRAY)).warnings == ()
     assert load_image(png(GRAY) + b'behind the image').warnings == ()
     with pytest.raises(ImageError, match='the PNG file has no pixels'): read_image(png(comment))
+
+
+# --- other things that are read
+
+
+class Path2:
+    "A path whose text is what it is made with."
+    def __init__(self, answer): self.answer = answer
+    def __fspath__(self):
+        if isinstance(self.answer, Exception): raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def jpeg(portrait) -> bytes:
+    portrait.save(file := io.BytesIO(), 'JPEG')
+    return file.getvalue()
+
+
+def test_paths_of_other_kinds(jpeg, tmp_path):
+    (file := tmp_path / 'a.jpg').write_bytes(jpeg)
+    wanted = read_image(file)
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive: archive.write(file, 'in/a.jpg')
+    with zipfile.ZipFile(tmp_path / 'a.zip') as archive:
+        member = zipfile.Path(archive, 'in/a.jpg')
+        for path in (os.fsencode(file), str(file), np.str_(file)): assert (read_image(Path2(path)) == wanted).all()
+        assert (read_image(member) == wanted).all()
+        with pytest.raises(ImageError, match='it cannot be opened'): read_image(zipfile.Path(archive, 'in/'))
+    for answer in (None, RuntimeError('gone')):
+        with pytest.raises(ImageError, match='<Path2>: it does not say its path'): read_image(Path2(answer))
+
+
+def test_text_longer_than_any_path(jpeg):
+    with pytest.raises(ImageError) as caught: read_image(base64.b64encode(9*jpeg).decode())
+    assert len(str(caught.value)) < 200
+
+
+class FewBytes(io.RawIOBase):
+    "Gives less than it is asked for, like a pipe or a socket."
+    def __init__(self, data: bytes): self.data = io.BytesIO(data)
+    def readable(self) -> bool: return True
+    def readinto(self, into) -> int: return self.data.readinto(memoryview(into)[:999])
+
+
+def test_file_without_a_buffer(jpeg):
+    assert (read_image(FewBytes(jpeg)) == read_image(jpeg)).all()
+
+
+def test_file_that_was_read(jpeg):
+    (file := io.BytesIO(jpeg)).seek(0, io.SEEK_END)
+    with pytest.raises(ImageError, match='seek'): read_image(file)
+
+
+def test_masked_values(portrait):
+    image = read_image(portrait)
+    assert (read_image(np.ma.masked_array(image)) == image).all()
+    with pytest.raises(ImageError, match='are masked'): read_image(np.ma.masked_greater(image, 128))

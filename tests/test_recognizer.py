@@ -335,3 +335,9 @@ def test_drawing_what_is_no_face(faces):
 ])
 def test_wrong_options(options):
     with pytest.raises(FerError): Recognizer(**{'detector': 'haar'} | options)
+
+
+def test_table_with_a_name_that_is_not_utf8(recognizer):
+    for name in ('\udcff.jpg', '\ud800.jpg'):
+        table, said = recognizer(name).to_df(faceless=True), ascii(name)[1:-1]
+        assert table['source'].item() == said and table['error'].item().startswith(f'{said}: ')

@@ -273,3 +273,10 @@ def test_targets_are_checked_before_the_work(words, clip, run, tmp_path):
     done = run('fer_nb', 'video', clip, '--quiet', *words.format(clip=clip).split(), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, '') and REFUSED[words] in done.stderr.splitlines()[-1]
     assert clip.stat().st_size > 1000
+
+
+def test_links_in_a_circle(clip, run, tmp_path):
+    for a, b in (('x.mp4', 'y.mp4'), ('y.mp4', 'x.mp4')): (tmp_path / a).symlink_to(tmp_path / b)
+    done = run('fer_nb', 'video', tmp_path / 'x.mp4', clip, '--out', tmp_path / 'out', '--quiet')
+    assert done.returncode == 1 and 'x.mp4: it cannot be opened' in done.stderr
+    assert done.stderr.endswith('done: 1, skipped: 0, failed: 1\n')
