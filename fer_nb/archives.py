@@ -185,6 +185,8 @@ def open_table(
             return
         member = table_in(archive, path, wanted=wanted, known=known)
         if not member:
-            raise FerError(f"{path}: no table with the columns {', '.join(wanted)} in it{nested(archive.names)}")
+            hint = nested(archive.names)
+            if not hint and any('/' in o for o in archive.names): hint = '; it holds folders: unpack it first'
+            raise FerError(f"{path}: no table with the columns {', '.join(wanted)} in it{hint}")
         with reading(name := f'{path}/{member}'): stream = archive.open(member)
         with stream: yield name, *read_table(unpacked(stream, name), name, wanted=wanted, optional=optional)

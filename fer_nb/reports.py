@@ -43,6 +43,8 @@ RECORD_KEY = ('split', 'samples', 'protocol', 'tta', 'format')
 _METRICS = ('accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll', 'brier')
 _MOST_BYTES = 1 << 26 # of a report
 
+def _is_number(value: Any) -> bool: return isinstance(value, (int, float)) and abs(value) < float('inf')
+
 def _fault(report: Any) -> str: # '': none
     "What a report lacks of what `evaluate` writes."
     if not isinstance(report, dict): return 'it is not an object'
@@ -53,9 +55,11 @@ def _fault(report: Any) -> str: # '': none
         lacking = [k for k in RECORD_KEY if not isinstance(r.get(k), str)]
         if lacking: return f'a result lacks {lacking[0]}'
         numbers = [*(r.get(k) for k in _METRICS), r.get('n')]
-        if not all(isinstance(o, (int, float)) for o in numbers): return 'a result lacks a metric or its n'
-        if not isinstance(r.get('accuracy_95'), list) or not isinstance(r.get('per_class'), dict):
-            return 'a result lacks an interval or its classes'
+        if not all(map(_is_number, numbers)): return 'a result lacks a metric or its n'
+        interval = r.get('accuracy_95')
+        if not isinstance(interval, list) or len(interval) != 2 or not all(map(_is_number, interval)):
+            return 'a result lacks its interval'
+        if not isinstance(r.get('per_class'), dict): return 'a result lacks its classes'
     return ''
 
 # %% ../nbs/32a_reports.ipynb #726a404f

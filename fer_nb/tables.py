@@ -183,6 +183,7 @@ def read_table(
     lines, first, line = _lines(stream, name), 0, ''
     for first, line in enumerate(lines, 1):
         if line.strip() and not line.lower().startswith('sep='): break
+    if line.lstrip('\ufeff ')[:1] in ('{', '['): raise FerError(f'{name}: looks like JSON; save the table as CSV')
     rows = _rows(chain([line], lines), name, separator=_separator(line.replace('\r', ' '), wanted), first=first)
     header = next(rows, (0, ['']))[1]
     there = [o for o in optional if o.lower() in _names(header)]

@@ -122,6 +122,8 @@ REFUSED = {
     'test.csv': (lambda rows: text([o[1:2] for o in rows]), 'no column emotion in the first line; its columns are pi'),
     'another split': (lambda rows: first_row(rows, 2, 'Holdout'), "Usage 'Holdout' is none of Training, PublicTest"),
     'cut short': (lambda rows: text([*rows, ['3', '1 2 3']]), 'row 14 (line 16): Usage'),
+    'JSON lines': (lambda rows: '{"emotion": 0, "pixels": "1 2"}\n', 'looks like JSON; save the table as CSV'),
+    'JSON': (lambda rows: '\n [{"emotion": 0}]', 'looks like JSON'),
     'excel': (lambda rows: b'\xd0\xcf\x11\xe0' + bytes(600), 'an Excel workbook; save it as CSV'),
     'zstandard': (lambda rows: b'\x28\xb5\x2f\xfd' + bytes(600), 'packed with Zstandard; unpack it first'),
     'web page': (lambda rows: '<!DOCTYPE html><title>Sign in</title>', 'a web page'),
@@ -234,6 +236,7 @@ HOSTILE = {
     'endless': (lambda p: tarred(p, 'w', ('x', tarfile.REGTYPE, -512)), 'a negative size'),
     'huge': (lambda p: tarred(p, 'w:gz', ('x', tarfile.REGTYPE, 1 << 40)), 'at most 1024 MB are read'),
     'device': (lambda p: tarred(p, 'w', ('fer2013.csv', tarfile.CHRTYPE, 0)), 'no table with the columns'),
+    'class folders': (lambda p: tarred(p, 'w:gz', ('sad/1.png', tarfile.REGTYPE, 0)), 'holds folders: unpack it first'),
     'link': (lambda p: tarred(p, 'w', ('fer2013.csv', tarfile.LNKTYPE, 0)), 'no table with the columns'),
 }
 
