@@ -297,6 +297,7 @@ def load_detector(
     """A detector by name; a `Detector` is given back as it is. YuNet's file is the one named by `FER_NB_YUNET`,
     else the one that `download_yunet` brought; nothing is downloaded. Raises `FerError` for a missing or wrong file."""
     if isinstance(kind, Detector): return kind
+    if not isinstance(kind, str): return YuNetDetector(_detector_file(kind), tiles=tiles)
     if kind == 'haar': return HaarDetector(tiles=tiles)
     if kind not in ('auto', 'yunet'): return YuNetDetector(_detector_file(kind), tiles=tiles)
     file: str|Path|None = os.environ.get('FER_NB_YUNET') or yunet_path()

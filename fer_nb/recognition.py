@@ -168,7 +168,7 @@ def confidence_threshold(
 ) -> float: # 0..1
     "The confidence below which a face is uncertain. Raises `FerError` for a number out of range or missing advice."
     value: Any = min_confidence
-    if value == 'auto':
+    if isinstance(value, str) and value == 'auto':
         advice = about.get('uncertain')
         value = advice.get('threshold') if isinstance(advice, dict) else None
         if value is None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 # %% ../nbs/61_upload.ipynb #df6ca62c
 def _clean_name(name: object) -> str: # one line, at most 200 characters
     "The name of a file as text that can be shown."
-    text = re.sub(r'[\x00-\x1f\x7f\u2028-\u202e\u2066-\u2069]+', ' ', str(name)).strip() or 'unnamed'
+    text = str(name).encode(errors='backslashreplace').decode() # half of a pair of UTF-16 cannot be sent or saved
+    text = re.sub(r'[\x00-\x1f\x7f\u2028-\u202e\u2066-\u2069]+', ' ', text).strip() or 'unnamed'
     return text if len(text) <= 200 else f'{text[:120]} ... {text[-70:]}'
 
 # %% ../nbs/61_upload.ipynb #5d15d887
@@ -102,7 +103,7 @@ def _controls(
 ) -> dict[str, W.Widget]:
     "The stock widgets of a panel."
     detectors = [(_DETECTORS.get(name, name), name) for name in album.detectors]
-    kinds = '.jpg,.jpeg,.png,.webp,.gif,.bmp,.tif,.tiff'
+    kinds = '.jpg,.jpeg,.jfif,.png,.webp,.avif,.gif,.bmp,.tif,.tiff'
     return dict(
         upload=W.FileUpload(accept=kinds, multiple=True, description='Choose images', layout=_AUTO),
         sample=W.Dropdown(options=['choose ...', *sample_images()], description='Sample', style=_WIDE, layout=_AUTO),

@@ -332,6 +332,7 @@ def test_drawing_what_is_no_face(faces):
 @pytest.mark.parametrize('options', [
     dict(threads=0), dict(threads='2'), dict(threads=True), dict(max_pixels=0), dict(max_pixels='x'), dict(model=7),
     dict(min_confidence='often'), dict(min_confidence=[1]), dict(detector=3.5), dict(model='/'), dict(model=b'm\xff'),
+    dict(detector=np.zeros(3)), dict(min_confidence=np.zeros(3)),
 ])
 def test_wrong_options(options):
     with pytest.raises(FerError): Recognizer(**{'detector': 'haar'} | options)
