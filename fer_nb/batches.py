@@ -131,8 +131,10 @@ _MAX_LINE = 1 << 20 # bytes; a longer one is not of such a table
 def read_finished(
     path: str|os.PathLike, # of a CSV file that `RowFile` wrote, or none
     columns: Iterable[str], # which it must have
+    *,
+    settings: str, # last cell of every line: what it was made with
 ) -> Finished:
-    "What is in a table already. Raises `FerError` where it is another table, and `OSError`."
+    "What is in a table already. Raises `FerError` where it is another table or of other settings, and `OSError`."
     if not os.path.exists(path): return Finished()
     if not is_ordinary(path): raise FerError(f'{shown(path, 300)}: not an ordinary file; --resume cannot go on in it')
     header, name = csv_text([columns]).encode(), shown(path, 300)
@@ -141,7 +143,7 @@ def read_finished(
         if header.startswith(first) and first != header: return Finished() # killed in the first line, or empty
         if first.rstrip(b'\r\n') != header.rstrip(b'\r\n'):
             raise FerError(f'{name}: its columns are not those of this model; --resume cannot go on in it')
-        return _finished(file, name, len(_cells(first, name)), len(first))
+        return _finished(file, name, len(_cells(first, name)), len(first), settings)
 
 # %% ../nbs/80a_batches.ipynb #5c6f04e1
 def _finished(
@@ -149,6 +151,7 @@ def _finished(
     name: str, # for messages
     width: int, # cells of a line
     end: int, # of the first line
+    settings: str, # last cell of every line
 ) -> Finished:
     names: set[str] = set()
     last, start = '', end # of the lines of the last input
@@ -156,6 +159,9 @@ def _finished(
         if not line.endswith(b'\n'): return Finished(frozenset(names - {last}), start)
         cells = _cells(line, f'{name}, line {number}')
         if len(cells) != width: raise FerError(f'{name}, line {number}: {len(cells)} cells, not {width}')
+        if cells[-1] != settings:
+            told = f'made with {shown(cells[-1])}, not with {shown(settings)}; --resume would mix both'
+            raise FerError(f'{name}, line {number}: {told}')
         if cells[0] != last: last, start = cells[0], end
         names.add(last)
         end += len(line)

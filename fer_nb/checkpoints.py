@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import zipfile
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

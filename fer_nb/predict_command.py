@@ -109,6 +109,16 @@ def _check_targets(
     return images
 
 # %% ../nbs/81_predict_command.ipynb #076c876b
+def _settings(
+    args: argparse.Namespace,
+    recognizer: 'Recognizer',
+) -> str: # a cell of a table
+    "What the answers depend on beside the image: model, detector and options."
+    about, detector = recognizer.classifier.about, 'none' if args.no_detect else recognizer.detector.name
+    tiles = f', tiles {args.tiles}' if args.tiles else ''
+    return f"model {about['name']} {about['sha256'][:8]}, detector {detector}{tiles}, min {recognizer.min_confidence:g}"
+
+# %% ../nbs/81_predict_command.ipynb #e42e109d
 def _key(source: Path|str) -> str|None: # None = its name is not in full there, or not always the same image
     "What a table calls an input."
     from fer_nb.images import image_name
@@ -131,6 +141,7 @@ class _Batch:
     images: dict[Path|str, Path] # {input: annotated image}
     finished: Finished # what an earlier run did
     table: RowFile|None
+    settings: str # last cell of every line
     done: int = 0
     again: int = 0 # found in the table, and skipped
     failed: int = 0
@@ -181,10 +192,10 @@ def _annotate(
     return True
 
 # %% ../nbs/81_predict_command.ipynb #2741d40c
-def _add_rows(table: RowFile, result: 'Result') -> None:
+def _add_rows(table: RowFile, result: 'Result', settings: str) -> None:
     "Write the rows of a result. Raises `Unfinished` where they cannot be written."
     from fer_nb.result_tables import result_lines
-    try: table.write(result_lines(result))
+    try: table.write(result_lines(result, settings))
     except BrokenPipeError: raise
     except OSError as e:
         reason = f'{shown(table.path, 300)}: {e.strerror}; all lines in it are whole'
@@ -199,7 +210,7 @@ def _next(batch: _Batch, source: Path|str) -> None:
     image = _stdin() if source == STDIN else source
     result = _answer(batch, image)
     if not (batch.args.csv and is_stdout(batch.args.csv)): _show(result.to_dict(), batch.args.json)
-    if batch.table and not known: _add_rows(batch.table, result)
+    if batch.table and not known: _add_rows(batch.table, result, batch.settings)
     good = result.status != 'unreadable' and (path is None or _annotate(batch, result, image, path))
     batch.done += good
     batch.failed += not good
@@ -253,10 +264,10 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     sources, skipped = image_inputs(args.paths, args.annotate)
     images = _check_targets(args, sources)
     recognizer = make_recognizer(args)
-    columns = result_columns(recognizer.classes)
-    finished = read_finished(args.csv, columns) if args.resume else Finished()
+    columns, settings = (*result_columns(recognizer.classes), 'settings'), _settings(args, recognizer)
+    finished = read_finished(args.csv, columns, settings=settings) if args.resume else Finished()
     if not (args.overwrite or args.resume): _check_images(images.values())
-    batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished))
+    batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished), settings)
     _head(args)
     try:
         for source in sources: _next(batch, source)

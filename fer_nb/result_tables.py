@@ -66,9 +66,10 @@ def source_cell(source: str) -> str:
 
 def result_lines(
     result: Any, # a `Result`
+    *more: Any, # further cells of each line
 ) -> str:
     "The lines of CSV that a result gives."
-    return csv_text((source_cell(source), *cells) for source, *cells in result_rows(result))
+    return csv_text((source_cell(source), *cells, *more) for source, *cells in result_rows(result))
 
 def results_to_csv(
     results: Sequence[Any], # of `Result`

@@ -418,3 +418,12 @@ def test_two_runs_into_one_table(option, few):
     assert (code, Path('faces.csv').read_bytes()) == (2, before) and 'another run writes into it' in err
     assert predict('a.jpg', 'b.jpg', '--csv', 'faces.csv', option)[0] == 0
     assert sources() == ['a.jpg', 'b.jpg']
+
+
+@pytest.mark.parametrize('other', ['--model s', '--no-detect', '--min-confidence .5', '--tiles 4'])
+def test_resume_does_not_mix(few, other):
+    "A table goes on with the model, detector and options with which it was begun."
+    assert predict('a.jpg', '--csv', 'faces.csv')[0] == 0
+    before = Path('faces.csv').read_bytes()
+    code, _, err = predict('a.jpg', 'b.jpg', '--csv', 'faces.csv', '--resume', *other.split())
+    assert code == 2 and 'faces.csv, line 2: made with model m' in err and Path('faces.csv').read_bytes() == before
