@@ -215,10 +215,11 @@ class YuNetDetector(Detector):
         with self.pool.lend() as net: return _run_yunet(net, rgb)
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
-        rgb = to_rgb(rgb)
+        found = super().detect(rgb := to_rgb(rgb))
+        doubtful = sum(d.score < _SURE for d in found)
+        if 2*doubtful <= len(found): return found # most faces are upright, so the image is
         with self.patch_pool.lend() as net:
-            found = [d if d.score >= _SURE else _find_upright(net, rgb, d) for d in super().detect(rgb)]
-        return _largest_first(found)
+            return _largest_first(d if d.score >= _SURE else _find_upright(net, rgb, d) for d in found)
 
 # %% ../nbs/42_detection.ipynb #9a2303d1
 def _run_yunet(net: Any, rgb: np.ndarray) -> list[Detection]:
