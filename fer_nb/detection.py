@@ -208,16 +208,14 @@ class YuNetDetector(Detector):
         except cv2.error: raise FerError(not_yunet(shown(self.path, 200), sha256(self.model))) from None
 
     def _make(self) -> Any:
-        none = np.empty(0, np.uint8)
-        return cv2.FaceDetectorYN.create('onnx', self.model, none, (320, 320), self.min_score, .3, 5000)
+        return cv2.FaceDetectorYN.create('onnx', self.model, np.empty(0, 'u1'), (320, 320), self.min_score, .3, 5000)
 
     def _find(self, rgb: np.ndarray) -> list[Detection]:
         with self.pool.lend() as net: return _run_yunet(net, rgb)
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
         found = super().detect(rgb := to_rgb(rgb))
-        doubtful = sum(d.score < _SURE for d in found)
-        if 2*doubtful <= len(found): return found # most faces are upright, so the image is
+        if 2*sum(d.score < _SURE for d in found) <= len(found): return found # most are upright, so the image is
         with self.patch_pool.lend() as net:
             return _largest_first(d if d.score >= _SURE else _find_upright(net, rgb, d) for d in found)
 
