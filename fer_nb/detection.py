@@ -217,7 +217,7 @@ class YuNetDetector(Detector):
         found = super().detect(rgb := to_rgb(rgb))
         if 2*sum(d.score < _SURE for d in found) <= len(found): return found # most are upright, so the image is
         with self.patch_pool.lend() as net:
-            return _largest_first(d if d.score >= _SURE else _find_upright(net, rgb, d) for d in found)
+            return _largest_first([d if d.score >= _SURE else _find_upright(net, rgb, d) for d in found])
 
 # %% ../nbs/42_detection.ipynb #9a2303d1
 def _run_yunet(net: Any, rgb: np.ndarray) -> list[Detection]:

@@ -268,8 +268,8 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     finished = read_finished(args.csv, columns, settings=settings) if args.resume else Finished()
     if not (args.overwrite or args.resume): _check_images(images.values())
     batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished), settings)
-    _head(args)
     try:
+        _head(args)
         for source in sources: _next(batch, source)
     except BrokenPipeError: raise
     except BaseException:

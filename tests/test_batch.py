@@ -381,7 +381,7 @@ def test_cache_of_another_user(shared, faces, env):
 
 
 def test_closed_stdin(few):
-    done = subprocess.run(f'{FER_NB} predict - <&-', shell=True, capture_output=True, text=True)
+    done = subprocess.run(['sh', '-c', 'exec "$0" predict - <&-', FER_NB], capture_output=True, text=True)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, 'done: 0, skipped: 0, failed: 1, faces: 0')
     assert 'it is empty' in done.stdout
 
