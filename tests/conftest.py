@@ -38,6 +38,13 @@ def faces():
     return synthetic_faces(n=350, seed=5)
 
 
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    "Nothing is read from the user's own cache, nor written there."
+    monkeypatch.setenv('FER_NB_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
 @pytest.fixture(scope='session')
 def run():
     "Run a command and keep what it prints: `run('fer_nb', 'version', cwd=folder)`; `fer_nb` is the installed one."

@@ -25,6 +25,8 @@ from fer_nb.synthetic import synthetic_scene
 PACKERS = {'.xz': lzma.compress, '.gz': gzip.compress, '.bz2': bz2.compress}
 LENGTHS = {'liar': 10, 'huge': 1 << 31}
 
+pytestmark = pytest.mark.usefixtures('cache')
+
 
 def png(image) -> bytes: return cv2.imencode('.png', image)[1].tobytes()
 
@@ -39,13 +41,6 @@ def zipped(path, files):
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z:
         for name, content in files.items(): z.writestr(name, content)
     return path
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    "Nothing is read from the user's own cache, nor written there."
-    monkeypatch.setenv('FER_NB_CACHE', str(tmp_path / 'cache'))
-    return tmp_path / 'cache'
 
 
 @pytest.fixture(scope='module')

@@ -24,12 +24,7 @@ from fer_nb.datasets import load_dataset
 from fer_nb.fer2013 import load_fer2013, write_fer2013
 from fer_nb.labels import EXPRESSIONS, FER2013_CSV, remap_labels
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    "Nothing is read from the user's own cache, nor written there."
-    monkeypatch.setenv('FER_NB_CACHE', str(tmp_path / 'cache'))
-    return tmp_path / 'cache'
+pytestmark = pytest.mark.usefixtures('cache')
 
 
 @pytest.fixture(scope='module')
