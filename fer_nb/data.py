@@ -34,12 +34,17 @@ def image_groups(
 # %% ../nbs/11_data.ipynb #1f5be09a
 #: The part that each official FER2013 split plays, so that `subset('train')` means something for every edition.
 SPLIT_ROLES = dict(train='Training', val='PublicTest', test='PrivateTest')
+#: The same for the halves of everyday photographs: one to choose a model by, one to report how good it is.
+HALF_ROLES = dict(train='select', val='select', test='report')
+#: Splits whose evaluation is logged.
+TEST_SPLITS = ('test', SPLIT_ROLES['test'], HALF_ROLES['test'])
 
 # %% ../nbs/11_data.ipynb #272fd397
 def _split_name(split: ArrayLike, name: str) -> str:
     "The name in `split` that is meant by a split's own name or by its role. Raises `FerError`."
     known = sorted(set(np.asarray(split).tolist()))
-    for o in (name, SPLIT_ROLES.get(name), {v: k for k, v in SPLIT_ROLES.items()}.get(name)):
+    roles = {v: k for k, v in SPLIT_ROLES.items()}
+    for o in (name, SPLIT_ROLES.get(name), HALF_ROLES.get(name), roles.get(name)):
         if o is not None and o in known: return o
     raise FerError(f"no split {name!r}; there are {', '.join(known)}")
 
@@ -173,15 +178,23 @@ def _hold_out_groups(labels: np.ndarray, share: float, seed: int, groups: np.nda
                   stacklevel=3)
     return hold_out(labels, share, seed=seed)
 
+# %% ../nbs/11_data.ipynb #704c1c72
+_HELD_OUT = ('val', 'PublicTest', *TEST_SPLITS) # names of splits that are never trained on
+
+def _training_samples(faces: FaceSet) -> FaceSet:
+    "The training split, or all samples that are in no other. Raises `FerError` where there are none."
+    splits = set(faces.split.tolist())
+    held = np.isin(faces.split, _HELD_OUT)
+    train = next((faces.subset(o) for o in ('Training', 'train') if o in splits), faces[~held])
+    if len(train) or not held.any(): return train
+    raise FerError(f'{faces.edition}: no samples to train on, the only splits are {", ".join(sorted(splits))}')
+
 # %% ../nbs/11_data.ipynb #feb9eb41
 def train_val_split(
     faces: FaceSet, # any loaded set
 ) -> tuple[FaceSet, FaceSet]: # training samples, validation samples
     "Divide what may be trained on. Raises `FerError` where there is nothing to train on or to validate with."
-    splits, held = set(faces.split.tolist()), ('val', 'test', 'PublicTest', 'PrivateTest')
-    train = next((faces.subset(o) for o in ('Training', 'train') if o in splits), faces[~np.isin(faces.split, held)])
-    if splits & set(held) and not len(train):
-        raise FerError(f'{faces.edition}: no samples to train on, the only splits are {", ".join(sorted(splits))}')
+    train, splits = _training_samples(faces), set(faces.split.tolist())
     val = next((faces.deduplicated(o) for o in ('PublicTest', 'val') if o in splits), None)
     if val is None:
         mask, copies = hold_out(train.labels, groups=train.subjects), image_groups(train.images)
@@ -190,3 +203,37 @@ def train_val_split(
     if len(train) < 2 or not len(val):
         raise FerError(f'{faces.edition}: {len(train)} training and {len(val)} validation samples are too few')
     return train, val
+
+# %% ../nbs/11_data.ipynb #e391f47f
+def _check_extra(train: FaceSet, more: FaceSet, held_out: FaceSet | None) -> None:
+    "Raises `FerError` where further samples have no place among the training samples."
+    where = f'{more.edition or "the extra set"}: cannot be added to {train.edition or "the training samples"}'
+    if not len(more): raise FerError(f'{where}, it has no samples')
+    if unknown := [more.classes[i] for i in np.unique(more.labels) if more.classes[i] not in train.classes]:
+        raise FerError(f'{where}, which has no class {shown(", ".join(unknown))}; rename or leave it out before')
+    if train.images.shape[1:] != more.images.shape[1:]:
+        sizes = [f'{o.images.shape[2]} x {o.images.shape[1]}' for o in (train, more)]
+        raise FerError(f'{where}, whose images have {sizes[0]} pixels; these have {sizes[1]}')
+    if held_out is None: return
+    copies = image_groups(np.concatenate([held_out.images, more.images]))
+    found = np.isin(copies[len(held_out):], copies[:len(held_out)]).sum()
+    if found: raise FerError(f'{where}: {found:,} of its images are validation or test samples there; leave them out')
+
+# %% ../nbs/11_data.ipynb #6e0d162d
+def add_samples(
+    train: FaceSet, # training samples
+    extra: FaceSet, # the set whose training samples are added
+    *,
+    held_out: FaceSet | None = None, # samples that must not be trained on
+) -> FaceSet:
+    "The samples of both, without subjects and names. Raises `FerError` where they do not go together."
+    more = _training_samples(extra)
+    _check_extra(train, more, held_out)
+    place = {o: i for i, o in enumerate(train.classes)}
+    labels = np.array([place.get(o, -1) for o in more.classes])[more.labels]
+    votes = train.votes
+    if votes is not None: votes = np.concatenate([votes, np.zeros((len(more), votes.shape[1]), votes.dtype)])
+    return FaceSet(
+        np.concatenate([train.images, more.images]), np.concatenate([train.labels, labels]), train.classes, votes=votes,
+        edition=f'{train.edition or "faces"} and {more.edition or "faces"}',
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from fer_nb.class_folders import load_class_folders
 from fer_nb.core import FerError
 from fer_nb.data import FaceSet, map_classes
+from fer_nb.everyday import find_everyday, load_everyday
 from fer_nb.fer2013 import find_fer2013, holds_table, load_fer2013
 from fer_nb.ferplus import load_ferplus
 from fer_nb.folder_names import split_of
@@ -34,10 +35,12 @@ def _is_jaffe(files: list[str]) -> bool:
 
 # %% ../nbs/19_datasets.ipynb #0dbf70fb
 def _recognize(source: str | os.PathLike) -> tuple[Path, str]: # where it is; its kind
-    "What a source is: synthetic, FER2013, JAFFE, RAF-DB or folders. Raises `FileNotFoundError`, `FerError`."
+    """What a source is: synthetic, FER2013, everyday photographs, JAFFE, RAF-DB or folders.
+    Raises `FileNotFoundError`, `FerError`."""
     if str(source) in ('', 'synthetic'): return Path(), 'synthetic'
     path = existing_path(source)
     if path.is_dir(): path = find_fer2013(path) or path
+    if table := find_everyday(path): return table, 'everyday photographs'
     if holds_table(path): return path, 'FER2013'
     with file_tree(path) as tree:
         if label_list(tree.files): return path, 'RAF-DB'
@@ -47,6 +50,7 @@ def _recognize(source: str | os.PathLike) -> tuple[Path, str]: # where it is; it
 def _load(path: Path, kind: str, n: int) -> FaceSet:
     "What is no class folders. Raises `FerError`."
     if kind == 'synthetic': return synthetic_faces(n)
+    if kind == 'everyday photographs': return load_everyday(path)
     if kind == 'JAFFE': return load_jaffe(path)
     if kind == 'RAF-DB': return load_raf_db(path)
     faces, votes = load_fer2013(path), path.parent / 'fer2013new.csv'
