@@ -22,6 +22,7 @@ class AugmentConfig:
     shear: float = 0.1              # largest shear
     shift: float = 0.1              # largest shift, share of the side
     contrast: float = 0.3           # largest change of contrast and brightness, relative
+    sharpness: float = 0.           # largest blur; sharpening goes twice as far; 0 switches both off
     noise: float = 0.1              # share of faces that get camera noise, and of those that lose detail
     random_erasing: float = 0.3     # share of faces with a rectangle erased
 
@@ -75,6 +76,23 @@ def random_photometric(
     x = (x - mean) * ops.exp(c * contrast) + mean + b * contrast / 2
     return ops.clip(x, 0., 1.) * 255
 
+# %% ../nbs/22_augmentation.ipynb #0f2f832f
+def random_sharpness(
+    images: Any, # (N, H, W, 1) float in 0..255
+    most: float, # the share of the detail that is lost at most; up to twice as much is added
+    *,
+    seed: Any,
+) -> Any:
+    "Each face more or less sharp, by what a binomial blur of 5 x 5 pixels takes away; same shape, 0..255."
+    import keras
+    from keras import ops
+    row = np.array([1, 4, 6, 4, 1], 'float32') / 16
+    kernel = ops.convert_to_tensor(np.outer(row, row)[..., None, None])
+    padded = ops.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], mode='symmetric')
+    detail = images - ops.conv(padded, kernel, padding='valid')
+    amount = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), -most, 2 * most, seed=seed)
+    return ops.clip(images + amount * detail, 0., 255.)
+
 # %% ../nbs/22_augmentation.ipynb #04105a87
 def random_noise(images: Any, share: float, *, seed: Any) -> Any: # (N, H, W, 1) float in 0..255; share of the faces
     "Loss of detail in some faces, Gaussian noise of up to 20 gray levels in some; same shape."
@@ -120,7 +138,9 @@ def augment(
     "One random view of each face: (N, crop, crop, 1) float32."
     from keras import ops
     x = random_affine(ops.cast(images, 'float32'), config, seed=seed)
-    x = random_noise(random_photometric(x, config.contrast, seed=seed), config.noise, seed=seed)
+    x = random_photometric(x, config.contrast, seed=seed)
+    if config.sharpness: x = random_sharpness(x, config.sharpness, seed=seed)
+    x = random_noise(x, config.noise, seed=seed)
     return random_erasing(x, config.random_erasing if erasing is None else erasing, seed=seed)
 
 # %% ../nbs/22_augmentation.ipynb #4cb91426

@@ -96,19 +96,22 @@ def _is_state(state: dict) -> bool:
 
 # %% ../nbs/23b_checkpoints.ipynb #0309eae0
 def _check_config(path: str | Path, stored: dict, config: TrainConfig) -> None: # file; its fields; what is wanted
-    "Raises FerError with the fields of a stored configuration that differ from what is wanted."
-    other = {k: v for k, v in stored.items() if v != getattr(config, k, None)}
+    "Raises FerError with the fields of a stored configuration that differ from what is wanted; no field: its default."
+    complete = {f.name: f.default for f in fields(config)} | stored
+    other = {k: v for k, v in complete.items() if v != getattr(config, k, None)}
     if not other: return
     now = {k: getattr(config, k, 'no field') for k in other}
     changed = ', '.join(f'{shown(k)} = {shown(v)}, now {shown(now[k])}' for k, v in other.items())
     raise FerError(f'{shown(path, 200)}: is from another configuration ({shown(changed, 500)}); give another folder')
 
 # %% ../nbs/23b_checkpoints.ipynb #78c8a7df
+_ALWAYS = {'network', 'optimizer', 'epochs', 'batch_size', 'crop', 'seed'} # in each `config.json` of a run
+
 def _stored_config(folder: Path) -> dict[str, Any] | None: # None: there is none
     "What `config.json` of a run says. Raises FerError where such a file is there and not of a run."
     if not (file := folder / 'config.json').exists(): return None
     stored = read_fields(file)
-    if {f.name for f in fields(TrainConfig)} <= set(stored): return stored
+    if _ALWAYS <= set(stored): return stored
     raise FerError(f'{shown(file, 200)}: is there, and not of a training run; give another folder')
 
 def _check_folder(folder: Path, config: TrainConfig) -> None:

@@ -59,7 +59,7 @@ _CHOICES = {
 }
 _RANGES: dict[str, tuple[float, float]] = {
     'crop': (32, 512), 'rotation': (0, 180), 'scale': (1, 4), 'shear': (0, 2), 'shift': (0, 1), 'contrast': (0, 4),
-    'noise': (0, 1), 'random_erasing': (0, 1), 'epochs': (1, 100_000), 'batch_size': (2, 100_000),
+    'sharpness': (0, 4), 'noise': (0, 1), 'random_erasing': (0, 1), 'epochs': (1, 100_000), 'batch_size': (2, 100_000),
     'learning_rate': (1e-12, 1000), 'warmup': (0, 1), 'weight_decay': (0, 100), 'ema_decay': (0, .999999),
     'label_smoothing': (0, 1), 'ferplus_weight': (0, 1000), 'mixup': (0, 1000), 'no_aug_fraction': (0, 1),
     'patience': (0, 100_000), 'distill_weight': (0, 1), 'distill_temperature': (.01, 1000),

@@ -26,7 +26,7 @@ from fer_nb.checkpoints import (
     save_keras,
 )
 from .core import FerError, shown, write_atomically
-from .data import FaceSet, train_val_split
+from .data import FaceSet, add_samples, train_val_split
 from .datasets import load_dataset
 from .distillation import load_soft_labels, load_teachers
 from .history import plot_history, write_history
@@ -290,17 +290,29 @@ def _run_epochs(
             epochs=config.epochs, shuffle=False, verbose=0, callbacks=[logger],
         )
 
+# %% ../nbs/25_training.ipynb #f18b76c8
+def training_data(
+    data: str | Path | FaceSet, # what `load_dataset` takes, or a loaded set
+    extra: str | Path | FaceSet | None = None, # another set, whose training samples are added; None: none
+) -> tuple[FaceSet, FaceSet]: # training samples, validation samples
+    "What a run learns from and is validated with. Raises FerError where the sets do not go together."
+    faces, more = (o if o is None or isinstance(o, FaceSet) else load_dataset(o) for o in (data, extra))
+    train, val = train_val_split(faces)
+    if more is None: return train, val
+    held_out = faces[~np.isin(faces.sample_ids, train.sample_ids)]
+    return add_samples(train, more, held_out=held_out), val
+
 # %% ../nbs/25_training.ipynb #995f6616
 def train(
     config: TrainConfig | Mapping | str | Path, # a configuration, its fields, or a file with them
     data: str | Path | FaceSet = '', # what `load_dataset` takes, or a loaded set
     *,
     out: str | Path = '_runs/training', # folder for the run
+    extra: str | Path | FaceSet | None = None, # another set, whose training samples are added
     progress: bool = True, # show a progress bar?
 ) -> tuple['Model', list[dict]]:
     "From a configuration and data to (network, history); leaves a complete run in `out`. Raises FerError, OSError."
     checked = read_config(config)
     check_network(checked.network)
     with open_run(out):   # before the data, which may take a while
-        faces = data if isinstance(data, FaceSet) else load_dataset(data)
-        return fit(checked, *train_val_split(faces), out, progress=progress)
+        return fit(checked, *training_data(data, extra), out, progress=progress)

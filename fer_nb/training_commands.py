@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .commands import add_data, add_folders, command, folder_options, read_assignments, read_dataset, read_fields
 
 if TYPE_CHECKING:
+    from fer_nb.data import FaceSet
     from fer_nb.train_config import TrainConfig
 
 # %% ../nbs/82_training_commands.ipynb #c48e20ea
@@ -56,25 +57,41 @@ def _add_run(
     add('--set', action='append', default=[], metavar='NAME=VALUE', help='change a field of the configuration')
     add('--quiet', action='store_true', help='no progress bar')
 
+# %% ../nbs/82_training_commands.ipynb #a4d5f0f0
+def _add_extra(add: Callable) -> None: # `add_argument` of a command
+    "The option of the commands that can train on a second dataset, too."
+    add('--extra', metavar='SOURCE', help='another dataset, whose training samples are added to the training samples')
+
+def _read_extra(args: argparse.Namespace) -> 'FaceSet | None':
+    "The dataset that `--extra` names; says on stderr which one it is."
+    from fer_nb.datasets import load_dataset
+    if not args.extra: return None
+    faces = load_dataset(args.extra)
+    print(f'extra, {faces.edition}: {len(faces):,} faces', file=sys.stderr)
+    return faces
+
 # %% ../nbs/82_training_commands.ipynb #48f6ac28
 def _train_options(add: Callable) -> None:
     "What `fer_nb train` takes."
     add('--config', type=Path, metavar='FILE', help='YAML or JSON file with fields of `TrainConfig` (default: none)')
     add_data(add)
+    _add_extra(add)
     _add_run(add, '_runs/training')
 
 # %% ../nbs/82_training_commands.ipynb #672d3795
 @command(
     _train_options,
     '--data fer2013/ --out runs/s\n'
-    '--config models/teachers/s_slim.yaml --data fer2013/ --set epochs=90 --set seed=1',
+    '--config models/teachers/s_slim.yaml --data fer2013/ --extra photographs/ --set epochs=90 --set seed=1',
 )
 def _train(args: argparse.Namespace) -> int:
     "Train a network."
     from fer_nb.run_folders import open_run
     from fer_nb.training import train
     config = _config(args.config, args.set)
-    with open_run(args.out): _, history = train(config, read_dataset(args), out=args.out, progress=not args.quiet)
+    with open_run(args.out):
+        data, extra = read_dataset(args), _read_extra(args)
+        _, history = train(config, data, out=args.out, extra=extra, progress=not args.quiet)
     best = f'validation accuracy {history[-1]["val_accuracy"]:.2%}'
     print(f'{config.network}, {len(history)} epochs: {best}; see {args.out}')
     return 0
@@ -84,6 +101,7 @@ def _soft_labels_options(add: Callable) -> None:
     "What `fer_nb soft-labels` takes."
     add('model', nargs='+', type=Path, metavar='FILE', help='trained networks, .keras')
     add_data(add)
+    _add_extra(add)
     add('--config', type=Path, metavar='FILE', help='whose augmentation of the faces to use (default: the default one)')
     add('--views', type=int, default=8, metavar='N', help='augmented views of each face (default: %(default)s)')
     add('--out', type=Path, default=Path('_runs/soft_labels.npz'), metavar='FILE',
@@ -98,11 +116,11 @@ def _soft_labels_options(add: Callable) -> None:
 )
 def _soft_labels(args: argparse.Namespace) -> int:
     "Write the predictions of trained networks for the training faces, as targets for another network."
-    from fer_nb.data import train_val_split
     from fer_nb.distillation import make_soft_labels
     from fer_nb.run_folders import check_target
+    from fer_nb.training import training_data
     config, out = _config(args.config), check_target(args.out, '.npz')
-    samples, _ = train_val_split(read_dataset(args))
+    samples, _ = training_data(read_dataset(args), _read_extra(args))
     targets = make_soft_labels(args.model, samples, out, config=config, views=args.views, progress=not args.quiet)
     agreement = f'they agree with the label on {(targets.argmax(1) == samples.labels).mean():.2%}'
     print(f'{args.out}: {len(targets):,} faces, {len(args.model)} teachers; {agreement}')

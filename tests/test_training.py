@@ -18,14 +18,15 @@ from PIL import Image
 
 from fer_nb.checkpoints import file_fingerprint, input_fingerprints, load_checkpoint, save_checkpoint
 from fer_nb.core import FerError
-from fer_nb.data import train_val_split
+from fer_nb.data import FaceSet, train_val_split
 from fer_nb.distillation import load_soft_labels, load_teachers, make_soft_labels, mean_probabilities
 from fer_nb.models import MODELS, build_around, main_logits, residual_body
 from fer_nb.optimizers import learning_rate_schedule
 from fer_nb.run_folders import open_run
 from fer_nb.train_config import TrainConfig
 from fer_nb.train_step import losses
-from fer_nb.training import _prepare, fit
+from fer_nb.training import _prepare, fit, training_data
+from fer_nb.training import train as train_network
 
 LONG = TrainConfig(network='tiny', epochs=3, crop=32, batch_size=64, mixup=0.2, seed=5)
 FILES = ['.lock', 'checkpoint.npz', 'config.json', 'curves.png', 'history.csv', 'model.keras']
@@ -322,6 +323,21 @@ def test_class_weights_are_inverse_frequencies(samples, monkeypatch):
     counts = np.bincount(samples[0].labels)
     np.testing.assert_allclose(seen[0], len(samples[0]) / counts / 7, rtol=1e-6)
     np.testing.assert_array_equal(seen[1], np.ones(7))
+
+
+def test_samples_of_another_set_are_added(faces, tmp_path):
+    "The extra set's training samples are learned from, by the names of its classes; what is held out stays unseen."
+    noise = np.random.default_rng(0).integers(0, 256, (60, 48, 48), np.uint8)
+    more = FaceSet(noise, np.arange(60) % 2, ('sad', 'happy'), split=['train'] * 40 + ['test'] * 20)
+    train, val = training_data(faces, more)
+    alone, same = train_val_split(faces)
+    assert len(train) == len(alone) + 40 and (val.images == same.images).all()
+    assert [train.classes[o] for o in train.labels[-2:]] == ['sad', 'happy']
+    with pytest.raises(FerError, match='of its images are validation or test samples there'):
+        training_data(faces, replace(faces.subset('test'), split=None))
+    few = replace(LONG, epochs=1, sharpness=0.5)
+    _, history = train_network(few, faces[:200], out=tmp_path, extra=more, progress=False)
+    assert history[0]['loss'] > 0 and load_checkpoint(tmp_path / 'checkpoint.npz')['config']['sharpness'] == 0.5
 
 
 # Distillation
