@@ -9,14 +9,13 @@ __all__ = []
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .core import softmax
 from .detection import ResourcePool
 from .model_files import ModelError, read_model
-from .model_runners import open_litert, run_litert, try_litert
+from .model_runners import LitertNet, open_litert, run_litert, try_litert
+from .priors import Prior
 
 # %% ../nbs/43b_classification.ipynb #0aa08dc6
 class Classifier:
@@ -32,12 +31,12 @@ class Classifier:
         try_litert(self.content, path)
         with self.pool.lend() as net: self._check(net)
 
-    def _open(self) -> Any:
+    def _open(self) -> LitertNet:
         try: return open_litert(self.content)
         except (ValueError, RuntimeError) as e: raise ModelError(f'{self.path}: LiteRT cannot use it ({e})') from None
 
-    def _check(self, net: Any) -> None:
-        found = [o[0]['shape'].tolist() for o in (net.get_input_details(), net.get_output_details())]
+    def _check(self, net: LitertNet) -> None:
+        found = [o['shape'].tolist() for o in (net.takes, net.logits)]
         wanted = [[1, self.size, self.size, 1], [1, len(self.classes)]]
         if found != wanted:
             said = f'{wanted[0]} to {wanted[1]}'
@@ -49,17 +48,35 @@ class Classifier:
         "The network's answers, one face after the other."
         with self.pool.lend() as net: return run_litert(net, crops)
 
+    def feature_maps(self,
+        crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)
+    ) -> np.ndarray: # float32 (N, H, W, F)
+        "What the network sees at each place of each face. Raises `ModelError` for a file that does not give it."
+        try:
+            with self.pool.lend() as net: return run_litert(net, crops, maps=True)
+        except ValueError as e: raise ModelError(f'{self.path}: {e}; export it again with `fer_nb export`') from None
+
 # %% ../nbs/43b_classification.ipynb #82474b3a
 _FACES_PER_THREAD = 8 # for fewer a further thread is not worth its start
 
+def scaled_logits(
+    classifier: Classifier,
+    crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)
+) -> np.ndarray: # float64 (N, C)
+    "The logits of many faces, divided by the model's temperature."
+    crops = np.asarray(crops, np.uint8).reshape(-1, classifier.size, classifier.size)
+    parts = min(classifier.threads, max(1, len(crops)//_FACES_PER_THREAD))
+    if parts == 1: return classifier.logits(crops).astype(np.float64)/classifier.about['temperature']
+    with ThreadPoolExecutor(parts) as pool:
+        logits = np.concatenate(list(pool.map(classifier.logits, np.array_split(crops, parts))))
+    return logits.astype(np.float64)/classifier.about['temperature']
+
+# %% ../nbs/43b_classification.ipynb #fd0521fd
 def classify(
     classifier: Classifier,
     crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)
+    *,
+    prior: Prior=Prior(), # how often each expression is expected; else as in training
 ) -> np.ndarray: # float64 (N, C), rows sum to 1
     "The calibrated probabilities of all expressions for many faces."
-    crops = np.asarray(crops, np.uint8).reshape(-1, classifier.size, classifier.size)
-    parts = min(classifier.threads, max(1, len(crops)//_FACES_PER_THREAD))
-    if parts == 1: return softmax(classifier.logits(crops), classifier.about['temperature'])
-    with ThreadPoolExecutor(parts) as pool:
-        logits = np.concatenate(list(pool.map(classifier.logits, np.array_split(crops, parts))))
-    return softmax(logits, classifier.about['temperature'])
+    return prior.probabilities(scaled_logits(classifier, crops))

@@ -82,7 +82,7 @@ def _classify_tracks(stream: FaceStream, time: float, rgb: np.ndarray, tracks: l
     r, every = stream.recognizer, stream.options.classify_every
     due = [o for o in tracks if time - stream.classified.get(o.id, -np.inf) >= every - _SLACK]
     crops = [crop_face(rgb, o.box, rule=r.rule, landmarks=o.landmarks, size=r.classifier.size) for o in due]
-    for o, p in zip(due, classify(r.classifier, crops)):
+    for o, p in zip(due, classify(r.classifier, crops, prior=r.assumed)):
         stream.smoother.update(o.id, time, p)
         stream.classified[o.id] = time
     gone = [i for i, last in stream.classified.items() if time - last > stream.options.forget + every]

@@ -65,6 +65,13 @@ def _is_scaling(scaling: Any, classes: int) -> bool:
     if not factors.shape == offsets.shape == (classes,): return False
     return bool(np.isfinite([factors, offsets]).all() and (factors > 0).all())
 
+# %% ../nbs/40_model_files.ipynb #3529172f
+def _is_prior(shares: Any, classes: int) -> bool:
+    "Whether something is one share above 0 for each class, with a sum of 1."
+    if not isinstance(shares, list) or len(shares) != classes: return False
+    if not all(isinstance(o, (int, float)) and not isinstance(o, bool) and 0 < o <= 1 for o in shares): return False
+    return abs(sum(shares) - 1) < 1e-3
+
 # %% ../nbs/40_model_files.ipynb #9f790f0d
 MEMBER = 'fer_nb.json' #: the member of the zip archive, and the key in an ONNX file
 _REQUIRED = ('name', 'version', 'classes', 'input_size', 'channels', 'temperature', 'sha256')
@@ -94,6 +101,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'input_size': (_is_size, 'two equal whole numbers from 8 to 512'),
     'channels': (lambda v: _is_number(v, 1, 1, whole=True), '1, for gray faces'),
     'temperature': (lambda v: _is_number(v, 1e-6, 100), 'between 0 and 100'),
+    'default_prior': (_is_text, 'the name of a prior'),
     'sha256': (lambda v: isinstance(v, str) and bool(re.fullmatch('[0-9a-f]{64}', v)), '64 hexadecimal digits'),
     'uncertain': (_is_advice, 'an object whose threshold is a number from 0 to 1'),
     'crop': (lambda v: v is None or isinstance(v, dict), 'an object'),
@@ -109,6 +117,8 @@ def _check_fields(meta: dict[str, Any]) -> None:
         if field in meta and not good(meta[field]): raise FerError(f'{field} {shown(meta[field])} is not {wanted}')
     if 'scaling' in meta and not _is_scaling(meta['scaling'], len(meta['classes'])):
         raise FerError('scaling is not one factor above 0 and one offset for each class')
+    if 'prior' in meta and not _is_prior(meta['prior'], len(meta['classes'])):
+        raise FerError('prior is not one share above 0 for each class, with a sum of 1')
     check_classes(meta['classes'])
 
 # %% ../nbs/40_model_files.ipynb #f4f064d9

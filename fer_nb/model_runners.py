@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -39,11 +40,20 @@ def muted() -> Iterator[None]:
             os.close(kept)
             os.close(nowhere)
 
+# %% ../nbs/40a_model_runners.ipynb #37e1c388
+@dataclass(frozen=True)
+class LitertNet:
+    "A LiteRT network that is ready to run, for one thread at a time."
+    interpreter: Any
+    takes: dict[str, Any]     # LiteRT's details of the input
+    logits: dict[str, Any]    # of the output (1, C)
+    maps: dict[str, Any]|None # of the output (1, H, W, F); None in files without it
+
 # %% ../nbs/40a_model_runners.ipynb #98641f21
 def open_litert(
     content: bytes, # a flat buffer
     threads: int=1,
-) -> Any: # an interpreter, ready to run; for one thread at a time
+) -> LitertNet:
     "Load a network. Raises `ValueError` or `RuntimeError` where LiteRT cannot use it, `ImportError` without LiteRT."
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -52,33 +62,39 @@ def open_litert(
     with muted():
         net = Interpreter(model_content=content, num_threads=threads)
         net.allocate_tensors()
-    return net
+    gives = {len(o['shape']): o for o in reversed(net.get_output_details())}
+    return LitertNet(net, net.get_input_details()[0], gives.get(2, net.get_output_details()[0]), gives.get(4))
 
 # %% ../nbs/40a_model_runners.ipynb #b81d935d
 def run_litert(
-    net: Any, # from `open_litert`
+    net: LitertNet,
     faces: Sequence[np.ndarray]|np.ndarray, # (N, H, W)
-) -> np.ndarray: # float32 (N, C)
-    "The logits of some faces."
-    takes, gives = net.get_input_details()[0], net.get_output_details()[0]
-    logits = np.empty((len(faces), gives['shape'][1]), np.float32)
+    *,
+    maps: bool=False, # the feature maps instead of the logits?
+) -> np.ndarray: # float32 (N, C), or (N, H, W, F)
+    "The logits of some faces. Raises `ValueError` where maps are wanted and the network gives none."
+    run, takes, gives = net.interpreter, net.takes, net.maps if maps else net.logits
+    if gives is None: raise ValueError('the network gives no feature map')
+    found = np.empty((len(faces), *gives['shape'][1:]), np.float32)
     for i, face in enumerate(faces):
-        net.set_tensor(takes['index'], face[None, ..., None].astype(takes['dtype']))
-        net.invoke()
-        logits[i] = net.get_tensor(gives['index'])[0]
-    return logits
+        run.set_tensor(takes['index'], face[None, ..., None].astype(takes['dtype']))
+        run.invoke()
+        found[i] = run.get_tensor(gives['index'])[0]
+    return found
 
 # %% ../nbs/40a_model_runners.ipynb #0d8bc843
-Runner = Callable[[np.ndarray], np.ndarray] #: faces (N, H, W) -> logits float32 (N, C)
+Runner = Callable[[np.ndarray], np.ndarray] #: faces (N, H, W) -> logits float32 (N, C), or maps (N, H, W, F)
 
 # %% ../nbs/40a_model_runners.ipynb #b78883a3
 def litert_runner(
     content: bytes, # a flat buffer
     threads: int=1,
+    *,
+    maps: bool=False, # the feature maps instead of the logits?
 ) -> Runner:
     "A function that runs a LiteRT network."
     net = open_litert(content, threads)
-    return lambda faces: run_litert(net, faces)
+    return lambda faces: run_litert(net, faces, maps=maps)
 
 # %% ../nbs/40a_model_runners.ipynb #ddd62ad6
 _TRIAL = """import sys
@@ -92,10 +108,10 @@ except (ImportError, ValueError, OSError): pass
 try:
     net = Interpreter(model_content=sys.stdin.buffer.read(), num_threads=1)
     net.allocate_tensors()
-    [takes], [gives] = net.get_input_details(), net.get_output_details()
+    [takes] = net.get_input_details()
     net.set_tensor(takes['index'], np.zeros(takes['shape'], takes['dtype']))
     net.invoke()
-    net.get_tensor(gives['index'])
+    for gives in net.get_output_details(): net.get_tensor(gives['index'])
 except Exception as e: sys.exit(f'refused: {type(e).__name__}: {e}'.replace(chr(10), ' '))
 """
 _TRIAL_SECONDS = 30.
@@ -124,11 +140,16 @@ def try_litert(
 # %% ../nbs/40a_model_runners.ipynb #98a9a47c
 def onnx_runner(
     content: bytes, # an ONNX file
+    *,
+    maps: bool=False, # the feature maps instead of the logits?
 ) -> Runner:
-    "A function that runs an ONNX network."
+    "A function that runs an ONNX network. Its outputs are told apart as above."
     import cv2
     net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
-    def one(face):
+    names, dimensions = net.getUnconnectedOutLayersNames(), 4 if maps else 2
+    def one(face: np.ndarray) -> np.ndarray:
         net.setInput(face[None, ..., None].astype('float32'))
-        return net.forward().ravel()
+        found = [o[0] for o in net.forward(names) if o.ndim == dimensions]
+        if not found: raise ValueError('the network gives no feature map')
+        return found[0]
     return lambda faces: np.stack([one(f) for f in faces])

@@ -6,6 +6,7 @@
 __all__ = ['Face', 'TrackedFace', 'Result', 'is_many', 'Recognizer']
 
 # %% ../nbs/44_recognition.ipynb #a1c6a161
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from .drawing import draw_faces
 from .image_formats import ImageError
 from .images import MAX_PIXELS, image_name, load_image, read_image
 from .model_files import ModelError, find_model
+from .priors import Prior, choose_prior
 from .result_tables import results_to_df
 
 if TYPE_CHECKING:
@@ -218,8 +220,38 @@ def _check_crops(
     given = f'of shape {shape}' if shape else shown(crops)
     raise FerError(f'crops are an array (N, H, W) or (N, H, W, 3) or a list of images, not {given}: give {hint}')
 
+# %% ../nbs/44_recognition.ipynb #8db890a8
+class _Described:
+    "What a recognizer says about itself, and how often it expects each expression."
+    classifier: Classifier
+    detector: Detector
+    threads: int
+    assumed: Prior
+
+    def __repr__(self) -> str:
+        model, detector = self.classifier.about['name'], self.detector.name
+        return f'Recognizer({model!r}, {detector=}, threads={self.threads}, prior={str(self.assumed)!r})'
+
+    @property
+    def classes(self) -> tuple[str, ...]: return self.classifier.classes # expressions, in the order of the model
+
+    @property
+    def prior(self) -> str: return self.assumed.name # "own" where shares were given
+
+    @property
+    def prior_strength(self) -> float: return self.assumed.strength
+
+    def with_prior(self,
+        # "fer2013", "balanced", "everyday", "trained" or {class: share}; None = as the model's file says
+        prior: str|Mapping[str, float]|None, *, strength: float=1., # 0..1
+    ) -> Self: # shares the network and the detector
+        "The same recognizer with another prior. Raises `FerError` where the model cannot be used with it."
+        other = copy.copy(self)
+        other.assumed = choose_prior(self.classifier.about, prior, strength=strength)
+        return other
+
 # %% ../nbs/44_recognition.ipynb #70abb8fa
-class _Parts:
+class _Parts(_Described):
     "What a recognizer consists of: detector, crop rule, classifier and limits."
     def __init__(self,
         model: str|None='', # a shipped model by name, or a model file; "" = the default
@@ -229,6 +261,9 @@ class _Parts:
         threads: int=1,     # how many images, or faces of one image, are worked on at a time
         min_confidence: float|str=0., # a face below it is called "uncertain"; "auto" = what the model's file advises
         max_pixels: int=MAX_PIXELS,   # larger images are refused; JPEGs up to 4 times this are read at half size
+        # how often each expression is expected: a name, or {class: share}; None = as the model's file says
+        prior: str|Mapping[str, float]|None=None,
+        prior_strength: float=1.,     # from 0, as trained, to 1, as assumed
     ):
         for name, value in dict(threads=threads, max_pixels=max_pixels).items():
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -236,15 +271,8 @@ class _Parts:
         self.classifier, self.detector = Classifier(find_model(model), threads), load_detector(detector)
         self.rule = _model_rule(self.classifier, self.detector)
         self.min_confidence = confidence_threshold(min_confidence, self.classifier.about)
+        self.assumed = choose_prior(self.classifier.about, prior, strength=prior_strength)
         self.threads, self.max_pixels = threads, max_pixels
-
-    @property
-    def classes(self) -> tuple[str, ...]: # names of the expressions, in the order of the model
-        return self.classifier.classes
-
-    def __repr__(self) -> str:
-        model, detector = self.classifier.about['name'], self.detector.name
-        return f'Recognizer({model!r}, detector={detector!r}, threads={self.threads})'
 
 # %% ../nbs/44_recognition.ipynb #002144ba
 class Recognizer(_Parts):
@@ -252,7 +280,7 @@ class Recognizer(_Parts):
 
     `model` is a shipped model by name or a .tflite file, `detector` is "haar", "yunet", "auto", a YuNet file or a
     `Detector`. `threads` images are worked on at a time, a face below `min_confidence` is "uncertain", and images of
-    more than `max_pixels` are refused. Raises `FerError` where a part is missing or wrong."""
+    more than `max_pixels` are refused. `prior` is a name or {class: share}. Raises `FerError` for a wrong part."""
     def __call__(self,
         # anything that `read_image` takes; or several: a list, a generator, a pandas Series, an array (N, H, W, 3)
         source: Any, *, bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
@@ -300,7 +328,7 @@ def _recognize(
 def _classify_faces(recognizer: _Parts, seen: list[FaceCrops]) -> Iterator[Result]:
     "The results of some images, whose faces are classified together."
     r = recognizer
-    p = iter(classify(r.classifier, [crop for o in seen for crop in o.crops]))
+    p = iter(classify(r.classifier, [crop for o in seen for crop in o.crops], prior=r.assumed))
     for o in seen:
         faces = [
             make_face(o, d, p=next(p), classes=r.classes, min_confidence=r.min_confidence) for d in o.found
