@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from fer_nb.archives import open_table
 from fer_nb.core import FerError, shown
 from fer_nb.data import FaceSet
-from fer_nb.labels import FERPLUS, FERPLUS_COLUMNS
+from fer_nb.labels import FERPLUS, FERPLUS_COLUMNS, remap_labels
 from fer_nb.tables import existing_path
 
 # %% ../nbs/18_ferplus.ipynb #b28b300e
@@ -38,6 +38,19 @@ def ferplus_labels(
     counted = (winner < len(FERPLUS)) & (most > 0)
     if protocol == 'majority': counted &= 2 * most > votes.sum(1)
     return np.where(counted, winner, -1)
+
+# %% ../nbs/18_ferplus.ipynb #6bfa9981
+_CLEAR_VOTES = 6   # of ten
+
+def clear_labels(
+    votes: ArrayLike, # (N, 10) vote counts in the order of `FERPLUS_COLUMNS`
+    classes: Sequence[str],
+) -> np.ndarray: # int64 (N,), index into `classes`; -1 = not clear, or none of them
+    "The class that at least six of ten people name."
+    votes = np.asarray(votes)
+    winner, clear = votes.argmax(1), votes.max(1) >= _CLEAR_VOTES
+    known = clear & (winner < len(FERPLUS))
+    return remap_labels(np.where(known, winner, -1), FERPLUS, classes)
 
 # %% ../nbs/18_ferplus.ipynb #d2b80456
 def _counts(texts: Sequence[str]) -> list[int]:

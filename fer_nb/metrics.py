@@ -7,6 +7,7 @@ __all__ = ['accuracy_interval', 'compute_metrics']
 
 # %% ../nbs/30_metrics.ipynb #4547fe64
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,16 +50,28 @@ def check_probabilities(
 
 # %% ../nbs/30_metrics.ipynb #b884507e
 def accuracy_interval(
-    correct: int, # number of correct predictions
-    n: int, # number of predictions
+    correct: float, # number of correct predictions
+    n: float, # number of predictions
     *,
     level: float = .95, # confidence level
 ) -> tuple[float, float]: # lower and upper end, 0..1
     "Wilson's score interval (1927, J. Amer. Stat. Assoc. 22, 209-212). Raises `FerError` for impossible counts."
-    from scipy.stats import binomtest
-    if not 0 <= correct <= n or n < 1: raise FerError(f'{correct} of {n} predictions cannot be correct')
-    interval = binomtest(int(correct), int(n)).proportion_ci(level, method='wilson')
-    return float(interval.low), float(interval.high)
+    if not 0 <= correct <= n or n <= 0: raise FerError(f'{correct} of {n} predictions cannot be correct')
+    z = NormalDist().inv_cdf((1 + level)/2)
+    center, half = correct + z*z/2, z*(correct*(n - correct)/n + z*z/4)**.5
+    return max(0., (center - half)/(n + z*z)), min(1., (center + half)/(n + z*z))
+
+# %% ../nbs/30_metrics.ipynb #de2bb18b
+def _share_interval(
+    hits: np.ndarray, # (N,) bool
+    people: np.ndarray|None = None, # (N,) who is on each sample
+) -> list[float]: # lower and upper end, 0..1
+    "The interval of a share, with the effective sample size where samples show the same people."
+    n, share = float(len(hits)), float(hits.mean())
+    if people is not None and 0 < share < 1:
+        sums = np.bincount(np.unique(people, return_inverse=True)[1], hits - share)
+        n /= max(1., float((sums**2).sum())/(n*share*(1 - share)))
+    return list(accuracy_interval(share*n, n))
 
 # %% ../nbs/30_metrics.ipynb #47aa5bef
 def _json_number(x: float) -> float|None: # None where it is undefined: JSON has no NaN
@@ -70,14 +83,49 @@ def _per_class(
     labels: ArrayLike, # (N,) int, 0..C-1
     predicted: ArrayLike, # (N,) int, 0..C-1
     classes: list[str], # C names
-) -> dict[str, dict]: # class -> precision, recall, f1 (None where undefined), support
-    "Precision, recall and F1 of each class (scikit-learn)."
+    people: np.ndarray|None = None, # (N,) who is on each sample
+) -> dict[str, dict]: # class -> precision, recall, recall_95, f1 (None where undefined), support
+    "Precision, recall and F1 of each class (scikit-learn), the recall with its interval."
     from sklearn.metrics import precision_recall_fscore_support
-    scores = precision_recall_fscore_support(labels, predicted, labels=range(len(classes)), zero_division=np.nan)
+    y, said = np.asarray(labels), np.asarray(predicted)
+    scores = precision_recall_fscore_support(y, said, labels=range(len(classes)), zero_division=np.nan)
+    def interval(i: int) -> list[float]|None:
+        own = y == i
+        return _share_interval(said[own] == i, None if people is None else people[own]) if own.any() else None
     return {
-        name: dict(precision=_json_number(p), recall=_json_number(r), f1=_json_number(f), support=int(n))
-        for name, p, r, f, n in zip(classes, *scores)
+        name: dict(
+            precision=_json_number(p), recall=_json_number(r), recall_95=interval(i), f1=_json_number(f), support=int(n)
+        )
+        for i, (name, p, r, f, n) in enumerate(zip(classes, *scores))
     }
+
+# %% ../nbs/30_metrics.ipynb #dc32adfe
+def _balanced_interval(
+    scores: dict[str, dict], # class -> recall, recall_95
+    classes: list[str], # those that occur
+) -> list[float]: # lower and upper end, 0..1
+    "The interval of the mean recall."
+    recall = np.array([scores[c]['recall'] for c in classes])
+    low, high = np.array([scores[c]['recall_95'] for c in classes]).T
+    def reach(ends: np.ndarray) -> float: return float(np.sqrt(((ends - recall)**2).sum()))/len(classes)
+    return [float(recall.mean()) - reach(low), float(recall.mean()) + reach(high)]
+
+# %% ../nbs/30_metrics.ipynb #d14b7dd3
+_NEGATIVE = ('angry', 'disgust', 'fear', 'sad')
+
+def _neutral_as_negative(
+    labels: np.ndarray, # (N,) int, 0..C-1
+    predicted: np.ndarray, # (N,) int, 0..C-1
+    classes: list[str], # C names
+    people: np.ndarray|None, # (N,) who is on each sample
+) -> dict: # neutral_as_negative and its interval; None where there are no neutral faces, or no such classes
+    "The share of neutral faces that get a negative expression."
+    negative = [i for i, o in enumerate(classes) if o in _NEGATIVE]
+    own = labels == (classes.index('neutral') if 'neutral' in classes else -1)
+    if not negative or not own.any(): return dict(neutral_as_negative=None, neutral_as_negative_95=None)
+    hits = np.isin(predicted[own], negative)
+    interval = _share_interval(hits, None if people is None else people[own])
+    return dict(neutral_as_negative=float(hits.mean()), neutral_as_negative_95=interval)
 
 # %% ../nbs/30_metrics.ipynb #317239c9
 def _ranking(
@@ -151,20 +199,22 @@ def compute_metrics(
     classes: Sequence[str], # C names, in the order of the columns
     *,
     bins: int = 15, # bins of the calibration error
+    people: ArrayLike|None = None, # (N,) who is on each sample: widens the intervals where people are few
 ) -> dict: # ready for JSON
     "Every metric of this notebook for one set of predictions. Raises `FerError` for input that cannot be evaluated."
     from sklearn.metrics import confusion_matrix
     names = [str(o) for o in classes]
     if len(set(names)) < len(names): raise FerError(f'a class is named twice: {names}')
     y, p = check_probabilities(labels, probabilities, len(names))
-    predicted, ranked = p.argmax(axis=1), _ranking(y, p, names)
-    scores = {name: o | ranked[name] for name, o in _per_class(y, predicted, names).items()}
+    who, predicted, ranked = None if people is None else np.asarray(people), p.argmax(axis=1), _ranking(y, p, names)
+    scores = {name: o | ranked[name] for name, o in _per_class(y, predicted, names, who).items()}
     present = [name for name in names if scores[name]['support']]
-    correct, calibration = int((predicted == y).sum()), _calibration_bins(y, p, bins)
+    correct, calibration = predicted == y, _calibration_bins(y, p, bins)
     return dict(
         n=len(y), classes=names, absent=[name for name in names if name not in present],
-        accuracy=correct/len(y), accuracy_95=list(accuracy_interval(correct, len(y))),
+        accuracy=float(correct.mean()), accuracy_95=_share_interval(correct, who),
         macro_f1=_mean(scores, 'f1', present), balanced_accuracy=_mean(scores, 'recall', present),
+        balanced_accuracy_95=_balanced_interval(scores, present), **_neutral_as_negative(y, predicted, names, who),
         ece=_calibration_error(calibration), **_distribution_scores(y, p),
         roc_auc=_mean(scores, 'roc_auc', present), average_precision=_mean(scores, 'average_precision', present),
         per_class=scores, confusion=confusion_matrix(y, predicted, labels=range(len(names))).tolist(),
