@@ -6,6 +6,7 @@
 __all__ = ['ExportError', 'export_model']
 
 # %% ../nbs/70_export.ipynb #fd3c6f09
+import base64
 import json
 import tempfile
 import time
@@ -21,7 +22,7 @@ from .calibration import fit_temperature, fit_vector_scaling
 from .core import FerError, sha256, shown, softmax, write_atomically
 from .data import train_val_split
 from .model_files import MEMBER, ModelError, read_metadata, with_metadata
-from .model_runners import litert_runner, onnx_runner
+from .model_runners import Runner, litert_runner, onnx_runner
 from .models import count_macs, main_logits
 from .run_folders import check_name, check_target
 
@@ -37,13 +38,32 @@ def _main_head(network: 'Model') -> 'Model': # its output: logits, or a dict of 
     out = network.output
     return keras.Model(network.input, out['expression'], name=network.name) if isinstance(out, dict) else network
 
+# %% ../nbs/70_export.ipynb #29377f1e
+def _last_map(network: 'Model') -> Any: # a tensor (N, H, W, F); None where there is none
+    "The feature map whose mean over the face is what the layer `expression` weighs."
+    from keras import layers
+    pools = [o for o in network.layers if isinstance(o, layers.GlobalAveragePooling2D)]
+    if not pools or pools[-1].data_format != 'channels_last': return None
+    after = network.layers[network.layers.index(pools[-1]) + 1:]
+    heads = {o.name for o in after if not isinstance(o, layers.Dropout)}
+    return pools[-1].input if 'expression' in heads and heads <= {'expression', 'ferplus'} else None
+
+# %% ../nbs/70_export.ipynb #1671099d
+def _with_map(network: 'Model') -> 'Model': # its output: a dict of `logits` (N, C) and `features` (N, H, W, F)
+    "The network with the last feature map as a second output; with the logits alone where it has none."
+    import keras
+    main, features = _main_head(network), _last_map(network)
+    if features is None: return main
+    return keras.Model(network.input, {'logits': main.output, 'features': features}, name=network.name)
+
+# %% ../nbs/70_export.ipynb #c26719a5
 def _save_for_litert(network: 'Model', folder: str, *, size: int = 48) -> None: # side of the input, pixels
     "Write the network as a SavedModel, from which every LiteRT format is converted."
     import keras
     import tensorflow as tf
     tf.get_logger().setLevel('ERROR')
     spec = keras.InputSpec(shape=(1, size, size, 1), dtype='float32', name='face')
-    _main_head(network).export(folder, verbose=False, input_signature=[spec])
+    _with_map(network).export(folder, verbose=False, input_signature=[spec])
 
 # %% ../nbs/70_export.ipynb #1ee565f3
 def _check_format(format: str, calibration: np.ndarray|None) -> None:
@@ -85,14 +105,16 @@ def to_litert(
 
 # %% ../nbs/70_export.ipynb #4b8c4e04
 def _to_onnx(network: 'Model', *, size: int = 48) -> bytes: # under the TensorFlow backend; side of the input, pixels
-    "The network as ONNX (opset 17): float faces (N, size, size, 1) in 0..255 -> logits (N, C)."
+    "The network as ONNX (opset 17): float faces (N, size, size, 1) in 0..255 -> logits (N, C), features (N, H, W, F)."
     import tensorflow as tf
     import tf2onnx
     tf.get_logger().setLevel('ERROR')
-    head = _main_head(network)
+    whole = _with_map(network)
+    def run(face: Any) -> dict[str, Any]:
+        found = whole(face, training=False)
+        return found if isinstance(found, dict) else {'logits': found}
     spec = [tf.TensorSpec([None, size, size, 1], tf.float32, name='face')]
-    logits = tf.function(lambda face: {'logits': head(face, training=False)}, input_signature=spec)
-    proto, _ = tf2onnx.convert.from_function(logits, input_signature=spec, opset=17)
+    proto, _ = tf2onnx.convert.from_function(tf.function(run, input_signature=spec), input_signature=spec, opset=17)
     return proto.SerializeToString()
 
 # %% ../nbs/70_export.ipynb #df061aeb
@@ -118,6 +140,16 @@ def _compare(expected: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> di
         'agreement': float((top == top_expected).mean()), 'accuracy': float((top == labels).mean()),
         'accuracy_keras': float((top_expected == labels).mean()), 'n': len(labels),
     }
+
+# %% ../nbs/70_export.ipynb #3a46a88a
+def _check_maps(network: 'Model', format: str, maps: np.ndarray, expected: np.ndarray) -> None: # (N, H, W, F), (N, C)
+    "Raises ExportError where the last layer does not make the logits out of the feature maps of a file."
+    if maps.shape[1] == _last_map(network).shape[-1] != maps.shape[3]: maps = np.moveaxis(maps, 1, 3)
+    kernel, bias = network.get_layer('expression').get_weights()
+    found = maps.mean(axis=(1, 2)) @ kernel + bias
+    off = float(np.abs(softmax(found) - softmax(expected)).max())
+    if off > _LIMITS[format].get('max_difference', .2):
+        raise ExportError(f'{format}: the feature map does not give the logits, a probability differs by {off:.4f}')
 
 # %% ../nbs/70_export.ipynb #11b0ed16
 def _check_report(format: str, report: dict[str, Any]) -> None: # one of `FORMATS`; from `_compare`
@@ -174,6 +206,23 @@ def total_scaling(
     if held: factors, offsets = factors*held['factors'], factors*held['offsets'] + offsets
     return {'factors': factors.round(5).tolist(), 'offsets': offsets.round(5).tolist()}
 
+# %% ../nbs/70_export.ipynb #56047609
+def _head_text(network: 'Model') -> str: # base64 of float32 (F + 1, C), little-endian: the weights, then the offsets
+    "The last layer as a text. Mean of the feature map (F,) @ weights + offsets = logits."
+    kernel, bias = network.get_layer('expression').get_weights()
+    return base64.b64encode(np.vstack([kernel, bias]).astype('<f4').tobytes()).decode()
+
+def _class_logits(
+    network: 'Model', train: 'FaceSet', temperature: float,
+    *,
+    most: int = 600, # faces of each class
+) -> list[list[float]]|None: # (C, C): a row for each true class; None where a class has no faces
+    "Mean logits of the training faces of each class, divided by the temperature."
+    faces = [train.images[np.flatnonzero(train.labels == c)] for c in range(len(train.classes))]
+    if not all(map(len, faces)): return None
+    some = [o[::max(1, len(o)//most)][:most] for o in faces]
+    return [(main_logits(network, o).mean(axis=0)/temperature).round(4).tolist() for o in some]
+
 # %% ../nbs/70_export.ipynb #494e90f6
 def _save_keras(network: 'Model', path: Path, meta: dict[str, Any]) -> None:
     "Write a Keras file with its metadata, in one step; kernels are rounded to 16 bits."
@@ -210,10 +259,12 @@ def _metadata(
     "The metadata of a network: all required fields but the checksum."
     import fer_nb
     head = _main_head(network)
+    about = about or {}
+    if _last_map(network) is not None: about = about | {'head': _head_text(network)}
     return {
         'name': name, 'version': fer_nb.__version__, 'network': network.name, 'classes': list(classes),
         'input_size': [48, 48], 'channels': 1, 'temperature': round(float(temperature), 4),
-        'parameters': int(head.count_params()), 'macs': count_macs(head), **(about or {}),
+        'parameters': int(head.count_params()), 'macs': count_macs(head), **about,
     }
 
 # %% ../nbs/70_export.ipynb #e6288ae7
@@ -221,12 +272,12 @@ def _convert(
     network: 'Model', format: str, # one of `FORMATS`
     calibration: np.ndarray, # (N, H, W) uint8 faces, for `int8`
     saved: str, # folder that keeps the SavedModel for all LiteRT formats; may be empty
-) -> tuple[bytes, Callable[[np.ndarray], np.ndarray]]:
-    "The bytes of one export and a function that runs them."
-    if format == 'onnx': return (content := _to_onnx(network)), onnx_runner(content)
+) -> tuple[bytes, Callable[..., Runner]]:
+    "The bytes of one export, and what makes a function of them."
+    if format == 'onnx': return _to_onnx(network), onnx_runner
     _check_format(format, calibration)
     if not any(Path(saved).iterdir()): _save_for_litert(network, saved)
-    return (content := _convert_litert(saved, format, calibration=calibration)), litert_runner(content)
+    return _convert_litert(saved, format, calibration=calibration), litert_runner
 
 # %% ../nbs/70_export.ipynb #fcc49a86
 def _export_format(
@@ -235,12 +286,15 @@ def _export_format(
     calibration: np.ndarray, saved: str, meta: dict[str, Any], # as for `_convert`; metadata
 ) -> dict[str, Any]:
     "Convert, check and write one format; its report. Raises ExportError where it is off or cannot be made."
-    try: content, run = _convert(network, format, calibration, saved)
+    try:
+        content, runner = _convert(network, format, calibration, saved)
+        run, expected_maps = runner(content), _last_map(network) is not None
     except (FerError, ModuleNotFoundError): raise
     except Exception as e: raise ExportError(f'{format}: cannot be converted ({shown(e, 200)})') from None
     report = {'format': format, 'bytes': len(content), **_compare(expected, run(val.images), val.labels)}
     report['ms_per_face'] = round(measure_latency(run, val.images), 3)
     _check_report(format, report)
+    if expected_maps: _check_maps(network, format, runner(content, maps=True)(val.images[:50]), expected[:50])
     suffix = 'onnx' if format == 'onnx' else f'{format}.tflite'
     try: return report | {'file': _save_export(out/f'{meta["name"]}.{suffix}', content, meta)}
     except OSError as e: raise ExportError(f'{format}: {e.filename}: cannot be written ({e.strerror})') from None
@@ -321,5 +375,6 @@ def export_model(
         network, held = _scaled(network, val, None if adapted.about else model, fit=vector_scaling)
         about |= held
     temperature = temperature or fit_temperature(val.labels, main_logits(network, val.images))
+    about |= {'class_logits': means} if (means := _class_logits(network, train, temperature)) else {}
     meta = _metadata(network, name, faces.classes, temperature, about)
     return _write_all(network, out, formats, val, calibration, meta)

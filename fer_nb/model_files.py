@@ -6,6 +6,7 @@
 __all__ = ['ModelError', 'read_metadata']
 
 # %% ../nbs/40_model_files.ipynb #9e233d06
+import base64
 import io
 import json
 import os
@@ -72,6 +73,24 @@ def _is_prior(shares: Any, classes: int) -> bool:
     if not all(isinstance(o, (int, float)) and not isinstance(o, bool) and 0 < o <= 1 for o in shares): return False
     return abs(sum(shares) - 1) < 1e-3
 
+# %% ../nbs/40_model_files.ipynb #36bd44dc
+def _is_table(rows: Any, classes: int) -> bool:
+    "Whether something is a row of finite numbers for each class, each with one number for each class."
+    if not isinstance(rows, list) or not all(isinstance(o, list) for o in rows): return False
+    numbers = [o for row in rows for o in row]
+    if any(isinstance(o, bool) or not isinstance(o, (int, float)) or not abs(o) <= 1e6 for o in numbers): return False
+    return [len(row) for row in rows] == classes*[classes]
+
+# %% ../nbs/40_model_files.ipynb #12df4291
+def head_weights(meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]: # (F, C); (C,)
+    "The last layer: mean of a feature map (F,) @ weights + offsets = logits. Raises `FerError` where it is not there."
+    text, classes = meta.get('head'), len(meta['classes'])
+    try: numbers = np.frombuffer(base64.b64decode(text, validate=True), '<f4').reshape(-1, classes)
+    except (TypeError, ValueError): numbers = np.zeros((0, classes))
+    if len(numbers) < 2 or not np.isfinite(numbers).all():
+        raise FerError('head is not the base64 of 32-bit numbers, a row for each feature and one for the offsets')
+    return numbers[:-1], numbers[-1]
+
 # %% ../nbs/40_model_files.ipynb #9f790f0d
 MEMBER = 'fer_nb.json' #: the member of the zip archive, and the key in an ONNX file
 _REQUIRED = ('name', 'version', 'classes', 'input_size', 'channels', 'temperature', 'sha256')
@@ -119,6 +138,9 @@ def _check_fields(meta: dict[str, Any]) -> None:
         raise FerError('scaling is not one factor above 0 and one offset for each class')
     if 'prior' in meta and not _is_prior(meta['prior'], len(meta['classes'])):
         raise FerError('prior is not one share above 0 for each class, with a sum of 1')
+    if 'class_logits' in meta and not _is_table(meta['class_logits'], len(meta['classes'])):
+        raise FerError('class_logits is not a row of numbers for each class, with a number for each class')
+    if 'head' in meta: head_weights(meta)
     check_classes(meta['classes'])
 
 # %% ../nbs/40_model_files.ipynb #f4f064d9
