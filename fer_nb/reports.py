@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core import FerError, shown, write_atomically
-from .data import SPLIT_ROLES, FaceSet
+from .data import TEST_SPLITS, FaceSet
+from .priors import TRAINED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,14 @@ def save_report(
     return folder/'evaluation.json'
 
 # %% ../nbs/32a_reports.ipynb #a0cbc7be
-RECORD_KEY = ('split', 'samples', 'protocol', 'tta', 'format')
+RECORD_KEY = ('split', 'samples', 'protocol', 'tta', 'format', 'prior')
+
+def record_key(
+    record: dict, # from `evaluate`
+    *but: str, # of `RECORD_KEY`
+) -> tuple[str, ...]:
+    "What a record is about. One that names no prior is about the answers as trained."
+    return tuple((record | {'prior': record.get('prior', TRAINED)})[k] for k in RECORD_KEY if k not in but)
 
 # %% ../nbs/32a_reports.ipynb #f6ba175b
 _METRICS = ('accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll', 'brier')
@@ -52,7 +60,7 @@ def _fault(report: Any) -> str: # '': none
     records = report.get('results')
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records): return 'it has no results'
     for r in records:
-        lacking = [k for k in RECORD_KEY if not isinstance(r.get(k), str)]
+        lacking = [k for k in RECORD_KEY if not isinstance(r.get(k, TRAINED if k == 'prior' else None), str)]
         if lacking: return f'a result lacks {lacking[0]}'
         numbers = [*(r.get(k) for k in _METRICS), r.get('n')]
         if not all(map(_is_number, numbers)): return 'a result lacks a metric or its n'
@@ -60,6 +68,7 @@ def _fault(report: Any) -> str: # '': none
         if not isinstance(interval, list) or len(interval) != 2 or not all(map(_is_number, interval)):
             return 'a result lacks its interval'
         if not isinstance(r.get('per_class'), dict): return 'a result lacks its classes'
+        if not _is_number(r.get('neutral_as_negative') or 0): return 'a share of a result is no number'
     return ''
 
 # %% ../nbs/32a_reports.ipynb #726a404f
@@ -82,14 +91,17 @@ def join_reports(
     *reports: dict, # from `evaluate`; the first gives name and edition
 ) -> dict: # one report with all records
     "All records in one report; a later one replaces an earlier one with the same `RECORD_KEY`."
-    records = {tuple(r[k] for k in RECORD_KEY): r for o in reports for r in o['results']}
+    records = {record_key(r): r for o in reports for r in o['results']}
     return {k: v for o in reversed(reports) for k, v in o.items()} | dict(results=list(records.values()))
 
 # %% ../nbs/32a_reports.ipynb #ce3c5af0
+def _corruption_key(record: dict) -> tuple[str, ...]: # of `evaluate_robustness`
+    return tuple(record[k] for k in ('split', 'samples', 'corruption', 'format'))
+
 #: What a record is about, and the metrics that are compared.
 _COMPARED = dict(
-    results=(RECORD_KEY, ('accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll')),
-    robustness=(('split', 'samples', 'corruption', 'format'), ('accuracy', 'accuracy_drop')),
+    results=(record_key, ('accuracy', 'macro_f1', 'balanced_accuracy', 'ece', 'nll', 'neutral_as_negative')),
+    robustness=(_corruption_key, ('accuracy', 'accuracy_drop')),
 )
 
 # %% ../nbs/32a_reports.ipynb #9094535a
@@ -107,7 +119,7 @@ def _compare_records(
     return lines + [
         f'{name}: {m} {written[m]:.4f} written, {measured[m]:.4f} measured'
         for m in metrics
-        if abs(written[m] - measured[m]) > tolerance
+        if None not in (written.get(m), measured.get(m)) and abs(written[m] - measured[m]) > tolerance
     ]
 
 # %% ../nbs/32a_reports.ipynb #2b2c199f
@@ -120,9 +132,9 @@ def compare_reports(
     "What a new measurement does not reproduce. Records of `written` that were not measured again count as differences."
     lines = []
     for kind, (about, metrics) in _COMPARED.items():
-        again = {tuple(r[k] for k in about): r for r in measured.get(kind, [])}
+        again = {about(r): r for r in measured.get(kind, [])}
         for r in written.get(kind, []):
-            key = tuple(r[k] for k in about)
+            key = about(r)
             lines += _compare_records(r, again.get(key), ', '.join(key), metrics, tolerance)
     return lines
 
@@ -148,7 +160,7 @@ def append_test_log(
 ) -> list[dict]: # all evaluations so far
     "Log an evaluation on the test set, in one step. Raises `FerError` as `read_test_log`, or for an unknown split."
     names = list(dict.fromkeys(faces.subset(s).split[0].item() for s in splits))
-    test = [o for o in names if o in ('test', SPLIT_ROLES['test'])]
+    test = [o for o in names if o in TEST_SPLITS]
     log = read_test_log(file := Path(folder)/'test_log.json') or []
     if not test: return log
     today = datetime.now(UTC).date().isoformat()
