@@ -6,13 +6,18 @@
 __all__ = ['crop_face']
 
 # %% ../nbs/43_cropping.ipynb #d8838a98
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
+from .boxes import Box, Detection
 from .core import FerError, shown
 from .detection import Detector
+from .image_formats import ImageError
+from .images import MAX_PIXELS, image_name, load_image
 
 # %% ../nbs/43_cropping.ipynb #c89d633c
 #: How the box of each detector becomes a crop that is framed like a FER2013 image; chosen by `calibrate_crop`.
@@ -112,3 +117,65 @@ def frame_relation(
         for x, y, w, h in [d.box for d in detector.detect(large)[:1]]:
             if w > .4*side: found.append((side/w - 1, (border + side/2 - y - h/2)/side))
     return np.array(found).reshape(-1, 2)
+
+# %% ../nbs/43_cropping.ipynb #2a601c79
+@dataclass
+class FaceCrops:
+    "What is kept of an image while its faces wait to be classified."
+    name: str              # the path, or the kind of object
+    error: str|None = None # why it cannot be read
+    size: tuple[int, int]|None = None # (width, height) of the image as it really is
+    scale: float = 1.      # of that to the pixels in which `found` counts
+    found: Sequence[Detection] = ()
+    crops: Sequence[np.ndarray] = () # uint8 (size, size), one for each
+    warnings: tuple[str, ...] = ()
+
+# %% ../nbs/43_cropping.ipynb #2625a3f1
+def _check_flattened(source: Any, size: int) -> None:
+    "Raises `ImageError` for crops whose pixels are in one row, which look like an image of many pixels."
+    shape = tuple(getattr(source, 'shape', ()))
+    if len(shape) not in (1, 2) or shape[-1] != size*size: return
+    told = f'reshape(-1, {size}, {size})' if len(shape) == 2 else f'reshape({size}, {size})'
+    raise ImageError(
+        f'its shape {shape} is that of flattened faces: give x.{told} to recognize_crops; '
+        'one gray image of that width is given as x[..., None]', _name(source)
+    )
+
+# %% ../nbs/43_cropping.ipynb #b2449958
+def _name(source: Any) -> str: # also of an object that does not even say its name
+    try: return image_name(source)
+    except Exception: return f'<{type(source).__name__}>'
+
+def _reason(name: str, error: Exception) -> str:
+    "Why an image cannot be recognized, with its name."
+    if isinstance(error, ImageError) and str(error).startswith(name): return str(error)
+    kind = type(error).__name__
+    said = '' if isinstance(error, (cv2.error, MemoryError)) or not str(error) else f': {shown(error, 200)}'
+    return f'{name}: it cannot be searched ({kind}{said})'
+
+# %% ../nbs/43_cropping.ipynb #237f1e1c
+def _turned(found: Detection, rule: dict) -> str: # "" where it is upright
+    "A warning about a face that is not upright."
+    angle = eye_angle(found.landmarks) if rule['align'] and found.landmarks else 0
+    return f'a face is turned by {angle:.0f} degrees and was set upright' if abs(angle) > 45 else ''
+
+# %% ../nbs/43_cropping.ipynb #c4eca4fe
+def detect_and_crop(
+    source: Any,            # anything that `read_image` takes
+    detector: Detector|None=None, # None = the image is a face already cropped
+    *,
+    rule: dict=WHOLE_IMAGE, # how a box becomes a crop
+    size: int=48,           # pixels of a crop
+    max_pixels: int=MAX_PIXELS,
+    bgr: bool=False,        # an array has its colors blue first
+) -> FaceCrops:
+    "Read one image, find its faces and cut them out. Whatever is wrong with an image is an answer, not an error."
+    try:
+        _check_flattened(source, size)
+        image = load_image(source, max_pixels, bgr=bgr)
+        whole = Detection(Box(0, 0, *image.rgb.shape[1::-1]), 1.)
+        found = detector.detect(image.rgb) if detector else [whole]
+        crops = [crop_face(image.rgb, o.box, rule=rule, landmarks=o.landmarks, size=size) for o in found]
+    except Exception as e: return FaceCrops(_name(source), _reason(_name(source), e))
+    warnings = image.warnings + tuple(w for o in found if (w := _turned(o, rule)))
+    return FaceCrops(image.name, None, image.size, image.scale, found, crops, warnings)
