@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from .detection import ResourcePool
-from .model_files import ModelError, read_model
+from .model_files import ModelError, n_outputs, read_model
 from .model_runners import LitertNet, open_litert, run_litert, try_litert
-from .priors import Prior
+from .priors import TRAINED, Prior, choose_prior
 
 # %% ../nbs/43b_classification.ipynb #0aa08dc6
 class Classifier:
@@ -37,14 +37,14 @@ class Classifier:
 
     def _check(self, net: LitertNet) -> None:
         found = [o['shape'].tolist() for o in (net.takes, net.logits)]
-        wanted = [[1, self.size, self.size, 1], [1, len(self.classes)]]
+        wanted = [[1, self.size, self.size, 1], [1, n_outputs(self.about)]]
         if found != wanted:
             said = f'{wanted[0]} to {wanted[1]}'
             raise ModelError(f'{self.path}: the network goes from {found[0]} to {found[1]}, its metadata say {said}')
 
     def logits(self,
         crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)
-    ) -> np.ndarray: # float32 (N, C)
+    ) -> np.ndarray: # float32 (N, C); (N, 2C) where it has a second head
         "The network's answers, one face after the other."
         with self.pool.lend() as net: return run_litert(net, crops)
 
@@ -62,7 +62,7 @@ _FACES_PER_THREAD = 8 # for fewer a further thread is not worth its start
 def scaled_logits(
     classifier: Classifier,
     crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)
-) -> np.ndarray: # float64 (N, C)
+) -> np.ndarray: # float64 (N, C); (N, 2C) where the network has a second head
     "The logits of many faces, divided by the model's temperature."
     crops = np.asarray(crops, np.uint8).reshape(-1, classifier.size, classifier.size)
     parts = min(classifier.threads, max(1, len(crops)//_FACES_PER_THREAD))
@@ -76,7 +76,8 @@ def classify(
     classifier: Classifier,
     crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)
     *,
-    prior: Prior=Prior(), # how often each expression is expected; else as in training
+    prior: Prior|None=None, # how often each expression is expected; None = as in training
 ) -> np.ndarray: # float64 (N, C), rows sum to 1
     "The calibrated probabilities of all expressions for many faces."
+    prior = prior or choose_prior(classifier.about, TRAINED)
     return prior.probabilities(scaled_logits(classifier, crops))

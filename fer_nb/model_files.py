@@ -74,19 +74,31 @@ def _is_prior(shares: Any, classes: int) -> bool:
     return abs(sum(shares) - 1) < 1e-3
 
 # %% ../nbs/40_model_files.ipynb #36bd44dc
-def _is_table(rows: Any, classes: int) -> bool:
-    "Whether something is a row of finite numbers for each class, each with one number for each class."
+def _is_table(rows: Any, classes: int, outputs: int) -> bool:
+    "Whether something is a row of finite numbers for each class, each with one number for each output."
     if not isinstance(rows, list) or not all(isinstance(o, list) for o in rows): return False
     numbers = [o for row in rows for o in row]
     if any(isinstance(o, bool) or not isinstance(o, (int, float)) or not abs(o) <= 1e6 for o in numbers): return False
-    return [len(row) for row in rows] == classes*[classes]
+    return [len(row) for row in rows] == classes*[outputs]
+
+# %% ../nbs/40_model_files.ipynb #7a0503c8
+def _is_votes(votes: Any, classes: int) -> bool:
+    "Whether something is a share of each class in the votes, and a weight from 0 to 1."
+    if not isinstance(votes, dict) or not _is_prior(votes.get('prior'), classes): return False
+    weight = votes.get('weight')
+    return isinstance(weight, (int, float)) and not isinstance(weight, bool) and 0 <= weight <= 1
+
+# %% ../nbs/40_model_files.ipynb #a2d845ab
+def n_outputs(meta: dict[str, Any]) -> int:
+    "How many logits a network gives: one for each class, or two where it has a second head."
+    return len(meta['classes'])*(2 if 'votes' in meta else 1)
 
 # %% ../nbs/40_model_files.ipynb #12df4291
-def head_weights(meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]: # (F, C); (C,)
+def head_weights(meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]: # (F, outputs); (outputs,)
     "The last layer: mean of a feature map (F,) @ weights + offsets = logits. Raises `FerError` where it is not there."
-    text, classes = meta.get('head'), len(meta['classes'])
-    try: numbers = np.frombuffer(base64.b64decode(text, validate=True), '<f4').reshape(-1, classes)
-    except (TypeError, ValueError): numbers = np.zeros((0, classes))
+    text, outputs = meta.get('head'), n_outputs(meta)
+    try: numbers = np.frombuffer(base64.b64decode(text, validate=True), '<f4').reshape(-1, outputs)
+    except (TypeError, ValueError): numbers = np.zeros((0, outputs))
     if len(numbers) < 2 or not np.isfinite(numbers).all():
         raise FerError('head is not the base64 of 32-bit numbers, a row for each feature and one for the offsets')
     return numbers[:-1], numbers[-1]
@@ -138,8 +150,10 @@ def _check_fields(meta: dict[str, Any]) -> None:
         raise FerError('scaling is not one factor above 0 and one offset for each class')
     if 'prior' in meta and not _is_prior(meta['prior'], len(meta['classes'])):
         raise FerError('prior is not one share above 0 for each class, with a sum of 1')
-    if 'class_logits' in meta and not _is_table(meta['class_logits'], len(meta['classes'])):
-        raise FerError('class_logits is not a row of numbers for each class, with a number for each class')
+    if 'votes' in meta and not _is_votes(meta['votes'], len(meta['classes'])):
+        raise FerError('votes is not a prior, with one share above 0 for each class, and a weight from 0 to 1')
+    if 'class_logits' in meta and not _is_table(meta['class_logits'], len(meta['classes']), n_outputs(meta)):
+        raise FerError('class_logits is not a row of numbers for each class, with a number for each logit')
     if 'head' in meta: head_weights(meta)
     check_classes(meta['classes'])
 

@@ -46,7 +46,7 @@ class LitertNet:
     "A LiteRT network that is ready to run, for one thread at a time."
     interpreter: Any
     takes: dict[str, Any]     # LiteRT's details of the input
-    logits: dict[str, Any]    # of the output (1, C)
+    logits: dict[str, Any]    # of the output (1, C) or (1, 2C)
     maps: dict[str, Any]|None # of the output (1, H, W, F); None in files without it
 
 # %% ../nbs/40a_model_runners.ipynb #98641f21
@@ -71,7 +71,7 @@ def run_litert(
     faces: Sequence[np.ndarray]|np.ndarray, # (N, H, W)
     *,
     maps: bool=False, # the feature maps instead of the logits?
-) -> np.ndarray: # float32 (N, C), or (N, H, W, F)
+) -> np.ndarray: # float32 (N, C) or (N, 2C); or (N, H, W, F)
     "The logits of some faces. Raises `ValueError` where maps are wanted and the network gives none."
     run, takes, gives = net.interpreter, net.takes, net.maps if maps else net.logits
     if gives is None: raise ValueError('the network gives no feature map')

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .core import FerError, shown
-from .labels import EXPRESSIONS, FERPLUS
+from .labels import EXPRESSIONS, FERPLUS, canonical_label, remap_labels
 
 if TYPE_CHECKING:
     from keras import Model
@@ -151,6 +151,23 @@ def main_logits(network: 'Model', images: np.ndarray, *, batch_size: int = 256) 
     "Logits (N, C) of the first head."
     out = network.predict(images[..., None], batch_size=batch_size, verbose=0)
     return np.asarray(out['expression'] if isinstance(out, dict) else out)
+
+# %% ../nbs/20_models.ipynb #2327f181
+def votes_columns(classes: Sequence[str]) -> list[int]|None:
+    "Where the head `ferplus` has each class; None unless the classes are the seven expressions."
+    if sorted(map(canonical_label, classes)) != sorted(EXPRESSIONS): return None
+    return remap_labels(range(len(classes)), classes, FERPLUS).tolist()
+
+# %% ../nbs/20_models.ipynb #da29b630
+def join_heads(
+    outputs: np.ndarray|dict[str, np.ndarray], # (N, C), or {head: (N, C)}
+    classes: Sequence[str],
+) -> np.ndarray: # (N, C); (N, 2C) where there is a second head
+    "The logits of the first head, and behind them those of the second one for the same classes."
+    if not isinstance(outputs, dict): return np.asarray(outputs)
+    columns = votes_columns(classes)
+    second = outputs['ferplus'][:, columns] if columns and 'ferplus' in outputs else outputs.get('votes')
+    return np.asarray(outputs['expression']) if second is None else np.hstack([outputs['expression'], second])
 
 # %% ../nbs/20_models.ipynb #9364903f
 def replace_head(

@@ -72,10 +72,13 @@ def _wanted_shares(prior: Any, classes: Sequence[str]) -> np.ndarray: # (C,), th
 @dataclass(frozen=True)
 class Prior:
     "How often each class is expected, and what that changes in the logits of a model."
-    name: str = TRAINED   # a name of `PRIORS`, "trained" or "own"
-    strength: float = 1.  # 0 = as trained, 1 = as assumed
+    name: str        # a name of `PRIORS`, "trained" or "own"
+    n_classes: int
+    strength: float = 1. # 0 = as trained, 1 = as assumed
     shares: dict[str, float]|None = None # assumed share of each class; None = as trained
     shift: np.ndarray|None = field(default=None, repr=False, compare=False) # (C,), added to the logits; None = 0
+    votes_weight: float = 0. # of the second head; 0 = not asked
+    votes_shift: np.ndarray|None = field(default=None, repr=False, compare=False) # (C,), added to its logits
 
     def __str__(self) -> str: # as `fer_nb predict --prior` takes it, and the strength where it is not 1
         own = ','.join(f'{k}={v:.6g}' for k, v in (self.shares or {}).items())
@@ -83,10 +86,21 @@ class Prior:
         return text if self.strength == 1 or not self.shares else f'{text} at strength {self.strength:g}'
 
     def probabilities(self,
-        logits: np.ndarray, # (N, C), divided by the model's temperature
+        logits: np.ndarray, # (N, C), or (N, 2C) with a second head; divided by the model's temperature
     ) -> np.ndarray: # float64 (N, C), rows sum to 1
-        "What the logits mean where faces occur as assumed."
-        return softmax(logits if self.shift is None else logits + self.shift)
+        "What the logits mean where faces occur as assumed. Raises `FerError` for another number of logits."
+        n, w = self.n_classes, self.votes_weight
+        if (found := logits.shape[1]) != 2*n and (w or found != n):
+            raise FerError(f'{found} logits do not fit {n} classes' + ' and a second head'*bool(w))
+        z = (1 - w)*logits[:, :n] + w*(logits[:, n:] + self.votes_shift) if w else logits[:, :n]
+        return softmax(z if self.shift is None else z + self.shift)
+
+# %% ../nbs/02_priors.ipynb #70a2106c
+def _votes_part(about: dict[str, Any], name: str) -> tuple[float, np.ndarray|None]: # weight; (C,)
+    "How much a second head counts under a prior, and what moves its logits to the training prior."
+    votes = about.get('votes')
+    if votes is None or name == 'fer2013': return 0., None
+    return float(votes['weight']), np.log(about['prior']) - np.log(votes['prior'])
 
 # %% ../nbs/02_priors.ipynb #1d6191ad
 def choose_prior(
@@ -100,8 +114,8 @@ def choose_prior(
     if not (good and 0 <= strength <= 1): raise FerError(f'prior_strength must be within 0..1, not {shown(strength)}')
     if isinstance(prior, Prior): return prior
     if prior is None: prior = about.get('default_prior', TRAINED)
-    if isinstance(prior, str) and prior == TRAINED: return Prior(TRAINED, float(strength))
     classes, trained = tuple(about['classes']), about.get('prior')
+    if isinstance(prior, str) and prior == TRAINED: return Prior(TRAINED, len(classes), float(strength))
     wanted = _wanted_shares(prior, classes)
     if trained is None:
         raise FerError(
@@ -110,7 +124,21 @@ def choose_prior(
         )
     with np.errstate(divide='ignore'): shift = strength*(np.log(wanted) - np.log(trained)) if strength else None
     name = prior if isinstance(prior, str) else 'own'
-    return Prior(name, float(strength), dict(zip(classes, wanted.tolist())), shift)
+    shares, (weight, votes_shift) = dict(zip(classes, wanted.tolist())), _votes_part(about, name)
+    return Prior(name, len(classes), float(strength), shares, shift, strength*weight, votes_shift)
+
+# %% ../nbs/02_priors.ipynb #0b80dc1d
+def training_prior(
+    labels: np.ndarray, # (N,) int, of the training samples
+    classes: int, # number
+    *,
+    weighted: bool=False, # were samples weighed by the inverse frequency of their class?
+) -> dict[str, list[float]]: # {"prior": (C,)} for the metadata; {} where a class has no sample
+    "How often each class occurred in training."
+    counts = np.bincount(labels, minlength=classes)
+    if not counts.all(): return {}
+    shares = np.ones(classes)/classes if weighted else counts/counts.sum()
+    return {'prior': shares.round(8).tolist()}
 
 # %% ../nbs/02_priors.ipynb #245b76c6
 def parse_prior(
