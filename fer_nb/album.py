@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .classification import classify
-from .cropping import WHOLE_IMAGE, crop_face, crop_rule
+from .classification import scaled_logits
+from .cropping import WHOLE_IMAGE, FaceCrops, crop_face, crop_rule, detect_and_crop
 from .detection import Detector, load_detector
 from .image_formats import ImageError
 from .images import load_image
-from .recognition import FaceCrops, Recognizer, Result, detect_and_crop, make_face
-from .widgets import encode_image, fit_within, plural
+from .recognition import Recognizer, Result, expecting_everyday, make_face
+from .widgets import encode_image, fit_within, plural, prior_choices
 
 # %% ../nbs/60a_album.ipynb #fa4016b8
 @dataclass
@@ -32,7 +32,7 @@ class UploadedImage:
     data: bytes = b''      # as it came; only the beginning where it cannot be read
     error: str|None = None # why it cannot be read
     crops: FaceCrops|None = None
-    probabilities: np.ndarray|None = None # (faces, classes)
+    logits: np.ndarray|None = None # (faces, classes), divided by the model's temperature
     jpegs: dict[str, bytes] = field(default_factory=dict) # for the page: "view", and "0", "1", ... for the faces
     id: str = ''           # in the album; never used twice
     batch: int = 0         # the same for files that came together
@@ -68,22 +68,24 @@ def read_upload(
     if crops.error: return UploadedImage(name, error=crops.error.replace(crops.name, name))
     jpegs = _page_images(image.rgb, crops, rule)
     crops = replace(crops, name=name, size=image.size, scale=image.scale, warnings=image.warnings + crops.warnings)
-    return UploadedImage(name, data, None, crops, classify(recognizer.classifier, crops.crops), jpegs)
+    return UploadedImage(name, data, None, crops, scaled_logits(recognizer.classifier, crops.crops), jpegs)
 
 # %% ../nbs/60a_album.ipynb #d7f6a0e8
 def make_result(
     image: UploadedImage,
-    classes: tuple[str, ...],
+    recognizer: Recognizer, # the one that read it, perhaps with another prior
     min_confidence: float=0., # a less probable face is "uncertain"
 ) -> Result: # as the recognizer gives it
-    "The faces of an uploaded image with their labels."
-    crops, p = image.crops, image.probabilities
-    if crops is None or p is None: return Result('unreadable', [], None, image.error, image.name, classes)
+    "The faces of an uploaded image with their labels. Nothing is classified again."
+    crops, classes, prior = image.crops, recognizer.classes, recognizer.assumed
+    if crops is None or image.logits is None:
+        return Result('unreadable', [], None, image.error, image.name, classes, (), str(prior))
     faces = [
-        make_face(crops, found, p=row, classes=classes, min_confidence=min_confidence)
-        for found, row in zip(crops.found, p)
+        make_face(crops, found, p=p, classes=classes, min_confidence=min_confidence)
+        for found, p in zip(crops.found, prior.probabilities(image.logits))
     ]
-    return Result('ok' if faces else 'no_face', faces, crops.size, None, image.name, classes, crops.warnings)
+    status = 'ok' if faces else 'no_face'
+    return Result(status, faces, crops.size, None, image.name, classes, crops.warnings, str(prior))
 
 # %% ../nbs/60a_album.ipynb #9460f176
 _ADVICE = [
@@ -133,7 +135,8 @@ class Album:
         max_images: int=20,        # more are not taken
         max_bytes: int=20_000_000, # larger files are not taken
     ) -> None:
-        self.recognizer, self.min_confidence = recognizer, min_confidence
+        self.recognizer, self.min_confidence = expecting_everyday(recognizer), min_confidence
+        self.priors = prior_choices(self.recognizer)
         self.max_images, self.max_bytes = max_images, max_bytes
         self.detectors = available_detectors(recognizer)
         self.detector = next(iter(self.detectors))
@@ -142,7 +145,7 @@ class Album:
 
     @property
     def results(self) -> list[Result]: # in the order in which the files came
-        return [make_result(o, self.recognizer.classes, self.min_confidence) for o in self.images]
+        return [make_result(o, self.recognizer, self.min_confidence) for o in self.images]
 
     @property
     def newest_first(self) -> list[UploadedImage]: # in the order in which the page shows them
@@ -150,6 +153,7 @@ class Album:
 
     def add(self, name: str, data: bytes, size: int|None=None) -> bool: return _add(self, name, data, size)
     def use_detector(self, name: str) -> None: _use_detector(self, name)
+    def use_prior(self, label: str) -> None: self.recognizer = self.priors[label]
     def remove(self, id: str='') -> None: _remove(self, id)
 
 # %% ../nbs/60a_album.ipynb #c676ce43

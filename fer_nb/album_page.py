@@ -23,7 +23,7 @@ from .image_formats import ImageError
 from .images import load_image
 from .recognition import Face, Result
 from .result_tables import results_to_csv
-from .widgets import encode_image, face_card, face_style, plural, style_sheet
+from .widgets import encode_image, face_card, face_style, plural, prior_label, style_sheet
 
 # %% ../nbs/60b_album_page.ipynb #a607ccb4
 def _box(
@@ -139,6 +139,12 @@ def to_json(results: Sequence[Result]) -> str:
 # %% ../nbs/60b_album_page.ipynb #ae73211a
 NOTICE = 'An expression is what a face shows, not what a person feels.'
 
+# %% ../nbs/60b_album_page.ipynb #642569fb
+def expected_faces(album: Album) -> str: # HTML
+    "Which faces the answers expect."
+    label = prior_label(album.priors, album.recognizer) or str(album.recognizer.assumed)
+    return f'Expected faces: {escape(label)}.'
+
 # %% ../nbs/60b_album_page.ipynb #c64ed67b
 _IN_STATE = (
     "What is shown here is part of the widget's state: remove the images before you save a notebook together "
@@ -164,7 +170,7 @@ def _foot(album: Album, links: bool) -> str:
     table = table_html(results, album.recognizer.classes)
     return (
         f'<div class="fer-foot"><div class="fer-save"><span></span>{save}</div>{table}'
-        f'<p class="fer-fine">{notice}</p></div>'
+        f'<p class="fer-fine">{expected_faces(album)} {notice}</p></div>'
     )
 
 # %% ../nbs/60b_album_page.ipynb #12c04bac
@@ -188,7 +194,7 @@ def draw_upload(album: Album, image: UploadedImage) -> np.ndarray: # uint8 (H, W
     "An image at full size with its faces. Raises `ImageError` where it could not be read."
     if image.error: raise ImageError(image.error)
     rgb = load_image(named_file(image.data, image.name), album.recognizer.max_pixels).rgb
-    return make_result(image, album.recognizer.classes, album.min_confidence).plot(rgb)
+    return make_result(image, album.recognizer, album.min_confidence).plot(rgb)
 
 # %% ../nbs/60b_album_page.ipynb #967ba5e3
 def _file_name(name: str) -> str:

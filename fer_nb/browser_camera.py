@@ -20,8 +20,8 @@ from .face_stream import FaceStream, StreamOptions
 from .image_formats import ImageError
 from .images import load_image
 from .live import NO_ADVICE, draw_frame, frame_rate, least_confidence
-from .recognition import Face, Recognizer
-from .widgets import STATIC, css_color, style_sheet
+from .recognition import Face, Recognizer, expecting_everyday
+from .widgets import EXPECTED_HELP, STATIC, css_color, prior_choices, prior_label, style_sheet
 
 # %% ../nbs/62a_browser_camera.ipynb #9f7660f4
 _MAX_BYTES = 4 << 20 #: of one frame
@@ -52,6 +52,7 @@ class _FrameMessage:
         self.number: int = fields['number']
         self.time: float = fields['time']   # seconds
         self.uncertain = bool(fields.get('uncertain')) # whether it asks for the label "uncertain"
+        self.prior = str(fields.get('prior')) # which faces to expect, by the name of the choice
         self.data = bytes(buffers[0])
 
     def rgb(self) -> np.ndarray: # uint8 (H, W, 3); raises `ImageError`
@@ -112,7 +113,8 @@ def _answer_all(box: _Mailbox) -> None:
 class _Views:
     "A stream of faces for each page that shows a widget, and what was seen last."
     def __init__(self, recognizer: Recognizer, options: StreamOptions|None) -> None:
-        self.recognizer, self.options, self.least = recognizer, options, least_confidence(recognizer)
+        self.recognizer, self.options = expecting_everyday(recognizer), options
+        self.least, self.priors = least_confidence(recognizer), prior_choices(self.recognizer)
         self.streams: dict[str, FaceStream] = {}
         self.frame: np.ndarray|None = None
         self.faces: Sequence[Face] = []
@@ -180,7 +182,8 @@ def _label_settings(camera: BrowserCamera, uncertain: bool|str) -> dict:
     colors = {name: css_color(name, classes) for name in (*classes, 'uncertain')}
     return dict(
         classes=list(classes), colors=colors, still=_STILL, advised=advised,
-        uncertain=advised and uncertain is not False,
+        uncertain=advised and uncertain is not False, priors=list(camera.priors), help=EXPECTED_HELP,
+        prior=prior_label(camera.priors, camera.recognizer),
     )
 
 # %% ../nbs/62a_browser_camera.ipynb #f7f6ab29
@@ -192,9 +195,11 @@ def _with_minimum(faces: Sequence[Face], least: float) -> list[Face]:
 def _find_faces(camera: BrowserCamera, message: _FrameMessage, rgb: np.ndarray) -> Sequence[Face]:
     "Tracked in the frames of a view, or alone in a single image."
     least = camera.least if message.uncertain else 0.
-    if message.kind == 'still': return _with_minimum(camera.recognizer(rgb).faces, least)
+    recognizer = camera.priors.get(message.prior, camera.recognizer)
+    if message.kind == 'still': return _with_minimum(recognizer(rgb).faces, least)
     stream = camera.stream(message.view)
     stream.min_confidence = least
+    stream.use(recognizer)
     return stream(message.time, rgb)
 
 # %% ../nbs/62a_browser_camera.ipynb #d6f0ccb0

@@ -170,13 +170,34 @@ def probability(
     if not 0 <= value <= 1: raise argparse.ArgumentTypeError(f'{text} is not a number from 0 to 1')
     return value
 
+# %% ../nbs/80_commands.ipynb #50c85662
+def _prior(text: str) -> Any: # what `Recognizer` takes
+    "An option that is a prior. Raises `ArgumentTypeError`, which argparse shows."
+    from fer_nb.priors import parse_prior
+    try: return parse_prior(text)
+    except FerError as e: raise argparse.ArgumentTypeError(str(e)) from None
+
+def _strength(text: str) -> float: # 0..1
+    value = probability(text)
+    if isinstance(value, str): raise argparse.ArgumentTypeError('auto is not a number from 0 to 1')
+    return value
+
 # %% ../nbs/80_commands.ipynb #4bad5b3e
-def add_model(add: Callable) -> None:
+def add_model(
+    add: Callable, # `add_argument` of a command
+    prior: str = "as the model's file says", # the prior where none is named
+) -> None:
     "The options of all commands that recognize."
     add('--model', metavar='NAME', help='a shipped model, or a .tflite file (default: the shipped one)')
     add('--detector', default='auto', metavar='NAME', help='auto, haar, yunet, or a YuNet .onnx file (default: auto)')
     add('--min-confidence', type=probability, default=0., metavar='P',
         help="call a face uncertain below this probability; auto = as the model's file advises (default: %(default)s)")
+    add('--prior', type=_prior, metavar='PRIOR',
+        help='how often each expression is expected: everyday (photographs from life, video), balanced (posed), '
+             f'fer2013, trained (as the model was), or a share for each class, angry=.1,happy=.5,... '
+             f'(default: {prior})')
+    add('--prior-strength', type=_strength, default=1., metavar='T',
+        help='how much that counts, from 0 (as trained) to 1 (default: %(default)g)')
 
 # %% ../nbs/80_commands.ipynb #9505b2d5
 def make_recognizer(args: argparse.Namespace) -> 'Recognizer':
@@ -185,7 +206,9 @@ def make_recognizer(args: argparse.Namespace) -> 'Recognizer':
     from fer_nb.recognition import Recognizer
     if args.model == '': raise FerError('--model needs a name; this one is empty')
     detector = load_detector(args.detector, tiles=getattr(args, 'tiles', 0))
-    return Recognizer(args.model, detector, min_confidence=args.min_confidence)
+    return Recognizer(
+        args.model, detector, min_confidence=args.min_confidence, prior=args.prior, prior_strength=args.prior_strength,
+    )
 
 # %% ../nbs/80_commands.ipynb #4b4ee640
 def add_folders(add: Callable) -> None: # `add_argument` of a command

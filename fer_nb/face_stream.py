@@ -14,9 +14,9 @@ import numpy as np
 
 from .classification import classify
 from .core import FerError
-from .cropping import crop_face
+from .cropping import FaceCrops, crop_face
 from .images import to_rgb
-from .recognition import FaceCrops, Recognizer, TrackedFace, confidence_threshold, make_face
+from .recognition import Recognizer, TrackedFace, confidence_threshold, expecting_everyday, make_face
 from .tracking import Smoother, Track, Tracker
 from .video_input import read_video
 
@@ -36,13 +36,13 @@ class StreamOptions:
             if not 0 <= value < np.inf: raise FerError(f'{name} must be a number of seconds, not {value!r}')
 
 # %% ../nbs/52a_face_stream.ipynb #4c86c66e
-class FaceStream:
-    "The faces of one stream of frames: found, followed and recognized as time goes by. For one thread at a time."
+class _StreamState:
+    "What is known of a stream."
     def __init__(self,
-        recognizer: Recognizer, # several streams may share one
+        recognizer: Recognizer, # several streams may share one; it expects everyday faces unless it was told a prior
         options: StreamOptions|None=None,
     ):
-        self.recognizer, self.options = recognizer, options or StreamOptions()
+        self.recognizer, self.options = expecting_everyday(recognizer), options or StreamOptions()
         least = self.options.min_confidence
         known = recognizer.min_confidence if least is None else least
         self.min_confidence = confidence_threshold(known, recognizer.classifier.about)
@@ -50,6 +50,19 @@ class FaceStream:
         self.count, self.now, self.searched = 0, -np.inf, -np.inf
         self.classified: dict[int, float] = {}
 
+    def use(self, recognizer: Recognizer) -> None: # the same one, perhaps with another prior
+        "From the next frame on, answer as this recognizer does."
+        if recognizer is not self.recognizer: self.restart()
+        self.recognizer = recognizer
+
+    def restart(self) -> None:
+        "Search and classify again in the next frame, and smooth over nothing that was before."
+        self.smoother.drop(self.classified)
+        self.searched, self.classified = -np.inf, {}
+
+# %% ../nbs/52a_face_stream.ipynb #52aad6c3
+class FaceStream(_StreamState):
+    "The faces of one stream of frames: found, followed and recognized as time goes by. For one thread at a time."
     def __call__(self,
         time: float,     # seconds of the stream; all faces are new where it goes back by more than `forget`
         rgb: np.ndarray, # (H, W, 3), or any other image array, see `to_rgb`
@@ -62,22 +75,17 @@ class FaceStream:
         _classify_tracks(self, float(time), rgb, tracks)
         return [_tracked_face(self, o, rgb.shape[1::-1], frame, float(time)) for o in tracks]
 
-    def restart(self) -> None:
-        "Search and classify again in the next frame, and smooth over nothing that was before."
-        self.smoother.drop(self.classified)
-        self.searched, self.classified = -np.inf, {}
-
 # %% ../nbs/52a_face_stream.ipynb #4bbf2dd7
 _SLACK = 1e-3 # seconds
 
-def _find_tracks(stream: FaceStream, time: float, rgb: np.ndarray) -> list[Track]:
+def _find_tracks(stream: _StreamState, time: float, rgb: np.ndarray) -> list[Track]:
     "Search where it is time to, and move the known faces on where it is not."
     if time - stream.searched < stream.options.detect_every - _SLACK: return stream.tracker.predict(time)
     stream.searched = time
     return stream.tracker.update(time, stream.recognizer.detector.detect(rgb), rgb.shape[1::-1])
 
 # %% ../nbs/52a_face_stream.ipynb #c5b45c1d
-def _classify_tracks(stream: FaceStream, time: float, rgb: np.ndarray, tracks: list[Track]) -> None:
+def _classify_tracks(stream: _StreamState, time: float, rgb: np.ndarray, tracks: list[Track]) -> None:
     "Classify the faces whose time it is, smooth their probabilities, and drop those of faces that are gone."
     r, every = stream.recognizer, stream.options.classify_every
     due = [o for o in tracks if time - stream.classified.get(o.id, -np.inf) >= every - _SLACK]
@@ -90,7 +98,7 @@ def _classify_tracks(stream: FaceStream, time: float, rgb: np.ndarray, tracks: l
     stream.smoother.drop(gone)
 
 # %% ../nbs/52a_face_stream.ipynb #ef9e5b69
-def _tracked_face(stream: FaceStream, track: Track, size: tuple[int, int], frame: int, time: float) -> TrackedFace:
+def _tracked_face(stream: _StreamState, track: Track, size: tuple[int, int], frame: int, time: float) -> TrackedFace:
     "A followed face with its smoothed probabilities."
     p = stream.smoother.get(track.id)
     assert p is not None, f'face {track.id} was never classified'

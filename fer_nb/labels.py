@@ -64,7 +64,7 @@ def map_names(
 #: Columns of tables and answers: no class can have such a name.
 _RESERVED = frozenset(
     'face faces error score label confidence uncertain source status warning frame time id x y width height box '
-    'probabilities settings'.split()
+    'probabilities prior settings'.split()
 )
 
 def _wrong_name(name: str) -> str: # "" where there is nothing wrong

@@ -24,7 +24,7 @@ from .core import FerError
 from .drawing import draw_faces, label_color
 from .face_stream import FaceStream, StreamOptions
 from .image_formats import ImageError
-from .recognition import Face, Recognizer, TrackedFace
+from .recognition import Face, Recognizer, TrackedFace, expecting_everyday
 from .video_basics import VideoError
 from .video_input import VideoReader, read_video
 from .widgets import advised_confidence
@@ -174,7 +174,7 @@ class _LiveState:
     def __init__(self,
         source: Any, recognizer: Recognizer|None, options: StreamOptions|None, uncertain: bool|str
     ) -> None:
-        self.source, self.recognizer, self.options = source, recognizer or Recognizer(), options
+        self.source, self.options, self.recognizer = source, options, expecting_everyday(recognizer or Recognizer())
         self.least = least_confidence(self.recognizer)
         self.uncertain = bool(self.least) if uncertain == 'auto' else bool(uncertain)
         if self.uncertain and not self.least: raise FerError(NO_ADVICE)
@@ -279,6 +279,7 @@ def _take_frame(live: Live, watch: _Watch, time: float, rgb: np.ndarray) -> bool
         return False
     if live.mirror: rgb = cv2.flip(rgb, 1)
     live.stream.min_confidence = live.least if live.uncertain else 0.
+    live.stream.use(live.recognizer)
     faces = live.stream(time, rgb)
     with live.lock:
         if live.watch is not watch: return False

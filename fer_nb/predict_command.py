@@ -116,7 +116,8 @@ def _settings(
     "What the answers depend on beside the image: model, detector and options."
     about, detector = recognizer.classifier.about, 'none' if args.no_detect else recognizer.detector.name
     tiles = f', tiles {args.tiles}' if args.tiles else ''
-    return f"model {about['name']} {about['sha256'][:8]}, detector {detector}{tiles}, min {recognizer.min_confidence:g}"
+    least = f'min {recognizer.min_confidence:g}, prior {recognizer.assumed}'
+    return f"model {about['name']} {about['sha256'][:8]}, detector {detector}{tiles}, {least}"
 
 # %% ../nbs/81_predict_command.ipynb #e42e109d
 def _key(source: Path|str) -> str|None: # None = its name is not in full there, or not always the same image
@@ -162,7 +163,7 @@ def _answer(
     except Exception as e:
         name = image_name(image)
         error = f'{name}: it cannot be recognized ({type(e).__name__}: {shown(e, 200)})'
-        return Result('unreadable', [], None, error, name, recognizer.classes)
+        return Result('unreadable', [], None, error, name, recognizer.classes, (), str(recognizer.assumed))
 
 # %% ../nbs/81_predict_command.ipynb #1d04c8fa
 def _stdin() -> io.BytesIO:

@@ -16,19 +16,17 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
-import cv2
 import numpy as np
 
-from .boxes import Box, Detection
+from .boxes import Box
 from .classification import Classifier, classify
 from .core import FerError, shown
-from .cropping import WHOLE_IMAGE, crop_face, crop_rule, eye_angle
+from .cropping import WHOLE_IMAGE, FaceCrops, crop_rule, detect_and_crop
 from .detection import Detector, load_detector
 from .drawing import draw_faces
-from .image_formats import ImageError
-from .images import MAX_PIXELS, image_name, load_image, read_image
+from .images import MAX_PIXELS, read_image
 from .model_files import ModelError, find_model
-from .priors import Prior, choose_prior
+from .priors import TRAINED, Prior, choose_prior
 from .result_tables import results_to_df
 
 if TYPE_CHECKING:
@@ -64,6 +62,7 @@ class Result:
     source: str         # the path, or the kind of object it came from
     classes: tuple[str, ...] = field(default=(), repr=False) # all expressions that the model knows
     warnings: tuple[str, ...] = () # what was odd about an image that could be read
+    prior: str = TRAINED # how often each expression was expected
 
     def to_dict(self) -> dict[str, Any]: # of numbers, texts, tuples, lists and dicts, fit for `json.dumps`
         "The result as plain data."
@@ -81,68 +80,6 @@ class Result:
         "The image with its faces. Raises `ImageError` where it cannot be read."
         rgb = read_image(self.source if image is None else image)
         return draw_faces(rgb, self.faces, classes=self.classes, scale=rgb.shape[1]/(self.size or rgb.shape[1::-1])[0])
-
-# %% ../nbs/44_recognition.ipynb #2a601c79
-@dataclass
-class FaceCrops:
-    "What is kept of an image while its faces wait to be classified."
-    name: str              # the path, or the kind of object
-    error: str|None = None # why it cannot be read
-    size: tuple[int, int]|None = None # (width, height) of the image as it really is
-    scale: float = 1.      # of that to the pixels in which `found` counts
-    found: Sequence[Detection] = ()
-    crops: Sequence[np.ndarray] = () # uint8 (size, size), one for each
-    warnings: tuple[str, ...] = ()
-
-# %% ../nbs/44_recognition.ipynb #2625a3f1
-def _check_flattened(source: Any, size: int) -> None:
-    "Raises `ImageError` for crops whose pixels are in one row, which look like an image of many pixels."
-    shape = tuple(getattr(source, 'shape', ()))
-    if len(shape) not in (1, 2) or shape[-1] != size*size: return
-    told = f'reshape(-1, {size}, {size})' if len(shape) == 2 else f'reshape({size}, {size})'
-    raise ImageError(
-        f'its shape {shape} is that of flattened faces: give x.{told} to recognize_crops; '
-        'one gray image of that width is given as x[..., None]', _name(source)
-    )
-
-# %% ../nbs/44_recognition.ipynb #b2449958
-def _name(source: Any) -> str: # also of an object that does not even say its name
-    try: return image_name(source)
-    except Exception: return f'<{type(source).__name__}>'
-
-def _reason(name: str, error: Exception) -> str:
-    "Why an image cannot be recognized, with its name."
-    if isinstance(error, ImageError) and str(error).startswith(name): return str(error)
-    kind = type(error).__name__
-    said = '' if isinstance(error, (cv2.error, MemoryError)) or not str(error) else f': {shown(error, 200)}'
-    return f'{name}: it cannot be searched ({kind}{said})'
-
-# %% ../nbs/44_recognition.ipynb #237f1e1c
-def _turned(found: Detection, rule: dict) -> str: # "" where it is upright
-    "A warning about a face that is not upright."
-    angle = eye_angle(found.landmarks) if rule['align'] and found.landmarks else 0
-    return f'a face is turned by {angle:.0f} degrees and was set upright' if abs(angle) > 45 else ''
-
-# %% ../nbs/44_recognition.ipynb #c4eca4fe
-def detect_and_crop(
-    source: Any,            # anything that `read_image` takes
-    detector: Detector|None=None, # None = the image is a face already cropped
-    *,
-    rule: dict=WHOLE_IMAGE, # how a box becomes a crop
-    size: int=48,           # pixels of a crop
-    max_pixels: int=MAX_PIXELS,
-    bgr: bool=False,        # an array has its colors blue first
-) -> FaceCrops:
-    "Read one image, find its faces and cut them out. Whatever is wrong with an image is an answer, not an error."
-    try:
-        _check_flattened(source, size)
-        image = load_image(source, max_pixels, bgr=bgr)
-        whole = Detection(Box(0, 0, *image.rgb.shape[1::-1]), 1.)
-        found = detector.detect(image.rgb) if detector else [whole]
-        crops = [crop_face(image.rgb, o.box, rule=rule, landmarks=o.landmarks, size=size) for o in found]
-    except Exception as e: return FaceCrops(_name(source), _reason(_name(source), e))
-    warnings = image.warnings + tuple(w for o in found if (w := _turned(o, rule)))
-    return FaceCrops(image.name, None, image.size, image.scale, found, crops, warnings)
 
 # %% ../nbs/44_recognition.ipynb #ebe9633b
 def make_face(
@@ -227,6 +164,7 @@ class _Described:
     detector: Detector
     threads: int
     assumed: Prior
+    told_prior: bool # it was chosen, and is not merely what the model's file says
 
     def __repr__(self) -> str:
         model, detector = self.classifier.about['name'], self.detector.name
@@ -248,6 +186,7 @@ class _Described:
         "The same recognizer with another prior. Raises `FerError` where the model cannot be used with it."
         other = copy.copy(self)
         other.assumed = choose_prior(self.classifier.about, prior, strength=strength)
+        other.told_prior = prior is not None
         return other
 
 # %% ../nbs/44_recognition.ipynb #70abb8fa
@@ -272,7 +211,7 @@ class _Parts(_Described):
         self.rule = _model_rule(self.classifier, self.detector)
         self.min_confidence = confidence_threshold(min_confidence, self.classifier.about)
         self.assumed = choose_prior(self.classifier.about, prior, strength=prior_strength)
-        self.threads, self.max_pixels = threads, max_pixels
+        self.threads, self.max_pixels, self.told_prior = threads, max_pixels, prior is not None
 
 # %% ../nbs/44_recognition.ipynb #002144ba
 class Recognizer(_Parts):
@@ -306,6 +245,13 @@ class Recognizer(_Parts):
         results = _recognize(self, crops, None, rule=WHOLE_IMAGE, bgr=bgr)
         return [replace(o, warnings=o.warnings + warnings) for o in results]
 
+# %% ../nbs/44_recognition.ipynb #833619ed
+def expecting_everyday(recognizer: Recognizer) -> Recognizer:
+    "The same recognizer for everyday faces, unless it was told a prior or its model cannot be used with that one."
+    if recognizer.told_prior: return recognizer
+    try: return recognizer.with_prior('everyday', strength=recognizer.prior_strength)
+    except FerError: return recognizer
+
 # %% ../nbs/44_recognition.ipynb #2be1c0e7
 def _recognize(
     recognizer: _Parts,
@@ -334,4 +280,4 @@ def _classify_faces(recognizer: _Parts, seen: list[FaceCrops]) -> Iterator[Resul
             make_face(o, d, p=next(p), classes=r.classes, min_confidence=r.min_confidence) for d in o.found
         ]
         status = 'unreadable' if o.error else 'ok' if faces else 'no_face'
-        yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings)
+        yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings, str(r.assumed))

@@ -21,7 +21,8 @@ def result_columns(
     classes: Iterable[str], # names of the expressions
 ) -> tuple[str, ...]:
     "The columns of a table of results."
-    return ('source', 'status', 'face', *Box._fields, 'score', 'label', 'confidence', *classes, 'warning', 'error')
+    answer = ('score', 'label', 'confidence', *classes, 'prior')
+    return ('source', 'status', 'face', *Box._fields, *answer, 'warning', 'error')
 
 # %% ../nbs/43c_result_tables.ipynb #90afa0f6
 def _face_cells(
@@ -41,7 +42,9 @@ def result_rows(
     "One row for each face of an image, or one that says why there is none."
     warning = '; '.join(result.warnings) or None
     for i, face in enumerate(result.faces or [None]):
-        yield (result.source, result.status, *_face_cells(i, face, result.classes), warning, result.error)
+        yield (
+            result.source, result.status, *_face_cells(i, face, result.classes), result.prior, warning, result.error
+        )
 
 # %% ../nbs/43c_result_tables.ipynb #0b2f52c8
 def _readable(cell: Any) -> Any:

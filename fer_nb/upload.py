@@ -20,7 +20,7 @@ from .album import Album, UploadedImage, refusal, sample_images
 from .album_page import NOTICE, album_html, draw_upload, file_to_save, image_card, save_album, table_html
 from .recognition import Recognizer, Result, confidence_threshold
 from .result_tables import results_to_df
-from .widgets import STATIC, advised_confidence, plural, style_sheet
+from .widgets import EXPECTED_HELP, STATIC, advised_confidence, plural, prior_label, style_sheet
 
 if TYPE_CHECKING:
     import pandas
@@ -96,6 +96,14 @@ def _advice_button(advised: float|None) -> W.Button:
         layout=dict(_AUTO, display='none' if none else None),
     )
 
+# %% ../nbs/61_upload.ipynb #971a8225
+def _prior_choice(album: Album) -> W.Dropdown:
+    "Which faces to expect; hidden where the model leaves no choice."
+    choices, layout = list(album.priors), dict(_AUTO, display=None if album.priors else 'none')
+    now = prior_label(album.priors, album.recognizer) or None
+    text = dict(description='Expected faces', tooltip=EXPECTED_HELP)
+    return W.Dropdown(options=choices, value=now, style=_WIDE, layout=layout, **text)
+
 # %% ../nbs/61_upload.ipynb #b87c4d95
 def _controls(
     album: Album,
@@ -112,6 +120,7 @@ def _controls(
             album.min_confidence, min=0, max=1, step=.01, readout_format='.0%', description='Minimum confidence',
             style=_WIDE, layout=dict(width='320px'),
         ),
+        prior=_prior_choice(album),
         advice=_advice_button(advised),
         clear_button=W.Button(description='Remove all', tooltip='Remove all images from the panel', layout=_AUTO),
     )
@@ -123,6 +132,7 @@ class _PanelState:
     sample: W.Dropdown
     detector: W.Dropdown
     confidence: W.FloatSlider
+    prior: W.Dropdown
     advice: W.Button
     clear_button: W.Button
 
@@ -175,7 +185,8 @@ def _describe(panel: UploadPanel) -> str:
 # %% ../nbs/61_upload.ipynb #91118c4c
 def _layout(panel: UploadPanel) -> W.VBox:
     "The controls in a row above the stage."
-    plain, shown = isinstance(panel.stage, W.HTML), [panel.sample, panel.detector, panel.confidence, panel.advice]
+    plain = isinstance(panel.stage, W.HTML)
+    shown = [panel.sample, panel.detector, panel.prior, panel.confidence, panel.advice]
     if plain: shown = [panel.upload, *shown, panel.clear_button]
     bar = W.HBox(shown, layout=dict(flex_flow='row wrap', align_items='center'))
     bar.add_class('fer-controls')
@@ -226,7 +237,10 @@ def _connect(panel: UploadPanel) -> None:
     def detector(change: dict) -> None:
         panel.album.use_detector(change['new'])
         panel.refresh()
-    for act in (upload, sample, confidence, detector): getattr(panel, act.__name__).observe(act, 'value')
+    def prior(change: dict) -> None:
+        panel.album.use_prior(change['new'])
+        panel.refresh()
+    for act in (upload, sample, confidence, detector, prior): getattr(panel, act.__name__).observe(act, 'value')
     panel.advice.on_click(lambda _: setattr(panel.confidence, 'value', panel.advised))
     panel.clear_button.on_click(lambda _: panel.clear())
     if isinstance(panel.stage, W.HTML): return

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fer_nb.video_summary import VideoSummary
 
 # %% ../nbs/81a_video_commands.ipynb #3dea5c2e
+_EVERYDAY = 'everyday where the model can be used with it'
+
 def _video_options(add: Callable) -> None:
     "What `fer_nb video` takes."
     add('sources', nargs='+', metavar='SOURCE',
@@ -36,7 +38,7 @@ def _video_options(add: Callable) -> None:
     add('--summary', type=Path, metavar='FILE', help='the summary: .json, or - for stdout')
     add('--overwrite', action='store_true', help='replace results that exist')
     add('--resume', action='store_true', help='leave out videos whose results are complete')
-    add_model(add)
+    add_model(add, _EVERYDAY)
     _add_part(add)
     _add_rates(add)
     _add_smooth(add)
@@ -100,6 +102,15 @@ def _plan(args: argparse.Namespace) -> list[Job]:
     for job in jobs: _check_job(job, args, places)
     return jobs
 
+# %% ../nbs/81a_video_commands.ipynb #f806554c
+def _check_priors(jobs: list[Job], prior: str) -> None:
+    "Raises `FerError` where results that are kept expected other faces."
+    for job in jobs:
+        before = job.told.get('prior')
+        if not job.complete or before == prior: continue
+        told = f'its results were made with the prior {shown(before)}, not with {shown(prior)}'
+        raise FerError(f'{shown(job.source)}: {told}; --resume would mix both, another folder keeps both apart')
+
 # %% ../nbs/81a_video_commands.ipynb #1f9eee52
 def _show(found: 'VideoSummary', as_json: bool) -> None:
     "Print what came of a video; on stderr where stdout has a result."
@@ -145,12 +156,14 @@ def _run_jobs(
 def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with a video, 130 if it was stopped
     "Track the expressions of the faces in videos, a camera or a stream."
     from fer_nb.face_stream import StreamOptions
+    from fer_nb.recognition import expecting_everyday
     options = StreamOptions(detect_every=args.detect_every, classify_every=args.classify_every, smooth=args.smooth)
-    jobs = _plan(args)
+    jobs, recognizer = _plan(args), expecting_everyday(make_recognizer(args))
+    _check_priors(jobs, str(recognizer.assumed))
     if all(job.complete for job in jobs):
         print_counts(0, skipped=len(jobs))
         return 0
-    recognizer, progress = make_recognizer(args), not args.quiet
+    progress = not args.quiet
     def work(job: Job) -> 'VideoSummary':
         from fer_nb.video_analysis import analyze_video
         wanted: dict[str, Any] = {'video_out' if kind == 'video' else kind: path for kind, path in job.paths.items()}
@@ -163,7 +176,7 @@ def _webcam_options(add: Callable) -> None:
     "What `fer_nb webcam` takes."
     add('source', nargs='?', default='0', metavar='SOURCE',
         help='the number of a camera, a video, or an address (default: 0)')
-    add_model(add)
+    add_model(add, _EVERYDAY)
     _add_smooth(add)
 
 # %% ../nbs/81a_video_commands.ipynb #71c2932e

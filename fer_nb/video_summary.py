@@ -29,6 +29,7 @@ class VideoSummary:
     problems: list[str] = field(default_factory=list) # what was wrong with the video, or with writing
     written: dict[str, Path] = field(default_factory=dict)  # {"table", "video", "timeline", "summary": path}
     failed: list[str] = field(default_factory=list) # those of them that could not be written, or not to their end
+    prior: str = 'trained' # how often each expression was expected
 
     @property
     def frames(self) -> int: return self.tally.frames # how many were looked at
@@ -38,8 +39,7 @@ class VideoSummary:
     def duration(self) -> float: # seconds
         return 0. if self.tally.start is None else self.tally.time - self.tally.start
     @property
-    def faces(self) -> list[dict]: # plain data, in the order in which they came
-        return [describe_face(face, self.tally) for face in self.tally.faces.values()]
+    def faces(self) -> list[dict]: return [describe_face(face, self.tally) for face in self.tally.faces.values()]
 
     def to_dict(self) -> dict: return _to_dict(self) # plain data, fit for `json.dumps`
     def to_df(self) -> 'DataFrame': # columns: face, first, last, seconds, frames, mean probabilities, label
@@ -62,8 +62,8 @@ def _to_dict(summary: VideoSummary) -> dict:
     "A summary as plain data."
     tally, complete = summary.tally, not summary.stopped and not summary.failed
     return _rounded(dict(
-        source=summary.source, complete=complete, stopped=summary.stopped, duration=summary.duration,
-        frames=summary.frames,
+        source=summary.source, prior=summary.prior, complete=complete, stopped=summary.stopped,
+        duration=summary.duration, frames=summary.frames,
         frames_with_faces=summary.with_faces, number_of_faces=tally.ids, **spread_of(tally.total, tally),
         faces=summary.faces, problems=list(summary.problems),
         written={kind: str(path) for kind, path in summary.written.items()},
@@ -109,7 +109,7 @@ def _report(
     faces = sorted(sorted(summary.faces, key=lambda o: -o['seconds'])[:most], key=lambda o: o['face'])
     stopped = ', stopped before the end' if summary.stopped else ''
     seen = f'{summary.frames:,} frames, {summary.duration:,.1f} s{stopped}; faces in {summary.with_faces:,} of them'
-    yield f'{shown(Path(summary.source).name)}: {seen}'
+    yield f'{shown(Path(summary.source).name)}: {seen}; prior {shown(summary.prior)}'
     if faces: yield 'face     from       to  seconds  expressions, by time'
     yield from map(_face_line, faces)
     more = summary.tally.ids - len(faces)

@@ -21,7 +21,16 @@ from .core import home_path, write_atomically
 from .face_stream import StreamOptions
 from .live import Live, draw_frame
 from .recognition import Recognizer
-from .widgets import encode_image, face_card, fit_within, plural, style_sheet
+from fer_nb.widgets import (
+    EXPECTED_HELP,
+    encode_image,
+    face_card,
+    fit_within,
+    plural,
+    prior_choices,
+    prior_label,
+    style_sheet,
+)
 
 # %% ../nbs/62_webcam.ipynb #e56ed464
 def _status_html(live: Live) -> str:
@@ -78,6 +87,19 @@ def _button(text: str, icon: str, act: Callable[[], object], style: str='') -> A
     button.on_click(lambda _: act())
     return button
 
+# %% ../nbs/62_webcam.ipynb #4ba668a2
+def _prior_box(view: 'LiveView') -> Any: # hidden where there is no choice
+    "Which faces to expect."
+    import ipywidgets as W
+    choices = prior_choices(view.recognizer)
+    box = W.Dropdown(
+        options=list(choices), value=prior_label(choices, view.recognizer) or None, description='Expected faces',
+        tooltip=EXPECTED_HELP, style=dict(description_width='initial'),
+        layout=dict(width='auto', display=None if choices else 'none'),
+    )
+    box.observe(lambda change: setattr(view, 'recognizer', choices[change['new']]), 'value')
+    return box
+
 # %% ../nbs/62_webcam.ipynb #ad66bd76
 def _add_controls(view: 'LiveView') -> None:
     "The parts of a panel that a person can set."
@@ -90,6 +112,7 @@ def _add_controls(view: 'LiveView') -> None:
         layout=dict(width='170px'),
     )
     view.uncertain_box.observe(lambda change: setattr(view, 'uncertain', change['new']), 'value')
+    view.prior_box = _prior_box(view)
     view.folder_box = W.Text(
         value=str(view.folder), description='save to', layout=dict(width='300px'), style=dict(description_width='60px')
     )
@@ -108,7 +131,7 @@ def _make_panel(view: 'LiveView') -> Any: # the widget
         W.HBox([view.start_button, view.stop_button, view.status], layout=flow),
         view.notice,
         W.HBox([view.image, view.cards], layout=dict(flow, align_items='flex-start')),
-        W.HBox([view.uncertain_box, view.snapshot_button, view.folder_box], layout=flow),
+        W.HBox([view.prior_box, view.uncertain_box, view.snapshot_button, view.folder_box], layout=flow),
     ])
 
 # %% ../nbs/62_webcam.ipynb #193a731b
@@ -118,6 +141,7 @@ class _PanelWidgets(Live):
     stop_button: Any
     snapshot_button: Any
     uncertain_box: Any
+    prior_box: Any
     folder_box: Any
     image: Any
     status: Any

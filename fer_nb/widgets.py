@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 import fer_nb
+from .core import FerError
 from .drawing import label_color
 from .recognition import Face, Recognizer, confidence_threshold
 
@@ -120,3 +121,20 @@ def advised_confidence(recognizer: Recognizer) -> float|None: # 0..1
     "The minimum confidence that the model's file advises; None = it advises none."
     about = recognizer.classifier.about
     return confidence_threshold('auto', about) if about.get('uncertain') else None
+
+# %% ../nbs/60_widgets.ipynb #92899162
+EXPECTED = {'everyday': 'everyday', 'posed': 'balanced', 'as trained': 'trained'} #: what panels offer, and the priors
+EXPECTED_HELP = (
+    'everyday: photographs from life, a webcam, video. posed: all expressions are equally likely. '
+    'as trained: as often as among the training images.'
+)
+
+def prior_choices(recognizer: Recognizer) -> dict[str, Recognizer]: # by what panels call it; {} = there is no choice
+    "The recognizer as it would be with each prior, and as it is where that is another one."
+    try: found = {label: recognizer.with_prior(prior) for label, prior in EXPECTED.items()}
+    except FerError: return {}
+    return found if prior_label(found, recognizer) else {str(recognizer.assumed): recognizer} | found
+
+def prior_label(choices: dict[str, Recognizer], recognizer: Recognizer) -> str: # "" = none of them
+    "Which of some choices a recognizer is."
+    return next((label for label, o in choices.items() if str(o.assumed) == str(recognizer.assumed)), '')

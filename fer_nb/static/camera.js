@@ -34,6 +34,7 @@ const SHELL = `
     </div>
   </div>
   <div class="fer-bar fer-options">
+    <label class="fer-expected" hidden>Expected faces <select></select></label>
     <label class="fer-devices" hidden>Camera <select></select></label>
     <label><input type="checkbox" data-option="mirror"> mirror</label>
     <label><input type="checkbox" data-option="bars" checked> bars</label>
@@ -71,17 +72,21 @@ function render({model, el}) {
     model, settings, root, find, video: find("video"), still: find(".fer-still"), overlay: find(".fer-overlay"), grab: document.createElement("canvas"),
     view: Array.from(crypto.getRandomValues(new Uint32Array(3)), n => n.toString(36)).join(""), state: "off", stream: null, turn: 0, number: 0,
     waiting: new Map(), asked: 0, sent: 0, encoding: false, faces: new Map(), arrived: [], lag: 0, results: 0, frame: 0, drawn: 0,
-    options: {mirror: settings.mirror, bars: true, uncertain: settings.uncertain}, troubled: false,
+    options: {mirror: settings.mirror, bars: true, uncertain: settings.uncertain, prior: settings.prior}, troubled: false,
   };
   for (const box of root.querySelectorAll("[data-option]")) {
     box.checked = s.options[box.dataset.option];
     box.onchange = () => { s.options[box.dataset.option] = box.checked; dress(s); draw(s); };
   }
   find(".fer-unsure-option").hidden = !settings.advised;
+  const expected = find(".fer-expected select");
+  expected.replaceChildren(...settings.priors.map(name => new Option(name, name, false, name === settings.prior)));
+  expected.onchange = () => { s.options.prior = expected.value; if (s.state === "still") ask(s); };
+  Object.assign(find(".fer-expected"), {hidden: !settings.priors.length, title: settings.help});
   const does = {start: () => start(s), stop: () => stop(s), pause: () => pause(s), snapshot: () => snapshot(s), choose: () => find("input[type=file]").click()};
   for (const button of root.querySelectorAll("[data-do]")) button.onclick = does[button.dataset.do];
   find("input[type=file]").onchange = event => { choose(s, event.target.files[0]); event.target.value = ""; };
-  find("select").onchange = event => start(s, event.target.value);
+  find(".fer-devices select").onchange = event => start(s, event.target.value);
   const receive = message => message.view === s.view && answer(s, message);
   const hide = () => hidden(s), leave = () => stop(s), watch = setInterval(() => look(s), 500);
   model.on("msg:custom", receive);
@@ -232,7 +237,7 @@ function hidden(s) {
 async function devices(s) {
   const all = (await navigator.mediaDevices.enumerateDevices()).filter(d => d.kind === "videoinput");
   const now = s.stream?.getVideoTracks()[0]?.getSettings().deviceId;
-  s.find("select").replaceChildren(...all.map((d, i) => new Option(d.label || `camera ${i + 1}`, d.deviceId, false, d.deviceId === now)));
+  s.find(".fer-devices select").replaceChildren(...all.map((d, i) => new Option(d.label || `camera ${i + 1}`, d.deviceId, false, d.deviceId === now)));
   s.find(".fer-devices").hidden = all.length < 2;
 }
 
@@ -261,7 +266,7 @@ async function send(s, last = false) {
     const number = ++s.number;
     s.asked ||= now;
     s.waiting.set(number, now);
-    s.model.send({kind: "frame", view: s.view, number, time: now/1000, uncertain: s.options.uncertain}, undefined, [bytes]);
+    s.model.send({kind: "frame", view: s.view, number, time: now/1000, uncertain: s.options.uncertain, prior: s.options.prior}, undefined, [bytes]);
   } finally { s.encoding = false; }
 }
 
@@ -278,12 +283,18 @@ async function choose(s, file) {
   image.close();
   s.state = "still";
   s.faces.clear();
-  say(s, "Looking …");
   dress(s);
   draw(s);
-  const bytes = await (await jpeg(s.grab, .92)).arrayBuffer(), number = ++s.number;
+  ask(s);
+}
+
+// Have the single image answered, perhaps once more.
+async function ask(s) {
+  say(s, "Looking …");
+  const bytes = await (await jpeg(s.still, .92)).arrayBuffer(), number = ++s.number;
   s.waiting.set(number, performance.now());
-  s.model.send({kind: "still", view: s.view, number, time: performance.now()/1000, uncertain: s.options.uncertain}, undefined, [bytes]);
+  const {uncertain, prior} = s.options;
+  s.model.send({kind: "still", view: s.view, number, time: performance.now()/1000, uncertain, prior}, undefined, [bytes]);
 }
 
 function answer(s, message) {
