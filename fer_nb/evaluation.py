@@ -8,17 +8,18 @@ __all__ = ['predict_logits', 'evaluate']
 # %% ../nbs/33_evaluation.ipynb #0d2eb672
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .calibration import remove_scaling
 from .core import FerError, softmax
 from .data import FaceSet
-from .ferplus import ferplus_labels
+from .ferplus import clear_labels, ferplus_labels
 from .history import plot_history
 from .labels import FERPLUS, remap_labels
 from .metrics import compute_metrics
+from .models import join_heads
 from fer_nb.plots import (
     caption,
     plot_confusion,
@@ -28,6 +29,7 @@ from fer_nb.plots import (
     plot_reliability,
     plot_roc,
 )
+from .priors import TRAINED, Prior, choose_prior
 from .reports import save_report
 
 if TYPE_CHECKING:
@@ -148,19 +150,38 @@ def _vote_agreement(
     return dict(protocol=protocol, n=int(known.sum()), agreement=share(labels >= 0), per_class=per_class)
 
 # %% ../nbs/33_evaluation.ipynb #7cde1cc0
-def _expression_record(
+class _Options(NamedTuple):
+    "How logits become records."
+    temperature: float # of the expression head
+    bins: int # of the calibration error
+    scaling: dict|None # as for `remove_scaling`
+    priors: Sequence[Prior] # a record for each
+
+def _expression_records(
     faces: FaceSet, # the samples to evaluate
-    logits: np.ndarray, # (N, C)
-    temperature: float,
-    bins: int, # of the calibration error
-    scaling: dict|None, # as for `remove_scaling`
-) -> dict: # a record
-    "The record for the expression labels."
-    trained = softmax(remove_scaling(logits, scaling))
-    raw = compute_metrics(faces.labels, trained, faces.classes, bins=bins)
-    metrics = compute_metrics(faces.labels, softmax(logits, temperature), faces.classes, bins=bins)
-    uncalibrated = {k: raw[k] for k in ('accuracy', 'ece', 'nll', 'brier')}
-    return dict(protocol='labels', temperature=temperature, **metrics, uncalibrated=uncalibrated)
+    logits: np.ndarray, # (N, C), or (N, 2C) with a second head
+    options: _Options,
+) -> Iterator[dict]: # records
+    "For each prior a record for the expression labels, and one for clear expressions where there are any."
+    clear = clear_labels(faces.votes, faces.classes) if faces.votes is not None else np.full(len(faces), -1)
+    for prior in options.priors:
+        p = prior.probabilities(logits/options.temperature)
+        for protocol, labels in (('labels', faces.labels), ('clear', clear)):
+            if not (known := labels >= 0).any(): continue
+            people = None if faces.subjects is None else faces.subjects[known]
+            metrics = compute_metrics(labels[known], p[known], faces.classes, bins=options.bins, people=people)
+            yield dict(protocol=protocol, prior=prior.name, temperature=options.temperature, **metrics)
+
+# %% ../nbs/33_evaluation.ipynb #93400a79
+def _uncalibrated(
+    faces: FaceSet, # the samples to evaluate
+    logits: np.ndarray, # (N, C), or (N, 2C) with a second head
+    options: _Options,
+) -> dict: # accuracy, ece, nll, brier
+    "What the network answers without temperature, factors and offsets."
+    raw = softmax(remove_scaling(logits[:, :len(faces.classes)], options.scaling))
+    metrics = compute_metrics(faces.labels, raw, faces.classes, bins=options.bins)
+    return {k: metrics[k] for k in ('accuracy', 'ece', 'nll', 'brier')}
 
 # %% ../nbs/33_evaluation.ipynb #fbfedb18
 def _ferplus_records(
@@ -173,21 +194,23 @@ def _ferplus_records(
         labels = ferplus_labels(votes, protocol)
         if (known := labels >= 0).any():
             metrics = compute_metrics(labels[known], softmax(logits[known]), FERPLUS, bins=bins)
-            yield dict(protocol=f'FER+ {protocol}', temperature=1.0, **metrics)
+            yield dict(protocol=f'FER+ {protocol}', prior=TRAINED, temperature=1.0, **metrics)
 
 # %% ../nbs/33_evaluation.ipynb #9de5f74d
 def _records(
     faces: FaceSet, # the samples to evaluate
     logits: _Logits, # (N, C) or {head: (N, C)}
-    temperature: float, # of the expression head
-    bins: int, # of the calibration error
-    scaling: dict|None, # as for `remove_scaling`
+    options: _Options,
 ) -> Iterator[dict]: # records
-    "One record for the expression labels; one for each FER+ protocol where votes and head exist."
+    "Those for the expression labels; one for each FER+ protocol where votes and head exist."
     heads = logits if isinstance(logits, dict) else {'expression': logits}
     if 'expression' not in heads: raise FerError(f"the model has no output 'expression', only {sorted(heads)}")
-    yield _expression_record(faces, heads['expression'], temperature, bins, scaling)
-    if 'ferplus' in heads and faces.votes is not None: yield from _ferplus_records(faces.votes, heads['ferplus'], bins)
+    joined = join_heads(heads, faces.classes)
+    first, *more = _expression_records(faces, joined, options)
+    yield first | dict(uncalibrated=_uncalibrated(faces, joined, options))
+    yield from more
+    if 'ferplus' in heads and faces.votes is not None:
+        yield from _ferplus_records(faces.votes, heads['ferplus'], options.bins)
 
 # %% ../nbs/33_evaluation.ipynb #d5ceebd9
 def _plot_all(
@@ -220,13 +243,23 @@ def _subset_records(
     subsets: dict[str, np.ndarray], # from `subset_indices`; the first one has all that was predicted
     logits: _Logits, # of the first subset
     about: dict, # name, format, split, tta
-    options: tuple, # temperature, bins, scaling, as for `_records`
+    options: _Options,
 ) -> Iterator[dict]: # records
     "The records of one kind of test-time augmentation, for every kind of samples."
     whole = next(iter(subsets.values()))
     for samples, chosen in subsets.items():
-        for record in _records(faces[chosen], _at(logits, np.isin(whole, chosen)), *options):
+        for record in _records(faces[chosen], _at(logits, np.isin(whole, chosen)), options):
             yield about | dict(samples=samples) | record
+
+# %% ../nbs/33_evaluation.ipynb #6b648551
+def _chosen_priors(
+    names: Sequence[str], # see `choose_prior`
+    about: dict, # metadata of the model
+) -> list[Prior]: # as trained, then the others
+    "The priors that differ from that of the training. Raises `FerError` for others than known ones."
+    found = [choose_prior(about, o) for o in dict.fromkeys(names)]
+    others = [o for o in found if o.shift is not None and (np.ptp(o.shift) > .01 or o.votes_weight)]
+    return [choose_prior(about, TRAINED), *others]
 
 # %% ../nbs/33_evaluation.ipynb #23c58395
 def _save(
@@ -239,7 +272,8 @@ def _save(
 ) -> None:
     "Draw the first record and write everything."
     record = report['results'][0]
-    p = softmax(logits['expression'] if isinstance(logits, dict) else logits, record['temperature'])
+    first = logits['expression'] if isinstance(logits, dict) else logits[:, :len(faces.classes)]
+    p = softmax(first, record['temperature'])
     plots = _plot_all(record, faces.labels, p, faces.images if show_faces else None, history)
     report['figures'] = {file: caption(record) for file in plots}
     save_report(out, report, plots)
@@ -260,15 +294,18 @@ def evaluate(
     history: Any = None, # CSV file or table of the training
     batch_size: int = 256, # images per call
     scaling: dict|None = None, # what the network holds of each class: {"factors": (C,), "offsets": (C,)}
-) -> dict: # name, edition, split, figures, and results: a record for each of samples x protocol x tta
+    priors: Sequence[str] = (), # names of priors: also measure the answers under them (with the first of `tta`)
+    metadata: dict|None = None, # of the model's file, which `priors` need
+) -> dict: # name, edition, split, figures, and results: a record for each of samples x protocol x tta, and each prior
     "Evaluate a model on a split, full and deduplicated, under every label protocol that the data offers."
     check_tta(tta)
+    chosen = _chosen_priors(priors, (metadata or {}) | dict(name=name, classes=faces.classes))
     subsets = subset_indices(faces, split)
     part = faces[next(iter(subsets.values()))]
     about = dict(name=name, format=format, split=str(part.split[0]) if split else 'all')
     logits = {o: predict_logits(model, part.images, tta=o, batch_size=batch_size) for o in tta}
-    options = (temperature, bins, scaling)
-    results = [r for o in tta for r in _subset_records(faces, subsets, logits[o], about | dict(tta=o), options)]
+    options = {o: _Options(temperature, bins, scaling, chosen if o == tta[0] else chosen[:1]) for o in tta}
+    results = [r for o in tta for r in _subset_records(faces, subsets, logits[o], about | dict(tta=o), options[o])]
     report = dict(name=name, edition=faces.edition, split=about['split'], figures={}, results=results)
     if part.votes is not None:
         report['vote_agreement'] = {about['split']: [_vote_agreement(part, o) for o in ('majority', 'argmax')]}

@@ -28,7 +28,9 @@ def caption(
     samples, tta = record.get('samples'), record.get('tta')
     which = samples and ('all samples' if samples == 'all' else f'{samples} split')
     views = tta and ('no TTA' if tta == 'none' else f'TTA {tta}')
-    known = [record.get('name'), record.get('split'), which, record.get('protocol'), views, record.get('format')]
+    prior = record.get('prior', 'trained')
+    known = [record.get('name'), record.get('split'), which, record.get('protocol'), views, record.get('format'),
+             prior != 'trained' and f'prior {prior}']
     return ', '.join([str(o) for o in known if o] + [f"n = {record['n']:,}"])
 
 # %% ../nbs/32_plots.ipynb #ac93d8c0
