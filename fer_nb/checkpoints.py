@@ -90,8 +90,9 @@ def _is_state(state: dict) -> bool:
     "Whether the state of a checkpoint is that of a training run."
     config, files, history = (state.get(k) for k in ('config', 'files', 'history'))
     if not (isinstance(config, dict) and isinstance(files, dict) and isinstance(history, list)): return False
+    names = (*_ROW, *(('minutes', 'share') if config.get('max_minutes') else ()))
     def is_row(row: Any) -> bool:
-        return isinstance(row, dict) and all(type(row.get(k)) in (int, float) for k in _ROW)
+        return isinstance(row, dict) and all(type(row.get(k)) in (int, float) for k in names)
     return all(map(is_row, history)) and [o['epoch'] for o in history] == list(range(1, len(history) + 1))
 
 # %% ../nbs/23b_checkpoints.ipynb #0309eae0

@@ -71,6 +71,42 @@ def _grouped(kind: Any, groups: dict[str, int]) -> Callable: # a Keras optimizer
             super().update_step(gradient, variable, learning_rate * factor)
     return partial(Grouped, **getattr(kind, 'keywords', {}))
 
+# %% ../nbs/23a_optimizers.ipynb #6b62f32d
+_PARTS = 10_000 # of a whole run, in which a schedule counts where it depends on the share
+
+def _timed_schedule(config: TrainConfig) -> Any:
+    "A number, or the cosine schedule over the share of the run; its `timing` is to be set."
+    import keras
+    from keras import ops
+    whole = learning_rate_schedule(config, _PARTS)
+    class TimedSchedule(keras.optimizers.schedules.LearningRateSchedule):
+        timing: Any = None
+        def __call__(self, step: Any) -> Any:
+            share, first, pace = (self.timing[i] for i in range(3))
+            return whole(ops.clip(share + (ops.cast(step, 'float32') - first) * pace, 0., 1.) * _PARTS)
+    return TimedSchedule() if config.schedule == 'cosine' else whole
+
+# %% ../nbs/23a_optimizers.ipynb #d7dce381
+def _timed(kind: Any, schedule: Any) -> Callable: # a Keras optimizer class; from `_timed_schedule`
+    "The optimizer with a variable `timing`, which its schedule and its weight average follow."
+    from keras import ops
+    base: Any = getattr(kind, 'func', kind)
+    class Timed(base):
+        timing: Any = None
+        def build(self, variables) -> None:
+            if self.built: return
+            super().build(variables)
+            self.timing = self.add_variable((3,), initializer='zeros', name='timing')
+            if callable(schedule): schedule.timing = self.timing
+        def finalize_variable_values(self, var_list) -> None: "The weights stay; others end `fit` with their average."
+        @property
+        def ema_momentum(self) -> Any: # over at most a tenth of the run
+            if self.timing is None: return self.highest
+            return ops.minimum(self.highest, ops.maximum(0., 1. - 10 * self.timing[2]))
+        @ema_momentum.setter
+        def ema_momentum(self, value: float) -> None: self.highest = value
+    return partial(Timed, **getattr(kind, 'keywords', {}))
+
 # %% ../nbs/23a_optimizers.ipynb #8dc1ee00
 def _optimizer_class(name: str) -> Any: # `sgd`, `adam` or `muon`
     "What makes the optimizer of that name."
@@ -81,15 +117,17 @@ def _optimizer_class(name: str) -> Any: # `sgd`, `adam` or `muon`
 # %% ../nbs/23a_optimizers.ipynb #0ec53d14
 def make_optimizer(
     config: TrainConfig,
-    steps: int, # of the whole run
+    steps: int, # of the whole run; without meaning where the configuration has a budget of time
     *,
     groups: dict[str, int] | None = None, # path of a variable -> its group; None: all learn at the same rate
 ) -> 'Optimizer':
     "The configuration's optimizer, with weight decay on kernels only and the weight average switched on."
-    ema = min(config.ema_decay, max(0., 1 - 10 / steps))
-    make = _optimizer_class(config.optimizer)
-    optimizer = (_grouped(make, groups) if groups else make)(
-        learning_rate=learning_rate_schedule(config, steps), use_ema=ema > 0, ema_momentum=ema,
+    timed, make = config.max_minutes > 0, _optimizer_class(config.optimizer)
+    schedule = _timed_schedule(config) if timed else learning_rate_schedule(config, steps)
+    ema = config.ema_decay if timed else min(config.ema_decay, max(0., 1 - 10 / steps))
+    if groups: make = _grouped(make, groups)
+    optimizer = (_timed(make, schedule) if timed else make)(
+        learning_rate=schedule, use_ema=ema > 0, ema_momentum=ema,
         weight_decay=config.weight_decay or (0. if config.optimizer == 'adam' else None),
     )
     if config.weight_decay: optimizer.exclude_from_weight_decay(var_names=['bias', 'gamma', 'beta'])

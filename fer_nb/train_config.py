@@ -25,7 +25,8 @@ class TrainConfig(AugmentConfig):
     "All that decides the outcome of a training run, apart from the data."
     network: str = 's'              # a key of `MODELS`
     ferplus: bool = True            # second head for the FER+ votes, where the data has them
-    epochs: int = 100               # passes over the training samples
+    epochs: int = 100               # passes over the training samples, where there is no budget of time
+    max_minutes: float = 0.         # budget of time; all that depends on the epoch follows it; 0: none
     batch_size: int = 128           # faces in one step; an incomplete last batch is dropped
     optimizer: str = 'sgd'          # `sgd` (Nesterov, 0.9), `adam` (AdamW) or `muon` (orthogonal steps for kernels)
     learning_rate: float = 0.1      # highest learning rate
@@ -59,7 +60,8 @@ _CHOICES = {
 }
 _RANGES: dict[str, tuple[float, float]] = {
     'crop': (32, 512), 'rotation': (0, 180), 'scale': (1, 4), 'shear': (0, 2), 'shift': (0, 1), 'contrast': (0, 4),
-    'sharpness': (0, 4), 'noise': (0, 1), 'random_erasing': (0, 1), 'epochs': (1, 100_000), 'batch_size': (2, 100_000),
+    'sharpness': (0, 4), 'noise': (0, 1), 'random_erasing': (0, 1), 'epochs': (1, 100_000),
+    'max_minutes': (0, 100_000), 'batch_size': (2, 100_000),
     'learning_rate': (1e-12, 1000), 'warmup': (0, 1), 'weight_decay': (0, 100), 'ema_decay': (0, .999999),
     'label_smoothing': (0, 1), 'ferplus_weight': (0, 1000), 'mixup': (0, 1000), 'no_aug_fraction': (0, 1),
     'patience': (0, 100_000), 'distill_weight': (0, 1), 'distill_temperature': (.01, 1000),

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/24a_train_step.ipynb #d57fa6b8
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,25 +39,26 @@ def make_batches(
     faces: FaceSet, # the training samples
     config: TrainConfig, # batch size and seed
     *,
-    epoch: int = 0, # where to start
+    first: int = 0, # step of the run where they begin
     soft_labels: np.ndarray | None = None, # (N, C) teachers' probabilities
-) -> 'PyDataset':
-    "Batches of ({image, label, votes, soft_labels}, label), shuffled again after each epoch."
+) -> 'PyDataset': # `first` and `steps`, its length, may be set between two calls of Keras' `fit`
+    "Batches of ({image, label, votes, soft_labels}, label), shuffled again after each pass over the samples."
     import keras
     size, labels = min(config.batch_size, len(faces)), faces.labels.astype('int32')
     if soft_labels is None: soft_labels = np.zeros((len(faces), len(faces.classes)), 'float32')
     columns = dict(image=faces.images[..., None], label=labels, votes=_vote_shares(faces), soft_labels=soft_labels)
+    order = lru_cache(2)(partial(_epoch_order, len(faces), config.seed))
     class Batches(keras.utils.PyDataset):
-        epoch = 0
-        def __len__(self) -> int: return len(faces) // size
+        before: Callable[[], None] = staticmethod(lambda: None)  # called before each batch
+        def __len__(self) -> int: return self.steps
         def __getitem__(self, i: int) -> tuple[dict, np.ndarray]:
-            rows = self.order[i*size:(i+1)*size]
+            self.before()
+            epoch, k = divmod(self.first + i, len(faces) // size)
+            rows = order(epoch)[k*size:(k+1)*size]
             return {name: column[rows] for name, column in columns.items()}, labels[rows]
-        def shuffle(self, epoch: int) -> None:
-            self.epoch, self.order = epoch, _epoch_order(len(faces), config.seed, epoch)
-        def on_epoch_end(self) -> None: self.shuffle(self.epoch + 1)
+        def on_epoch_end(self) -> None: self.first += self.steps
     batches = Batches()
-    batches.shuffle(epoch)
+    batches.first, batches.steps = first, len(faces) // size
     return batches
 
 # %% ../nbs/24a_train_step.ipynb #36c27576

@@ -9,6 +9,7 @@ __all__ = ['train']
 import json
 import re
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .averaged_weights import average_weights, estimate_batch_norm, score_averaged
 from fer_nb.checkpoints import (
     check_resume,
     data_fingerprint,
@@ -31,9 +33,10 @@ from .datasets import load_dataset
 from .distillation import load_soft_labels, load_teachers
 from .history import plot_history, write_history
 from .labels import EXPRESSIONS
-from .models import build_model, check_network, main_logits
+from .models import build_model, check_network
 from .optimizers import make_optimizer
 from .run_folders import open_run
+from .time_budget import TimeBudget, end_stretch, plan_stretch
 from .train_config import TrainConfig, read_config
 from .train_step import make_batches, make_trainer
 
@@ -41,57 +44,15 @@ from .train_step import make_batches, make_trainer
 if TYPE_CHECKING:
     from keras import Model
 
-# %% ../nbs/25_training.ipynb #5c431cac
-def _average_weights(trainer: Any) -> None: # a compiled trainer
-    "Put the optimizer's weight average into the trainable weights; nothing where it has none."
-    optimizer = trainer.optimizer
-    if not optimizer.use_ema or int(optimizer.iterations) == 0: return
-    for variable, average in zip(trainer.trainable_variables, optimizer._model_variables_moving_average):
-        variable.assign(np.array(average))  # a copy, because JAX hands memory on
-
-# %% ../nbs/25_training.ipynb #44e92455
-def _estimate_batch_norm(network: Any, images: np.ndarray, *, batch_size: int = 256, batches: int = 16) -> None:
-    "Set the statistics of all batch norms that are trained to their mean over some batches of plain faces (N, H, W)."
-    import keras
-    layers = [l for l in network.layers if isinstance(l, keras.layers.BatchNormalization) and l.trainable]
-    if not layers: return
-    rows = np.linspace(0, len(images) - 1, min(len(images), batch_size * batches)).astype(int)
-    before, n = [l.momentum for l in layers], max(1, len(rows) // batch_size)
-    for k in range(n):
-        for layer in layers: layer.momentum = k / (k + 1)
-        network(images[rows[k::n]][..., None], training=True)
-    for layer, momentum in zip(layers, before): layer.momentum = momentum
-
-# %% ../nbs/25_training.ipynb #8ee4441b
-def _score(network: Any, faces: FaceSet) -> dict[str, float]:
-    "Validation loss and accuracy of the first head on plain faces."
-    z = main_logits(network, faces.images)
-    z = z - z.max(axis=1, keepdims=True)
-    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-    return {
-        'val_loss': float(-log_p[np.arange(len(z)), faces.labels].mean()),
-        'val_accuracy': float((z.argmax(1) == faces.labels).mean()),
-    }
-
-# %% ../nbs/25_training.ipynb #4ba36180
-def _score_averaged(trainer: Any, train: FaceSet, val: FaceSet) -> dict[str, float]:
-    "`_score` of the averaged weights with fresh batch-norm statistics; the trainer is left as it was."
-    raw = [np.array(v) for v in trainer.network.variables]
-    _average_weights(trainer)
-    _estimate_batch_norm(trainer.network, train.images, batches=4)
-    result = _score(trainer.network, val)
-    for variable, value in zip(trainer.network.variables, raw): variable.assign(value)
-    return result
-
 # %% ../nbs/25_training.ipynb #3ff6c617
-def _begin_epoch(trainer: Any, config: TrainConfig, epoch: int, group_rates: Callable | None) -> None:
-    "Set the trainer for an epoch (0, 1, ...)."
+def _begin_epoch(trainer: Any, config: TrainConfig, epoch: float, group_rates: Callable | None) -> None:
+    "Set the trainer for an epoch (0, 1, ...), or for a part of one."
     trainer.augmentation_strength.assign(float(epoch < config.epochs * (1 - config.no_aug_fraction)))
     size = config.progressive_size if epoch < config.epochs * config.progressive_fraction else 0
     if size != trainer.view_size:
         trainer.view_size = size
         trainer.make_train_function(force=True)  # compiled for the other size
-    if group_rates: trainer.optimizer.group_rates.assign(group_rates(epoch))
+    if group_rates: trainer.optimizer.group_rates.assign(group_rates(int(epoch)))
 
 # %% ../nbs/25_training.ipynb #e1622f3e
 def _best_epoch(history: Sequence[dict], monitor: str) -> int: # 1, 2, ...; 0: none
@@ -119,25 +80,29 @@ def _save_epoch(trainer: Any, config: TrainConfig, row: dict, history: list[dict
 # %% ../nbs/25_training.ipynb #efc1ac91
 def _training_logger(
     trainer: Any, config: TrainConfig, data: tuple[FaceSet, FaceSet], out: Path, history: list[dict], callbacks: list,
-    bar: Any, group_rates: Callable | None,
+    bar: Any, group_rates: Callable | None, budget: TimeBudget | None,
 ) -> Any:
     "A Keras callback that validates, writes history and checkpoint after each epoch, and tells `callbacks`."
     import keras
     about = {'config': asdict(config), 'files': input_fingerprints(config), 'data': data_fingerprint(*data)}
+    clock = budget.clock if budget else time.monotonic
     class TrainingLogger(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-            _begin_epoch(trainer, config, epoch, group_rates)
-            self.begun = time.time()
+            if not budget: _begin_epoch(trainer, config, epoch, group_rates)
+            self.begun = clock()
         def on_epoch_end(self, epoch: int, logs: dict) -> None:
-            logs.update(_score_averaged(trainer, *data))
+            trained = clock()
+            logs.update(score_averaged(trainer, *data))
             row: dict[str, float] = {'epoch': epoch + 1}
             row |= {k: float(logs[k]) for k in ('loss', 'accuracy', 'val_loss', 'val_accuracy')}
             row['learning_rate'] = float(trainer.optimizer.learning_rate)
-            row['seconds'] = round(time.time() - self.begun, 2)
+            row['seconds'] = round(clock() - self.begun, 2)
+            if budget: row |= end_stretch(budget, trained - self.begun)
             for callback in callbacks: callback.on_epoch_end(epoch, logs)
             _save_epoch(trainer, config, row, history, out, about)
             bar.set_postfix(loss=f"{row['loss']:.3f}", val_accuracy=f"{row['val_accuracy']:.4f}")
-            bar.update()
+            bar.update(row.get('minutes', row['epoch']) - bar.n)
+            if budget: budget.overhead = clock() - trained
     return TrainingLogger()
 
 # %% ../nbs/25_training.ipynb #ff648be2
@@ -155,6 +120,40 @@ def _callbacks(trainer: Any, config: TrainConfig, history: list[dict]) -> list:
         callback.on_train_begin()
         for row in history: callback.on_epoch_end(row['epoch'] - 1, dict(row))
     return found
+
+# %% ../nbs/25_training.ipynb #d3340814
+def _measure_step(trainer: Any, batches: Any, budget: TimeBudget) -> None:
+    "Compile the training step, then time as many as are needed; the schedule does not move meanwhile."
+    def run(steps: int) -> float:
+        begun, batches.first, batches.steps = budget.clock(), int(trainer.optimizer.iterations), steps
+        trainer.fit(batches, shuffle=False, verbose=0)
+        return budget.clock() - begun
+    trainer.optimizer.timing.assign([budget.share, 0., 0.])
+    first = run(1)
+    if budget.left <= 0: warnings.warn(f'the first step took {first / 60:.1f} minutes: no time is left', stacklevel=2)
+    steps = 1
+    while (seconds := run(steps)) < min(1., budget.seconds / 100) and budget.left > 0: steps *= 2
+    budget.step_seconds = seconds / steps
+
+# %% ../nbs/25_training.ipynb #53d3b770
+def _run_stretches(
+    trainer: Any, config: TrainConfig, batches: Any, logger: Any, history: list[dict], group_rates: Callable | None,
+    budget: TimeBudget,
+) -> None:
+    "Train until the time is over, or nothing gets better any more."
+    def look_at_clock() -> None:
+        if budget.left <= 0: trainer.stop_training = True
+    batches.before, measured = look_at_clock, -1
+    stops = [1 - config.no_aug_fraction, *([config.progressive_fraction] if config.progressive_size else [])]
+    while budget.share < 1:
+        _begin_epoch(trainer, config, budget.share * config.epochs, group_rates)
+        if trainer.view_size != measured: _measure_step(trainer, batches, budget)
+        measured, pace = trainer.view_size, plan_stretch(budget, stops)
+        first = int(trainer.optimizer.iterations)
+        trainer.optimizer.timing.assign([budget.share, float(first), pace])
+        batches.first, batches.steps, n = first, budget.steps, len(history)
+        trainer.fit(batches, initial_epoch=n, epochs=n + 1, shuffle=False, verbose=0, callbacks=[logger])
+        if trainer.stop_training: return
 
 # %% ../nbs/25_training.ipynb #87c730e4
 def _set_seeds(seed: int) -> None:
@@ -226,12 +225,12 @@ def _finalize(
     "The averaged network in 32-bit floats with fresh batch-norm statistics, written to `model.keras`."
     best = _best_epoch(history, config.monitor) if config.patience else 0
     if best: load_checkpoint(_best_file(out, best), trainer)
-    _average_weights(trainer)
+    average_weights(trainer)
     final = trainer.network
     if not keep and config.precision != 'float32':
         final = _build(config, train, 'float32')
         final.set_weights(trainer.network.get_weights())
-    _estimate_batch_norm(final, train.images)
+    estimate_batch_norm(final, train.images)
     write_atomically(out / 'model.keras', lambda part: save_keras(final, part))
     write_atomically(out / 'curves.png', plot_history(history).savefig)
     return final
@@ -260,34 +259,47 @@ def fit(
     with open_run(out) as folder:
         _remove_parts(folder)
         history = check_resume(folder / 'checkpoint.npz', config, data=data_fingerprint(train, val))
+        budget = TimeBudget(config.max_minutes, history=history) if config.max_minutes else None
         trainer = _prepare(config, train, network=network, groups=groups)
         callbacks = _callbacks(trainer, config, history)
         if history: load_checkpoint(folder / 'checkpoint.npz', trainer)
         try:
             if not any(getattr(c, 'stopped_epoch', 0) for c in callbacks):
-                _run_epochs(trainer, config, (train, val), folder, history, callbacks, progress, group_rates)
+                _run_epochs(trainer, config, (train, val), folder, history, callbacks, progress, group_rates, budget)
             return _finalize(trainer, config, train, history, folder, network is not None), history
         except KeyboardInterrupt as e:
-            e.add_note(f'{len(history)} of {config.epochs} epochs are in {shown(out, 200)}; the same call goes on')
+            done = f'{len(history)} of {config.epochs} epochs'
+            if budget: done = f'{history[-1]["minutes"] if history else 0:.1f} of {config.max_minutes:g} minutes'
+            e.add_note(f'{done} are in {shown(out, 200)}; the same call goes on')
             raise
+
+# %% ../nbs/25_training.ipynb #96def646
+def _bar(config: TrainConfig, history: list[dict], progress: bool) -> Any:
+    "A progress bar: epochs, or minutes of the budget."
+    from tqdm import tqdm
+    if not config.max_minutes:
+        return tqdm(total=config.epochs, initial=len(history), unit='epoch', disable=not progress)
+    used, form = history[-1]['minutes'] if history else 0, '{l_bar}{bar}| {n:.2f}/{total:.2f} min{postfix}'
+    return tqdm(total=config.max_minutes, initial=used, bar_format=form, disable=not progress)
 
 # %% ../nbs/25_training.ipynb #e5013236
 def _run_epochs(
     trainer: Any, config: TrainConfig, data: tuple[FaceSet, FaceSet], out: Path, history: list[dict], callbacks: list,
-    progress: bool, group_rates: Callable | None,
+    progress: bool, group_rates: Callable | None, budget: TimeBudget | None,
 ) -> None:
-    "The epochs that are left, with a progress bar."
-    from tqdm import tqdm
+    "The epochs that are left, or the time that is left, with a progress bar."
     train, start = data[0], len(history)
-    if start >= config.epochs: return
+    if (budget.share >= 1) if budget else (start >= config.epochs): return
     soft_labels = load_soft_labels(config.teachers, train) if config.teachers.endswith('.npz') else None
     text = json.dumps(asdict(config), indent=1)
     write_atomically(out / 'config.json', lambda part: part.write_text(text, encoding='utf-8'))
-    with tqdm(total=config.epochs, initial=start, unit='epoch', disable=not progress) as bar:
-        logger = _training_logger(trainer, config, data, out, history, callbacks, bar, group_rates)
+    batches = make_batches(train, config, soft_labels=soft_labels)
+    with _bar(config, history, progress) as bar:
+        logger = _training_logger(trainer, config, data, out, history, callbacks, bar, group_rates, budget)
+        if budget: return _run_stretches(trainer, config, batches, logger, history, group_rates, budget)
+        batches.first = start * batches.steps
         trainer.fit(
-            make_batches(train, config, epoch=start, soft_labels=soft_labels), initial_epoch=start,
-            epochs=config.epochs, shuffle=False, verbose=0, callbacks=[logger],
+            batches, initial_epoch=start, epochs=config.epochs, shuffle=False, verbose=0, callbacks=[logger],
         )
 
 # %% ../nbs/25_training.ipynb #f18b76c8

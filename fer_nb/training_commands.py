@@ -156,6 +156,7 @@ def _experiment(args: argparse.Namespace) -> int:
 # %% ../nbs/82_training_commands.ipynb #5de84775
 def _export_options(add: Callable) -> None:
     "What `fer_nb export` takes."
+    from fer_nb.priors import PRIORS, TRAINED
     add('model', type=Path, help='a .keras file, or an HDF5 file (.h5)')
     add_data(add)
     add('--classes', metavar='A,B,...',
@@ -170,6 +171,8 @@ def _export_options(add: Callable) -> None:
     add('--about', type=Path, metavar='FILE', help='YAML or JSON file with more metadata: license, crop, ...')
     add('--vector', action='store_true',
         help='first fit a factor and an offset of each class to the validation split (vector scaling)')
+    add('--default-prior', choices=[*PRIORS, TRAINED], metavar='NAME',
+        help=f'the prior of the files where none is asked for: {", ".join(PRIORS)} or {TRAINED} (default: {TRAINED})')
 
 # %% ../nbs/82_training_commands.ipynb #e89539fd
 def _print_export(r: dict[str, Any]) -> None: # a report of `export_model`
@@ -191,6 +194,7 @@ def _export(args: argparse.Namespace) -> int:
     name = args.name or args.model.stem
     formats = check_export(args.model, args.out, name=name, formats=args.formats)
     about = {'crop': CROP_RULES} | read_fields(args.about)
+    if args.default_prior: about['default_prior'] = args.default_prior
     classes = [o.strip() for o in args.classes.split(',')] if args.classes else None
     failed = 0
     try:

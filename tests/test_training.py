@@ -23,6 +23,7 @@ from fer_nb.distillation import load_soft_labels, load_teachers, make_soft_label
 from fer_nb.models import MODELS, build_around, main_logits, residual_body
 from fer_nb.optimizers import learning_rate_schedule
 from fer_nb.run_folders import open_run
+from fer_nb.time_budget import TimeBudget
 from fer_nb.train_config import TrainConfig
 from fer_nb.train_step import losses
 from fer_nb.training import _prepare, fit, training_data
@@ -199,6 +200,7 @@ def test_a_kill_between_the_best_weights_and_the_checkpoint_changes_nothing(kill
 HOLDER = """
 import sys, time
 from fer_nb.run_folders import open_run
+from fer_nb.time_budget import TimeBudget
 with open_run(sys.argv[1]):
     print('mine', flush=True)
     time.sleep(100)
@@ -338,6 +340,56 @@ def test_samples_of_another_set_are_added(faces, tmp_path):
     few = replace(LONG, epochs=1, sharpness=0.5)
     _, history = train_network(few, faces[:200], out=tmp_path, extra=more, progress=False)
     assert history[0]['loss'] > 0 and load_checkpoint(tmp_path / 'checkpoint.npz')['config']['sharpness'] == 0.5
+
+
+# By the clock
+
+TIMED = replace(LONG, epochs=1, max_minutes=2.0, progressive_size=24, progressive_fraction=0.4, ema_decay=0.9)
+
+
+class Clock:
+    "A second goes by each time that someone looks, which is once a step; `press` is when Ctrl-C is pressed."
+    def __init__(self, press=float('inf')): self.now, self.press = 0.0, press
+    def __call__(self):
+        self.now += 1
+        if self.now == self.press: raise KeyboardInterrupt
+        return self.now
+
+
+def timed(samples, folder, monkeypatch, press=float('inf')):
+    "A run of two minutes by such a clock: its network and history."
+    monkeypatch.setattr('fer_nb.training.TimeBudget', partial(TimeBudget, clock=Clock(press)))
+    return learn(TIMED, samples, folder)
+
+
+def test_the_schedule_ends_with_the_time(samples, tmp_path, monkeypatch):
+    "Many passes, whatever `epochs` says; small views first, the learning rate nearly zero in the end."
+    _, history = timed(samples, tmp_path, monkeypatch)
+    shares, minutes, rates = ([row[k] for row in history] for k in ('share', 'minutes', 'learning_rate'))
+    assert shares[-1] == 1 and {0.4, 0.85} <= set(shares) and shares == sorted(shares)
+    assert 1.5 < minutes[-1] < 2.2 and minutes == sorted(minutes) and len(history) > 4
+    assert rates[-1] < 0.02 * max(rates) and max(rates) > 0.08
+    assert load_checkpoint(tmp_path / 'checkpoint.npz')['history'] == history
+    assert timed(samples, tmp_path, monkeypatch)[1] == history  # complete
+    assert (tmp_path / 'history.csv').read_text().splitlines()[0].endswith(',minutes,share')
+
+
+def test_a_timed_run_goes_on_with_the_time_that_is_left(samples, tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt) as pressed: timed(samples, tmp_path, monkeypatch, press=80)
+    before = load_checkpoint(tmp_path / 'checkpoint.npz')['history']
+    assert f'{before[-1]["minutes"]:.1f} of 2 minutes are in' in pressed.value.__notes__[0]
+    _, history = timed(samples, tmp_path, monkeypatch)
+    assert history[:len(before)] == before and history[len(before)]['minutes'] > before[-1]['minutes']
+    assert 1.5 < history[-1]['minutes'] < 2.2 and history[-1]['share'] == 1
+
+
+def test_a_budget_and_early_stopping(samples, tmp_path, monkeypatch):
+    "A rate of nothing gets no better: the run ends before its time, and stays so."
+    monkeypatch.setattr('fer_nb.training.TimeBudget', partial(TimeBudget, clock=Clock()))
+    stuck = replace(STUCK, max_minutes=5.0)
+    _, history = learn(stuck, samples, tmp_path)
+    assert len(history) == 6 and history[-1]['share'] < 1
+    assert learn(stuck, samples, tmp_path)[1] == history
 
 
 # Distillation
