@@ -97,8 +97,17 @@ def _prior_box(view: 'LiveView') -> Any: # hidden where there is no choice
         tooltip=EXPECTED_HELP, style=dict(description_width='initial'),
         layout=dict(width='auto', display=None if choices else 'none'),
     )
-    box.observe(lambda change: setattr(view, 'recognizer', choices[change['new']]), 'value')
+    box.observe(lambda change: _expect(view, choices[change['new']]), 'value')
     return box
+
+# %% ../nbs/62_webcam.ipynb #dbc65897
+def _expect(view: 'LiveView', recognizer: Recognizer) -> None:
+    "Answer with another prior from now on, also for a frame that stands still."
+    view.recognizer = recognizer
+    if view.running or view.frame is None: return
+    view.stream.use(recognizer)
+    view.faces = view.stream(view.time, view.frame)
+    view.changed()
 
 # %% ../nbs/62_webcam.ipynb #ad66bd76
 def _add_controls(view: 'LiveView') -> None:

@@ -259,3 +259,6 @@ def test_cameras(recognizers, portrait):
         view.prior_box.value = label
         view.start().wait(20)
         assert view.faces[0].probabilities == known.with_prior(prior)(rgb).faces[0].probabilities
+    view.prior_box.value = 'as trained'
+    assert (view.running, view.faces[0].probabilities) == (False, known(rgb).faces[0].probabilities)
+    assert f'{view.faces[0].confidence:.0%}' in view.cards.value
