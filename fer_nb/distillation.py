@@ -8,8 +8,9 @@ __all__ = ['make_soft_labels']
 # %% ../nbs/24_distillation.ipynb #7449d33c
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,54 +59,118 @@ def load_teachers(
     "Saved networks, for `mean_probabilities`. Raises FerError that names the file."
     return [_load_teacher(path, n_classes, precision) for path in paths]
 
-# %% ../nbs/24_distillation.ipynb #ba419117
+# %% ../nbs/24_distillation.ipynb #a9b1c239
+class Teacher(NamedTuple):
+    "Who gives soft labels: a function and what goes with it."
+    path: Path # a file, for messages and the fingerprint
+    answer: Callable # from views (N, size, size, 1), 0..255, to probabilities (N, K)
+    classes: tuple[str, ...] # K names
+    size: int | None = None # of its views, in pixels; None: the crop of the configuration
+
+# %% ../nbs/24_distillation.ipynb #5bfe2c74
+def _as_teacher(source: Any, faces: FaceSet) -> Teacher: # a `.keras` file, or a teacher
+    "The teacher. Raises FerError where it does not know each class."
+    if not isinstance(source, Teacher):
+        network, = load_teachers([source], len(faces.classes))
+        size = network.input_shape[1] # type: ignore[attr-defined]
+        return Teacher(Path(source), lambda x: mean_probabilities([network], x), faces.classes, size)
+    _order(source.classes, faces, shown(source.path, 200))
+    return source
+
+def _order(classes: Sequence[str], faces: FaceSet, where: str) -> list[int]:
+    "Where the data's classes stand among some others. Raises FerError where one is missing."
+    if missing := [o for o in faces.classes if o not in classes]:
+        raise FerError(f'{where}: does not know {shown(", ".join(missing))}; it knows {shown(", ".join(classes), 200)}')
+    return [list(classes).index(o) for o in faces.classes]
+
+# %% ../nbs/24_distillation.ipynb #79f7e357
+def _in_order(shares: np.ndarray, classes: Sequence[str], faces: FaceSet, where: str) -> np.ndarray: # (N, K)
+    "Probabilities (N, C) of the data's classes. Raises FerError where they are none."
+    order = _order(classes, faces, where)
+    if shares.shape != (len(faces), len(classes)) or not (np.isfinite(shares) & (shares >= 0)).all():
+        raise FerError(f'{where}: holds no probabilities of {len(classes)} classes for {len(faces):,} faces')
+    if not (total := shares[:, order].sum(axis=1, keepdims=True)).all():
+        raise FerError(f'{where}: gives some faces none of {shown(", ".join(faces.classes), 200)}')
+    return shares[:, order] / total
+
+# %% ../nbs/24_distillation.ipynb #36b1a330
+def _ask(teacher: Teacher, faces: FaceSet, config: TrainConfig, bar: Any) -> np.ndarray: # a step for each view
+    "Mean probabilities (N, K) over as many views of each face as the bar has."
+    import keras
+    from keras import ops
+    seed, total, size = keras.random.SeedGenerator(config.seed), 0., teacher.size
+    if size: config = replace(config, crop=faces.images.shape[1], progressive_size=0)
+    for _ in bar:
+        answers = []
+        for i in range(0, len(faces), 256):
+            x = augment(faces.images[i:i+256, ..., None], config, seed=seed, erasing=0.)
+            if size and size != config.crop: x = ops.image.resize(x, (size, size), antialias=True)
+            answers.append(ops.convert_to_numpy(teacher.answer(x)))
+        total = total + np.concatenate(answers).astype(float)
+    return np.asarray(total) / bar.total
+
+# %% ../nbs/24_distillation.ipynb #dcd337ef
 def make_soft_labels(
-    teachers: Sequence[str | Path], # `.keras` files
+    teachers: Sequence[Any], # `.keras` files, `.npz` files of soft labels, or functions as a `Teacher`
     faces: FaceSet, # the training samples
     out: str | Path, # file to write (.npz)
     *,
+    weights: Sequence[float] = (), # of each teacher in the mean; none: all the same
     config: TrainConfig = TrainConfig(), # gives the views and the seed
     views: int = 16, # of each face
     progress: bool = True, # show a progress bar?
 ) -> np.ndarray:
     "Write the teachers' mean probabilities (N, C) over views of each face, for `TrainConfig.teachers`; return them."
-    import keras
-    from keras import ops
     from tqdm import tqdm
     if views not in range(1, 10_001): raise FerError(f'{shown(views)} views: 1 to 10,000 are needed')
     if not len(teachers) or not len(faces): raise FerError(f'{len(teachers)} teachers and {len(faces)} faces')
-    out = check_target(out, '.npz')
-    loaded, seed = load_teachers(teachers, len(faces.classes)), keras.random.SeedGenerator(config.seed)
+    shares, out = _shares(weights or [1.] * len(teachers), len(teachers)), check_target(out, '.npz')
+    given = [load_soft_labels(o, faces) if _is_npz(o) else _as_teacher(o, faces) for o in teachers]
     total = np.zeros((len(faces), len(faces.classes)))
-    for _ in tqdm(range(views), unit='view', disable=not progress):
-        for i in range(0, len(faces), 256):
-            x = augment(faces.images[i:i+256, ..., None], config, seed=seed, erasing=0.)
-            total[i:i+256] += ops.convert_to_numpy(mean_probabilities(loaded, x))
-    _save(out, total / views, teachers, faces, views)
-    return total / views
+    for teacher, share in zip(given, shares):
+        if isinstance(teacher, Teacher):
+            bar = tqdm(range(views), unit='view', desc=teacher.path.name, disable=not progress)
+            answers = _ask(teacher, faces, config, bar)
+            teacher = _in_order(answers, teacher.classes, faces, shown(teacher.path, 200))
+        total += share * teacher
+    _save(out, total, [getattr(o, 'path', o) for o in teachers], shares, faces, views)
+    return total
 
-# %% ../nbs/24_distillation.ipynb #7467dda6
-def _save(out: Path, soft_labels: np.ndarray, teachers: Sequence, faces: FaceSet, views: int) -> None:
+# %% ../nbs/24_distillation.ipynb #3ed45007
+def _is_npz(source: Any) -> bool: return isinstance(source, (str, Path)) and Path(source).suffix == '.npz'
+
+def _shares(weights: Sequence[float], n: int) -> np.ndarray: # (n,), of sum 1
+    "Weights of the teachers as shares. Raises FerError."
+    try: found = np.asarray(weights, float)
+    except (TypeError, ValueError): found = np.empty(0)
+    if found.shape == (n,) and np.isfinite(found).all() and (found > 0).all(): return found / found.sum()
+    raise FerError(f'weights {shown(weights)}: {n} positive numbers are needed, one for each teacher')
+
+# %% ../nbs/24_distillation.ipynb #f7099039
+def _save(
+    out: Path, soft_labels: np.ndarray, files: Sequence[str | Path], shares: np.ndarray, faces: FaceSet, views: int
+) -> None:
     "Write the soft labels, half precision, with who gave them and the fingerprint of the faces."
-    names = [f'{Path(t).name} {file_fingerprint(t)}' for t in teachers]
-    about = json.dumps({'teachers': names, 'views': views, 'pixels': sha256(faces.images)})
+    def name(file) -> str: return f'{Path(file).name} {file_fingerprint(file)}'.strip()
+    about = json.dumps({
+        'teachers': [name(o) for o in files], 'weights': shares.tolist(), 'views': views,
+        'classes': list(faces.classes), 'pixels': sha256(faces.images),
+    })
     write_atomically(out, lambda part: np.savez(part, probabilities=soft_labels.astype('float16'), about=about))
 
-# %% ../nbs/24_distillation.ipynb #9150b2c7
+# %% ../nbs/24_distillation.ipynb #4040a15c
 _MOST_ABOUT = 1 << 20 # bytes of what a file of soft labels says about itself
 
 def load_soft_labels(path: str | Path, faces: FaceSet) -> np.ndarray:
-    "The probabilities (N, C) in a file of `make_soft_labels`. Raises FerError for another file, or other faces."
+    "The probabilities (N, C) of the data's classes in a file of soft labels. Raises FerError for other files or faces."
     where = shown(path, 200)
     try:
         with np.load(path, allow_pickle=False) as z:
             sizes = [z.zip.getinfo(f'{o}.npy').file_size for o in ('probabilities', 'about')]
             if max(sizes) > 8 * faces.images.nbytes + _MOST_ABOUT: raise ValueError('its arrays are too large')
-            soft_labels, about = z['probabilities'].astype('float32'), json.loads(str(z['about']))
-            known = about['pixels']
+            shares, about = z['probabilities'].astype('float32'), json.loads(str(z['about']))
+            known, classes = about['pixels'], tuple(str(o) for o in about.get('classes', faces.classes))
     except Exception as e: raise FerError(f'{where}: not a readable file of predictions ({shown(e)})') from None
     if known != sha256(faces.images):
         raise FerError(f'{where}: holds predictions for other faces than these {len(faces):,} training samples')
-    if soft_labels.shape != (len(faces), len(faces.classes)) or not np.isfinite(soft_labels).all():
-        raise FerError(f'{where}: holds no probabilities of these {len(faces.classes)} classes')
-    return soft_labels
+    return _in_order(shares, classes, faces, where)

@@ -142,7 +142,7 @@ def _run_stretches(
 ) -> None:
     "Train until the time is over, or nothing gets better any more."
     def look_at_clock() -> None:
-        if budget.left <= 0: trainer.stop_training = True
+        if budget.used > budget.seconds: trainer.stop_training = True
     batches.before, measured = look_at_clock, -1
     stops = [1 - config.no_aug_fraction, *([config.progressive_fraction] if config.progressive_size else [])]
     while budget.share < 1:

@@ -8,10 +8,13 @@ __all__ = []
 # %% ../nbs/82_training_commands.ipynb #84a086f5
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .commands import add_data, add_folders, command, folder_options, read_assignments, read_dataset, read_fields
 
@@ -76,30 +79,36 @@ def _train_options(add: Callable) -> None:
     add('--config', type=Path, metavar='FILE', help='YAML or JSON file with fields of `TrainConfig` (default: none)')
     add_data(add)
     _add_extra(add)
+    add('--max-minutes', type=float, metavar='N',
+        help='train for so many minutes instead of a number of epochs, the stopped run included')
     _add_run(add, '_runs/training')
 
 # %% ../nbs/82_training_commands.ipynb #672d3795
 @command(
     _train_options,
-    '--data fer2013/ --out runs/s\n'
+    '--data fer2013/ --out runs/s\n--data fer2013/ --max-minutes 90 --out runs/night\n'
     '--config models/teachers/s_slim.yaml --data fer2013/ --extra photographs/ --set epochs=90 --set seed=1',
 )
 def _train(args: argparse.Namespace) -> int:
     "Train a network."
     from fer_nb.run_folders import open_run
     from fer_nb.training import train
-    config = _config(args.config, args.set)
+    minutes = [] if args.max_minutes is None else [f'max_minutes={args.max_minutes!r}']
+    config = _config(args.config, [*args.set, *minutes])
     with open_run(args.out):
         data, extra = read_dataset(args), _read_extra(args)
         _, history = train(config, data, out=args.out, extra=extra, progress=not args.quiet)
     best = f'validation accuracy {history[-1]["val_accuracy"]:.2%}'
-    print(f'{config.network}, {len(history)} epochs: {best}; see {args.out}')
+    length = f'{history[-1]["minutes"]:.1f} minutes' if config.max_minutes else f'{len(history)} epochs'
+    print(f'{config.network}, {length}: {best}; see {args.out}')
     return 0
 
 # %% ../nbs/82_training_commands.ipynb #5c403cc5
 def _soft_labels_options(add: Callable) -> None:
     "What `fer_nb soft-labels` takes."
-    add('model', nargs='+', type=Path, metavar='FILE', help='trained networks, .keras')
+    add('teacher', nargs='+', metavar='FILE[:WEIGHT]',
+        help='trained networks (.keras), model files (.tflite) and files of soft labels for the same faces (.npz), '
+             'each with its weight in the mean (default: 1)')
     add_data(add)
     _add_extra(add)
     add('--config', type=Path, metavar='FILE', help='whose augmentation of the faces to use (default: the default one)')
@@ -109,9 +118,28 @@ def _soft_labels_options(add: Callable) -> None:
     add('--quiet', action='store_true', help='no progress bar')
 
 # %% ../nbs/82_training_commands.ipynb #4e1b5c28
+def _weighted(text: str) -> tuple[Path, float]: # FILE or FILE:WEIGHT
+    "A file and its weight. Raises `FerError` for a weight that is none."
+    file, colon, weight = text.rpartition(':')
+    if not colon or Path(text).exists(): return Path(text), 1.
+    try: return Path(file), float(weight)
+    except ValueError: return Path(text), 1.   # a colon of the name, such as that of a drive
+
+def _teacher(file: Path) -> Any: # what `make_soft_labels` takes
+    "A file as a teacher: a model file with its metadata, others as they are. Raises `FileNotFoundError`, `FerError`."
+    from fer_nb.classification import Classifier, classify
+    from fer_nb.distillation import Teacher
+    if not file.exists(): raise FileNotFoundError(f'{file}: no such file')
+    if file.suffix != '.tflite': return file
+    classifier = Classifier(file, threads=os.cpu_count() or 1)
+    def answer(views: Any) -> Any: return classify(classifier, np.rint(np.asarray(views)[..., 0]).clip(0, 255))
+    return Teacher(file, answer, classifier.classes, classifier.size)
+
+# %% ../nbs/82_training_commands.ipynb #6bcea6d0
 @command(
     _soft_labels_options,
     'runs/a/model.keras runs/b/model.keras --data fer2013/ --out runs/soft_labels.npz\n'
+    'runs/a/model.keras:2 other.int8.tflite elsewhere.npz:0.5 --data fer2013/\n'
     '(then: fer_nb train --set teachers=runs/soft_labels.npz)',
 )
 def _soft_labels(args: argparse.Namespace) -> int:
@@ -120,10 +148,14 @@ def _soft_labels(args: argparse.Namespace) -> int:
     from fer_nb.run_folders import check_target
     from fer_nb.training import training_data
     config, out = _config(args.config), check_target(args.out, '.npz')
+    files, weights = zip(*(_weighted(o) for o in args.teacher))
+    teachers = [_teacher(o) for o in files]
     samples, _ = training_data(read_dataset(args), _read_extra(args))
-    targets = make_soft_labels(args.model, samples, out, config=config, views=args.views, progress=not args.quiet)
+    targets = make_soft_labels(
+        teachers, samples, out, weights=weights, config=config, views=args.views, progress=not args.quiet
+    )
     agreement = f'they agree with the label on {(targets.argmax(1) == samples.labels).mean():.2%}'
-    print(f'{args.out}: {len(targets):,} faces, {len(args.model)} teachers; {agreement}')
+    print(f'{args.out}: {len(targets):,} faces, {len(teachers)} teachers; {agreement}')
     return 0
 
 # %% ../nbs/82_training_commands.ipynb #1dbdf60b

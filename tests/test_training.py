@@ -491,9 +491,10 @@ def test_a_file_that_holds_no_soft_labels_is_named(undisturbed, samples):
         load_soft_labels(undisturbed[0] / 'checkpoint.npz', samples[0])
 
 
-def test_a_teacher_that_is_no_network_is_named(soft_labels, samples, tmp_path):
-    with pytest.raises(ValueError, match='soft_labels.npz: not a saved network'):
-        make_soft_labels([soft_labels[0]], samples[0], tmp_path / 'x.npz')
+def test_a_teacher_that_is_no_network_is_named(undisturbed, samples, tmp_path):
+    for name, reason in (('history.csv', 'not a saved network'), ('checkpoint.npz', 'not a readable file of predict')):
+        with pytest.raises(ValueError, match=f'{name}: {reason}'):
+            make_soft_labels([undisturbed[0] / name], samples[0], tmp_path / 'x.npz')
 
 
 def test_a_teacher_of_other_classes_is_named(teacher):
