@@ -149,6 +149,11 @@ def _vote_agreement(
     per_class = {c: share(labels == i) for i, c in enumerate(faces.classes)}
     return dict(protocol=protocol, n=int(known.sum()), agreement=share(labels >= 0), per_class=per_class)
 
+def _agreement(faces: FaceSet, split: str) -> dict: # `vote_agreement` of a report; {} without votes
+    "The same by both protocols, for the split that is evaluated."
+    if faces.votes is None: return {}
+    return {'vote_agreement': {split: [_vote_agreement(faces, o) for o in ('majority', 'argmax')]}}
+
 # %% ../nbs/33_evaluation.ipynb #7cde1cc0
 class _Options(NamedTuple):
     "How logits become records."
@@ -307,7 +312,6 @@ def evaluate(
     options = {o: _Options(temperature, bins, scaling, chosen if o == tta[0] else chosen[:1]) for o in tta}
     results = [r for o in tta for r in _subset_records(faces, subsets, logits[o], about | dict(tta=o), options[o])]
     report = dict(name=name, edition=faces.edition, split=about['split'], figures={}, results=results)
-    if part.votes is not None:
-        report['vote_agreement'] = {about['split']: [_vote_agreement(part, o) for o in ('majority', 'argmax')]}
+    report |= _agreement(part, about['split'])
     if out is not None: _save(report, out, part, logits[tta[0]], show_faces, history)
     return report

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from .core import FerError, shown, write_atomically
+from .data import HALF_ROLES, TEST_SPLITS
 from .plots import caption
+from .priors import TRAINED
 from fer_nb.report_tables import (
     calibration_table,
+    fold,
     format_interval,
     format_percent,
     format_table,
@@ -25,8 +28,9 @@ from fer_nb.report_tables import (
     results_table,
     seeds_table,
 )
-from .reports import RECORD_KEY, check_report, read_report, read_test_log
+from .reports import check_report, read_report, read_test_log, record_key
 from .robustness import robustness_table
+from .yardsticks import yardstick_section
 
 # %% ../nbs/35_model_card.ipynb #e607e582
 def _plain(value: Any) -> Any:
@@ -45,10 +49,11 @@ def _code(text: Any) -> str: # lines that become a block of code
 def _main_record(
     records: Sequence[dict], # from `evaluate`
 ) -> dict: # the record that represents the model
-    "Expression labels on the full split, without TTA where there is such a record; a test split before any other."
+    "Labels on the full split, as trained, without TTA where there is such a record; a test split first, everyday last."
     def rank(o: dict) -> tuple:
-        test = o['split'] in ('PrivateTest', 'test')
-        return o['protocol'] != 'labels', not test, o['samples'] == 'deduplicated', o['tta'] != 'none'
+        everyday, test = o['split'] in HALF_ROLES.values(), o['split'] in TEST_SPLITS
+        special = o['samples'] == 'deduplicated', o['tta'] != 'none', o.get('prior', TRAINED) != TRAINED
+        return o['protocol'] != 'labels', everyday, not test, *special
     return min(records, key=rank)
 
 # %% ../nbs/35_model_card.ipynb #0330c43c
@@ -69,7 +74,8 @@ def _front_matter(
 
 # %% ../nbs/35_model_card.ipynb #af4d5c95
 #: Metadata that the card shows elsewhere than in the table of facts.
-_PROSE = ('name', 'classes', 'data', 'license', 'test_log', 'command', 'selection', 'pretraining', 'scaling')
+_PROSE = ('name', 'classes', 'data', 'license', 'test_log', 'command', 'selection', 'pretraining', 'scaling', 'prior',
+          'class_logits', 'head', 'votes')
 
 # %% ../nbs/35_model_card.ipynb #caa708d8
 def _summary(
@@ -78,12 +84,12 @@ def _summary(
     main: dict, # the main record
 ) -> list[str]: # paragraphs
     "Name, main result and the facts of the model file."
-    about = [k for k in RECORD_KEY if k != 'samples']
+    about = record_key(main, 'samples')
     deduplicated = [
         f'; **{format_percent(o["accuracy"], 2)} %** ({format_interval(o["accuracy_95"])}) on the n = {o["n"]:,} of '
         'these samples whose pixels are not among the training images'
         for o in report['results']
-        if o['samples'] == 'deduplicated' and all(o[k] == main[k] for k in about)
+        if o['samples'] == 'deduplicated' and record_key(o, 'samples') == about
     ]
     what = f"It names the expression shown on a cropped face, one of: {', '.join(metadata['classes'])}."
     accuracy, interval = format_percent(main['accuracy'], 2), format_interval(main['accuracy_95'])
@@ -129,20 +135,13 @@ def _protocol(
     ]
 
 # %% ../nbs/35_model_card.ipynb #9a9f1f87
-_READING = """Intervals are Wilson's and cover the sampling of the test images alone. *Full* samples are the whole \
+_READING = """Intervals are Wilson's and cover the sampling of the test images alone; where people are known, that of \
+people. *Full* samples are the whole \
 split; *deduplicated* samples are those whose
 pixels are not among the training images. *TTA* is test-time augmentation: *none* is what ships; *flip* and *ten-crop* \
 average over 2 and 10 views. A ten-crop view has 44 pixels. The Keras
 network takes it as it is; the exported files have a fixed input and get it enlarged to 48, so their ten-crop results \
 are not the same measurement."""
-
-# %% ../nbs/35_model_card.ipynb #7da692ec
-def _fold(
-    title: str, # what is folded away
-    table: str, # Markdown
-) -> str:
-    "A long table that the reader opens."
-    return f'<details><summary>{title}</summary>\n\n{table}\n\n</details>'
 
 # %% ../nbs/35_model_card.ipynb #448534e3
 def _calibration(
@@ -176,11 +175,12 @@ def _results(
 ) -> list[str]: # paragraphs
     "All results: per class, calibration, formats, seeds, robustness, plots."
     records = report['results']
-    plain = [o for o in records if (o['split'], o['protocol'], o['tta']) == (main['split'], 'labels', 'none')]
-    parts = ['## Results', results_table(plain), _READING, _fold('Every measurement', results_table(records))]
+    about = record_key(main, 'samples', 'format')
+    plain = [o for o in records if record_key(o, 'samples', 'format') == about]
+    parts = ['## Results', results_table(plain), _READING, fold('Every measurement', results_table(records))]
     if seeds := report.get('seeds'):
         note = 'The same configuration with other seeds, before export.'
-        parts += ['### Other seeds', note, _fold('Mean and standard deviation', seeds_table(seeds))]
+        parts += ['### Other seeds', note, fold('Mean and standard deviation', seeds_table(seeds))]
     parts += ['### Per class', f'{caption(main)}.', per_class_table(main)]
     parts += _calibration(records, main) + _exported_files(report, main)
     if corrupted := report.get('robustness'):
@@ -323,8 +323,10 @@ def model_card(
     metadata, report = _plain(metadata), _plain(report | {'data': _dataset(report)})
     main = _main_record(report['results'])
     fer2013 = 'fer2013' in f"{metadata['data']} {report.get('edition')}".lower()
+    known = fer2013 or any(o['split'] in HALF_ROLES.values() for o in report['results'])
+    yardsticks = yardstick_section(metadata, report['results'], main) if known else []
     parts = [
-        _front_matter(metadata, fer2013), *_summary(metadata, report, main), _USE,
+        _front_matter(metadata, fer2013), *_summary(metadata, report, main), *yardsticks, _USE,
         *_protocol(metadata, report), *_results(report, main),
         *_references() * fer2013, *_label_noise(report, main), _GROUPS, *_rights(metadata, fer2013),
         '## How to reproduce it', command,

@@ -8,9 +8,8 @@ __all__ = []
 # %% ../nbs/33a_report_tables.ipynb #7f1a3dc0
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from .data import HALF_ROLES, TEST_SPLITS
 from .priors import TRAINED
 from .reports import record_key
 
@@ -38,7 +37,7 @@ def format_interval(ends: Sequence[float]) -> str: # 0..1
     "An interval in %."
     return ' to '.join(format_percent(o) for o in ends)
 
-def _with_interval(value: float|None, ends: Sequence[float]|None) -> str: # 0..1
+def with_interval(value: float|None, ends: Sequence[float]|None) -> str: # 0..1
     "A figure in %, with its interval where it is known."
     return format_percent(value) + (f' ({format_interval(ends)})' if ends else '')
 
@@ -50,6 +49,14 @@ def format_value(
     if isinstance(value, (dict, list, tuple)): return json.dumps(value, ensure_ascii=False, default=str)
     return f'{value:,}' if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
+# %% ../nbs/33a_report_tables.ipynb #7da692ec
+def fold(
+    title: str, # what is folded away
+    table: str, # Markdown
+) -> str:
+    "A long table that the reader opens."
+    return f'<details><summary>{title}</summary>\n\n{table}\n\n</details>'
+
 # %% ../nbs/33a_report_tables.ipynb #a31d1c8f
 def per_class_table(
     record: dict, # from `evaluate`
@@ -58,7 +65,7 @@ def per_class_table(
     names = dict(precision='precision, %', f1='F1, %', average_precision='average precision, %')
     return markdown_table([
         {
-            'class': c, 'recall, % (95 % interval)': _with_interval(o['recall'], o.get('recall_95')),
+            'class': c, 'recall, % (95 % interval)': with_interval(o['recall'], o.get('recall_95')),
             **{title: format_percent(o[k]) for k, title in names.items()}, 'n': o['support'],
         }
         for c, o in record['per_class'].items()
@@ -139,94 +146,3 @@ def seeds_table(
         }
         for o in records
     ])
-
-# %% ../nbs/33a_report_tables.ipynb #af3d0687
-class Yardstick(NamedTuple):
-    "A figure by which models are compared."
-    key: str # in a table of attempts
-    title: str
-    metric: str # of a record; the name of a class: its recall
-    protocol: str = 'labels'
-    samples: str = 'full'
-    everyday: bool = False # measured on everyday photographs?
-
-YARDSTICKS = (
-    Yardstick('fer2013', 'FER2013: accuracy', 'accuracy'),
-    Yardstick('fer2013_deduplicated', 'FER2013, deduplicated: accuracy', 'accuracy', samples='deduplicated'),
-    Yardstick('clear_balanced', 'clear expressions: balanced accuracy', 'balanced_accuracy', protocol='clear'),
-    Yardstick('clear_disgust', 'clear expressions: recall of disgust', 'disgust', protocol='clear'),
-    Yardstick('everyday', 'everyday photographs: accuracy', 'accuracy', everyday=True),
-    Yardstick('everyday_negative', 'everyday photographs: neutral faces given a negative expression',
-              'neutral_as_negative', everyday=True),
-)
-
-# %% ../nbs/33a_report_tables.ipynb #4ac80a36
-class Figure(NamedTuple):
-    "One result."
-    split: str
-    value: float|None # 0..1
-    interval: Sequence[float]|None # its ends
-    n: int # samples
-
-def _figure(record: dict, metric: str) -> Figure:
-    "The metric of a record, or the recall of a class."
-    of_class, neutral = record['per_class'].get(metric), record['per_class'].get('neutral', {})
-    if of_class: return Figure(record['split'], of_class['recall'], of_class.get('recall_95'), of_class['support'])
-    n = neutral.get('support', 0) if metric == 'neutral_as_negative' else record['n'] * (metric in record)
-    return Figure(record['split'], record.get(metric), record.get(f'{metric}_95'), n)
-
-# %% ../nbs/33a_report_tables.ipynb #1f53fa90
-def find_figures(
-    records: Sequence[dict], # from `evaluate`
-    yardstick: Yardstick,
-    *,
-    test: bool, # on the samples for reporting, or on those for choosing?
-    format: str, # of the model
-) -> dict[str, Figure]: # for each prior that was measured; without test-time augmentation
-    "What a yardstick says of a model."
-    half = HALF_ROLES['test' if test else 'val']
-    about = yardstick.samples, yardstick.protocol, 'none', format
-    def fits(o: dict) -> bool:
-        everyday, on_test = o['split'] in HALF_ROLES.values(), o['split'] in TEST_SPLITS
-        place = o['split'] == half if yardstick.everyday else not everyday and on_test == test
-        return place and record_key(o, 'split', 'prior') == about
-    return {o.get('prior', TRAINED): _figure(o, yardstick.metric) for o in records if fits(o)}
-
-# %% ../nbs/33a_report_tables.ipynb #46def51d
-def yardstick_table(
-    records: Sequence[dict], # from `evaluate`
-    *,
-    test: bool, # on the samples for reporting, or on those for choosing?
-    format: str, # of the model
-) -> str: # Markdown
-    "The three yardsticks, for each prior. What was not measured is said to be so."
-    rows = []
-    for o in YARDSTICKS:
-        found = find_figures(records, o, test=test, format=format)
-        first = next(iter(found.values()), None)
-        about = {'measure, %': o.title, 'split': first.split if first else '', 'n': f'{first.n:,}' if first else ''}
-        figures = {prior: _with_interval(v.value, v.interval) for prior, v in found.items()}
-        rows.append(about | (figures or {TRAINED: 'not measured'}))
-    priors = dict.fromkeys(k for o in rows for k in o)
-    return markdown_table([{k: o.get(k, '-') for k in priors} for o in rows])
-
-# %% ../nbs/33a_report_tables.ipynb #2a59f11a
-_RECALLS = (('fer2013', TRAINED), ('clear_balanced', TRAINED), ('clear_balanced', 'balanced'), ('everyday', TRAINED),
-            ('everyday', 'everyday'))   # yardsticks and priors
-
-def recall_table(
-    records: Sequence[dict], # from `evaluate`
-    classes: Sequence[str],
-    *,
-    test: bool, # on the samples for reporting, or on those for choosing?
-    format: str, # of the model
-) -> str: # Markdown
-    "The recall of each class on the three yardsticks, each with its interval and number of samples."
-    known, columns = {o.key: o for o in YARDSTICKS}, {}
-    for key, prior in _RECALLS:
-        name, prior_name = known[key].title.split(':')[0], 'as trained' if prior == TRAINED else f'prior {prior}'
-        for c in classes:
-            found = find_figures(records, known[key]._replace(metric=c), test=test, format=format).get(prior)
-            if found: columns.setdefault(f'{name}, {prior_name}', {})[c] = found
-    def cell(o: Figure|None) -> str: return f'{_with_interval(o.value, o.interval)}; {o.n:,}' if o and o.n else '-'
-    return markdown_table([{'class': c, **{k: cell(v.get(c)) for k, v in columns.items()}} for c in classes])
