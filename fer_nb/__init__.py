@@ -24,7 +24,7 @@ _OFFERED = {
     'webcam': ['LiveView'],
     'browser_camera': ['BrowserCamera'],
     'export': ['export_model'],
-    'fine_tuning': ['FineTuneConfig', 'fine_tune'],
+    'fine_tune_config': ['FineTuneConfig'], 'fine_tuning': ['fine_tune'],
     'cross_validation': ['leave_one_subject_out'],
     'crop_calibration': ['calibrate_crop'],
 }

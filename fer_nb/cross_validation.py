@@ -15,18 +15,26 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .core import FerError, shown, softmax, write_atomically
 from .data import FaceSet, map_classes
 from .evaluation import predict_logits
-from .fine_tuning import FineTuneConfig, fingerprint, make_config, split_dataset, train_network
+from .fine_tune_config import FineTuneConfig, make_config, with_baseline
+from .fine_tuning import fingerprint, split_dataset, train_network
 from .labels import canonical_label, remap_labels
 from .metrics import compute_metrics
 from .own_faces import load_faces, validate_dataset
 from .run_folders import open_run
+from fer_nb.subject_means import (
+    baseline_text,
+    check_rare_classes,
+    check_subject_baseline,
+    known_subjects,
+    subject_baseline_figures,
+)
 
 if TYPE_CHECKING:
     from fer_nb.detection import Detector
@@ -42,21 +50,23 @@ class FineTuner:
         backbone: str|Path = 's', weights: str|Path|None = 'pretrained', # as for `fine_tune`
         config: FineTuneConfig|Mapping[str, Any]|None = None, # as for `fine_tune`
     ):
-        make_config(backbone, weights, config)   # a wrong field is found before anything is read
+        # a wrong field is found before anything is read; the quick mode needs no validation samples
+        self.quick = make_config(backbone, weights, config).mode == 'quick'
         self.options: dict[str, Any] = dict(backbone=backbone, weights=weights, config=config)
         fields = sorted(config.items()) if isinstance(config, Mapping) else config
         self.key = fingerprint(str(backbone), str(weights), fields)
 
     def __call__(self, faces: FaceSet, folder: Path|None) -> Predict:
+        sides = replace(faces, split=np.full(len(faces), 'train')) if self.quick else split_dataset(faces)
         with tempfile.TemporaryDirectory() as temporary:
-            run = train_network(split_dataset(faces), folder or temporary, progress=False, **self.options)
+            run = train_network(sides, folder or temporary, progress=False, **self.options)
         return lambda images: softmax(predict_logits(run.network, images), run.temperature)
 
 # %% ../nbs/72_cross_validation.ipynb #3685c868
 @dataclass
 class CrossValidationResult:
     "The outcome of an evaluation in folds."
-    report: dict[str, Any] # `compute_metrics` of the predictions of all folds together
+    report: dict[str, Any] # `compute_metrics` of the predictions of all folds together; perhaps `subject_baseline`
     folds: list[dict]  # fold, n, accuracy, seconds; or fold, n, error where it failed
     probabilities: np.ndarray # (N, C), each row by the fold that did not train on it; NaN where that failed
 
@@ -69,46 +79,72 @@ class CrossValidationResult:
         n, failed = len(each), len(self.folds) - len(each)
         spread = f', folds {each.mean():.1%} +- {each.std(ddof=1):.1%}' if n > 1 else ''
         lost = f', {failed} failed' if failed else ''
-        return f"CrossValidationResult({n} folds{lost}: {self.report['accuracy']:.1%} of {self.report['n']}{spread})"
+        rows = self.report.get('subject_baseline')
+        means = f', {baseline_text(rows)}' if rows else ''
+        found = f"{self.report['accuracy']:.1%} of {self.report['n']}"
+        return f'CrossValidationResult({n} folds{lost}: {found}{means}{spread})'
+
+# %% ../nbs/72_cross_validation.ipynb #5de4de15
+class Fold(NamedTuple):
+    "What a fold predicted."
+    probabilities: np.ndarray # (n, C) of its test samples
+    seconds: float
+    mean: np.ndarray|None = None # (C,), mean logarithms of the probabilities of its training samples, where asked for
+
+# %% ../nbs/72_cross_validation.ipynb #dbb3e212
+def _logs(p: np.ndarray) -> np.ndarray: # (N, C) probabilities, perhaps 0
+    "Their logarithms, which are logits but for a constant of each row."
+    return np.log(p.clip(1e-30))
 
 # %% ../nbs/72_cross_validation.ipynb #b21b512e
-def _read_fold(file: Path, key: str, shape: tuple[int, int]) -> tuple[np.ndarray, float]: # probabilities, seconds
+def _read_fold(file: Path, key: str, shape: tuple[int, int]) -> 'Fold':
     "What a finished fold predicted. Raises `FerError` where it is damaged, or of other data or another configuration."
     try:
         with np.load(file, allow_pickle=False) as z:
             if sum(o.file_size for o in z.zip.infolist()) > 1_000_000 + 8 * shape[0] * shape[1]: found = ''
-            else: found, p, seconds = str(z['key']), z['p'], float(z['seconds'])
+            else:
+                found, p, seconds = str(z['key']), z['p'], float(z['seconds'])
+                mean = z['mean'] if 'mean' in z else None
     except Exception as e: raise FerError(f'{shown(file, 200)}: not the predictions of a fold ({shown(e)})') from None
-    if found == key and p.shape == shape and np.isfinite(p).all(): return p, seconds
+    usable = p.shape == shape and np.isfinite(p).all() and (mean is None or mean.shape == shape[1:])
+    if found == key and usable: return Fold(p, seconds, mean)
     raise FerError(f'{shown(file, 200)}: is from other faces, folds or another configuration; give another folder')
 
 # %% ../nbs/72_cross_validation.ipynb #ba1a7ca1
 def _run_fold(
-    faces: FaceSet, test: np.ndarray, learner: Learner, folder: Path|None,
-) -> tuple[np.ndarray, float]: # probabilities, seconds
+    faces: FaceSet, test: np.ndarray, learner: Learner, folder: Path|None, *, subject_baseline: bool,
+) -> Fold:
     "The predictions of one fold, new or from its folder."
     rest, start = np.setdiff1d(np.arange(len(faces)), test), time.time()
-    key = fingerprint(faces.images, faces.labels, faces.classes, test, getattr(learner, 'key', ''))
+    more = ('subject means',) if subject_baseline else ()
+    key = fingerprint(faces.images, faces.labels, faces.classes, test, getattr(learner, 'key', ''), *more)
     file = folder and folder/'predictions.npz'
     if file and file.is_file(): return _read_fold(file, key, (len(test), len(faces.classes)))
     run = folder and folder/key
-    p = np.asarray(learner(replace(faces[rest], split=np.full(len(rest), 'all')), run)(faces.images[test]))
+    predict = learner(replace(faces[rest], split=np.full(len(rest), 'all')), run)
+    p = np.asarray(predict(faces.images[test]))
     if p.shape != (len(test), len(faces.classes)) or not np.isfinite(p).all():
         raise FerError(f'the learner gives {p.shape} numbers; finite ones {len(test), len(faces.classes)} are needed')
-    seconds = time.time() - start
+    mean = _logs(np.asarray(predict(faces.images[rest]))).mean(axis=0) if subject_baseline else None
+    fold = Fold(p, time.time() - start, mean)
     if folder and file and run:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda f: np.savez(f, p=p, key=key, seconds=seconds))
+        means = {} if mean is None else dict(mean=mean)
+        write_atomically(file, lambda f: np.savez(f, p=p, key=key, seconds=fold.seconds, **means))
         for o in [*run.glob('*.npz'), *run.glob('model.keras')]: o.unlink()   # what only a stopped run needs
-    return p, seconds
+    return fold
 
 # %% ../nbs/72_cross_validation.ipynb #fc613d2c
 def _attempt_fold(
     faces: FaceSet, name: str, test: np.ndarray, learner: Learner, folder: Path|None, p: np.ndarray,
+    *,
+    means: np.ndarray|None, # (N, C), takes the mean logarithms of the fold's training samples; None: not asked for
 ) -> dict[str, Any]: # fold, n, accuracy and seconds, or fold, n and error
     "Put the predictions of a fold into `p`. A fold that fails costs itself, not the others; Ctrl-C ends them all."
     row = dict(fold=name, n=len(test))
-    try: p[test], seconds = _run_fold(faces, test, learner, folder)
+    try:
+        p[test], seconds, mean = _run_fold(faces, test, learner, folder, subject_baseline=means is not None)
+        if means is not None: means[test] = mean
     except Exception as e:
         warnings.warn(f'fold {shown(name)} failed: {shown(e, 300)}', stacklevel=3)
         return row | dict(error=f'{type(e).__name__}: {shown(e, 300)}')
@@ -121,6 +157,17 @@ def _write_result(out: Path, rows: list[dict], report: dict|None=None) -> None: 
     text = json.dumps(dict(report=report, folds=rows), indent=1)
     write_atomically(out/'cross_validation.json', lambda f: f.write_text(text, encoding='utf-8'))
 
+# %% ../nbs/72_cross_validation.ipynb #33334024
+def _summarize(faces: FaceSet, p: np.ndarray, means: np.ndarray|None) -> dict[str, Any]: # (N, C) each; NaN: not tested
+    "The report of all folds together; with means also what subjects' means are worth (transductive)."
+    tested = np.isfinite(p[:, 0])
+    report = compute_metrics(faces.labels[tested], p[tested], faces.classes)
+    if means is None or faces.subjects is None: return report
+    figures = subject_baseline_figures(
+        faces.labels[tested], _logs(p[tested]), faces.subjects[tested], means[tested]
+    )
+    return report | dict(subject_baseline=figures)
+
 # %% ../nbs/72_cross_validation.ipynb #74b577ea
 def cross_validate(
     faces: FaceSet,
@@ -128,22 +175,24 @@ def cross_validate(
     *,
     learner: Learner, # training faces and a folder -> function from images to probabilities
     out: str|Path|None = None, # folder for the folds; None: nothing is kept
+    subject_baseline: bool = False, # measure also what the mean of each subject's unlabeled images is worth?
     progress: bool = True, # show a progress bar?
 ) -> CrossValidationResult:
     "Train once for each fold, on all samples but its own, and evaluate the predictions of all folds together."
     from tqdm import tqdm
+    if subject_baseline: check_subject_baseline(faces)
     names = list(folds)
     if not names: raise FerError('there are no folds')
-    p = np.full((len(faces), len(faces.classes)), np.nan)
-    rows: list[dict] = []
+    p, rows = np.full((len(faces), len(faces.classes)), np.nan), list[dict]()
+    means = p.copy() if subject_baseline else None
     with open_run(out) if out else nullcontext():
         for number, name in enumerate(bar := tqdm(names, unit='fold', disable=not progress)):
-            rows.append(_attempt_fold(faces, name, folds[name], learner, Path(out)/f'{number:03}' if out else None, p))
+            folder = Path(out)/f'{number:03}' if out else None
+            rows.append(_attempt_fold(faces, name, folds[name], learner, folder, p, means=means))
             bar.set_postfix(fold=shown(name), accuracy=f'{rows[-1].get("accuracy", np.nan):.2f}')
             if out: _write_result(Path(out), rows)
         if all('error' in o for o in rows): raise FerError(f'every fold failed; the first: {rows[0]["error"]}')
-        tested = np.isfinite(p[:, 0])
-        result = CrossValidationResult(compute_metrics(faces.labels[tested], p[tested], faces.classes), rows, p)
+        result = CrossValidationResult(_summarize(faces, p, means), rows, p)
         if out: _write_result(Path(out), rows, result.report)
     return result
 
@@ -153,14 +202,13 @@ def _subject_folds(
     n: int = 0, # so many folds of several subjects each; 0: one for each subject
 ) -> dict[str, np.ndarray]: # name of a fold -> indices of its samples
     "Folds by subjects. Raises `FerError` where subjects are not known."
-    if faces.subjects is None: raise FerError(f'{faces.edition}: the subjects are not known; give them with subjects=')
-    subjects = sorted(set(faces.subjects.tolist()))
-    if len(subjects) < 2: raise FerError(f'{faces.edition}: the only subject is {subjects[0]}; two are needed')
-    if not n or n >= len(subjects): return {o: np.flatnonzero(faces.subjects == o) for o in subjects}
+    who = known_subjects(faces)
+    subjects = sorted(set(who.tolist()))
+    if not n or n >= len(subjects): return {o: np.flatnonzero(who == o) for o in subjects}
     if n < 2: raise FerError(f'{n} folds; two are needed')
     from sklearn.model_selection import StratifiedGroupKFold
-    parts = StratifiedGroupKFold(n, shuffle=True, random_state=0).split(faces.labels, faces.labels, faces.subjects)
-    return {', '.join(sorted(set(faces.subjects[o].tolist()))): o for _, o in parts}
+    parts = StratifiedGroupKFold(n, shuffle=True, random_state=0).split(faces.labels, faces.labels, who)
+    return {', '.join(sorted(set(who[o].tolist()))): o for _, o in parts}
 
 # %% ../nbs/72_cross_validation.ipynb #423fdf07
 def leave_one_subject_out(
@@ -173,12 +221,17 @@ def leave_one_subject_out(
     config: FineTuneConfig|Mapping[str, Any]|None = None, # as for `fine_tune`
     mapping: Mapping[str, str|None]|None = None, # as for `fine_tune`
     subjects: str|Path|None = None, detector: 'str|Detector|None' = None, # as for `fine_tune`
+    subject_baseline: bool = False, # also with the mean of each subject's unlabeled images (transductive); "quick"
     progress: bool = True, # show a progress bar over the folds?
 ) -> CrossValidationResult:
     "Every face is predicted by a network that did not train on its subject. Raises `FerError`."
+    if learner is None: learner = FineTuner(backbone, weights, with_baseline(config, subject_baseline))
     faces = validate_dataset(load_faces(data, mapping, subjects=subjects, detector=detector))
-    learner = learner or FineTuner(backbone, weights, config)
-    return cross_validate(faces, _subject_folds(faces, folds), learner=learner, out=out, progress=progress)
+    check_rare_classes(faces)
+    return cross_validate(
+        faces, _subject_folds(faces, folds), learner=learner, out=out, subject_baseline=subject_baseline,
+        progress=progress,
+    )
 
 # %% ../nbs/72_cross_validation.ipynb #df3b4896
 def random_folds(

@@ -274,7 +274,11 @@ def _fine_tune_options(add: Callable) -> None:
         help='a shipped model, a .keras file, mobilenet, mobilenetv2, efficientnetb0 or vgg16 (default: s)')
     add('--weights', default='pretrained', metavar='FILE',
         help='a file of weights, or none to train from scratch (default: those that belong to the backbone)')
-    add('--mode', choices=['full', 'head'], default='full', help='train all layers, or only the last (default: full)')
+    add('--mode', choices=['full', 'head', 'quick'],
+        help='full: train all layers (default); head: only the last; quick: the last, by a regression, in seconds')
+    add('--subject-baseline', action='store_true',
+        help="a model for use with each person's baseline: subjects are needed; the mode is quick; reported without it "
+             "and with the mean of the tested subjects' unlabeled images (transductive)")
     add_folders(add)
     add('--subjects', metavar='WHERE',
         help="who is in an image: inside or outside (subjects' folders in the class folders, or around them), "
@@ -289,15 +293,16 @@ def _fine_tune_options(add: Callable) -> None:
 @command(
     _fine_tune_options,
     'my_faces/ --out runs/mine\nphotos/ --detect auto --map angry=bad --map sad=bad --map fear=\n'
-    'people/ --subjects outside --backbone mobilenet --mode head',
+    'people/ --subjects outside --backbone mobilenet --mode head\npeople/ --subjects outside --subject-baseline',
 )
 def _fine_tune(args: argparse.Namespace) -> int:
     "Train a network on your own faces and classes."
     from fer_nb.fine_tuning import fine_tune
     result = fine_tune(
         args.data, args.out, backbone=args.backbone, weights=None if args.weights == 'none' else args.weights,
-        config={'mode': args.mode} | read_assignments(args.set), subjects=args.subjects, **folder_options(args),
-        detector=args.detect, name=args.name, formats=args.formats, progress=not args.quiet,
+        config=({'mode': args.mode} if args.mode else {}) | read_assignments(args.set), subjects=args.subjects,
+        subject_baseline=args.subject_baseline, detector=args.detect, name=args.name, formats=args.formats,
+        progress=not args.quiet, **folder_options(args),
     )
     print(f'{result}; see {args.out}')
     return 0

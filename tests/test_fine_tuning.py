@@ -1,4 +1,5 @@
 """Fine-tuning to one's own faces: from the files to the report, on a network of 1,000 weights."""
+import json
 import re
 import tracemalloc
 from dataclasses import replace
@@ -10,7 +11,8 @@ import pytest
 from fer_nb.audit import describe_dataset
 from fer_nb.core import FerError
 from fer_nb.cross_validation import FineTuner, cross_dataset, leave_one_subject_out, random_folds
-from fer_nb.fine_tuning import FineTuneConfig, fine_tune, make_config, split_dataset, train_network
+from fer_nb.fine_tune_config import FineTuneConfig, make_config
+from fer_nb.fine_tuning import fine_tune, split_dataset, train_network
 from fer_nb.initial_networks import initial_network, load_for_transfer, shipped_keras_file
 from fer_nb.labels import EXPRESSIONS
 from fer_nb.own_faces import load_faces
@@ -18,6 +20,7 @@ from fer_nb.synthetic import synthetic_faces
 
 QUICK = {'epochs': 2, 'unfreeze_every': .5}
 HEAD = {'mode': 'head', 'epochs': 1}
+FAST = {'mode': 'quick'}
 
 
 @pytest.fixture(scope='module')
@@ -119,6 +122,16 @@ def test_recognizer_gives_the_same_probabilities(mine):
     np.testing.assert_allclose(probabilities, mine.probabilities(images), atol=.02)
 
 
+def test_its_own_classes_have_a_prior(mine):
+    "Classes were weighed, so training saw all of them equally often; a share for each can be given."
+    recognize = mine.recognizer()
+    assert recognize.classifier.about['prior'] == [1 / 8] * 8 and recognize.prior == 'trained'
+    never = recognize.with_prior(dict.fromkeys(mine.classes, 1) | {'wink': 0})
+    faces = [r.faces[0] for r in never.recognize_crops(synthetic_faces(16, seed=7, classes=mine.classes).images)]
+    assert {o.probabilities['wink'] for o in faces} == {0}
+    with pytest.raises(FerError, match='knows the seven expressions, not wink'): recognize.with_prior('everyday')
+
+
 def test_batch_norm_is_left_alone_and_layers_join_from_the_top(mine, tiny):
     "After two epochs the upper convolution has learned, the lower one has not begun."
     before, *_ = load_for_transfer(tiny)
@@ -159,7 +172,7 @@ def test_finished_run_is_only_reported(mine, winks, tiny, out, capsys):
     (56, {'config': QUICK | {'epochs': 3}}, r'another configuration \(epochs'),
     (40, {}, 'was begun with other faces, labels or classes'),
     (56, {'config': {'epoch': 3}}, 'unknown field epoch;'),
-    (56, {'config': {'mode': 'half'}}, "neither 'full' nor 'head'"),
+    (56, {'config': {'mode': 'half'}}, "mode = 'half' is not one of full, head, quick"),
     (56, {'weights': None, 'config': HEAD}, "mode = 'head' needs pretrained weights"),
 ])
 def test_another_experiment_in_the_same_folder_is_refused(mine, winks, tiny, out, samples, options, message):
@@ -188,6 +201,111 @@ def test_a_whole_configuration_or_some_of_its_fields():
     assert make_config('s', 'pretrained', {'epochs': 7}) == FineTuneConfig(epochs=7)
     assert make_config('xs', None, FineTuneConfig(epochs=7)) == FineTuneConfig(network='xs', epochs=7)
     assert make_config('xs', None, {'epochs': 7}).learning_rate > FineTuneConfig().learning_rate
+
+
+# --- quick: a logistic regression as the last layer
+
+
+@pytest.fixture(scope='module')
+def even_faces():
+    "Four subjects; each shows the seven expressions twice."
+    faces = synthetic_faces(56, subjects=4, seed=4)
+    return replace(faces, split=np.full(len(faces), 'all'))
+
+
+@pytest.fixture(scope='module')
+def with_means(even_faces, tiny, tmp_path_factory):
+    "What `fine_tune` makes of them, to be used with a person's baseline."
+    return fine_tune(even_faces, tmp_path_factory.mktemp('means'), backbone=tiny, formats=['fp16'],
+                     subject_baseline=True, progress=False)
+
+
+def test_quick_changes_the_last_layer_only(winks, tiny, tmp_path):
+    "The same call gives the same network; its files are those of a run, without epochs."
+    before, *_ = load_for_transfer(tiny)
+    made = [fine_tune(winks, tmp_path, backbone=tiny, formats=['fp16'], config=FAST, progress=False) for _ in '12']
+    assert made[0].history == [] and made[0].report['accuracy'] == made[1].report['accuracy']
+    assert made[0].subject_mean is None and 'subject_baseline' not in made[0].report
+    for a, b, old in zip(*(o.model.get_weights() for o in made), before.get_weights()[:-2] + [None, None]):
+        np.testing.assert_array_equal(a, b)
+        if old is not None: np.testing.assert_array_equal(a, old)
+    assert {o.name for o in tmp_path.glob('*.*') if not o.name.startswith('.')} >= {
+        'config.json', 'model.keras', 'own.keras', 'own.fp16.tflite', 'evaluation.json', 'MODEL_CARD.md'}
+
+
+@pytest.mark.parametrize('config', [QUICK, FAST | {'class_weights': False}, FAST | {'subject_baseline': True}])
+def test_a_quick_run_keeps_its_folder(winks, tiny, tmp_path, config):
+    "Another configuration is refused there, and writes nothing."
+    train_network(split_dataset(winks), tmp_path, backbone=tiny, config=FAST, progress=False)
+    before = {o.name: o.read_bytes() for o in tmp_path.iterdir()}
+    with pytest.raises(FerError, match='another configuration'):
+        train_network(split_dataset(winks), tmp_path, backbone=tiny, config=config, progress=False)
+    assert {o.name: o.read_bytes() for o in tmp_path.iterdir()} == before
+
+
+def test_two_classes_and_a_class_that_only_validation_has(winks, tiny, tmp_path):
+    "Two classes have two logits; a class without training samples is never the answer."
+    two = winks[winks.labels < 2]
+    run = train_network(split_dataset(replace(two, classes=('a', 'b'))), tmp_path, backbone=tiny, config=FAST,
+                        progress=False)
+    assert run.network.output_shape == (None, 2)
+    lost = replace(winks, split=np.where(winks.labels == 7, 'val', 'train'))
+    run = train_network(lost, tmp_path / 'lost', backbone=tiny, config=FAST, progress=False)
+    assert (run.network.predict(winks.images[..., None], verbose=0).argmax(1) < 7).all()
+
+
+def test_figures_with_subject_means_are_marked(with_means):
+    "In the report, its file, the text and the card, beside the figure without."
+    rows = with_means.report['subject_baseline']
+    assert [o['images'] for o in rows] == [3, 7, 'all'] and all(o['transductive'] for o in rows)
+    without = f'{with_means.report["accuracy"]:.1%}'
+    for text in (repr(with_means), (with_means.folder / 'MODEL_CARD.md').read_text(encoding='utf-8')):
+        assert '3 / 7 / all unlabeled images (transductive)' in text and without in text
+    assert json.loads((with_means.folder / 'evaluation.json').read_text())['subject_baseline'] == rows
+
+
+def test_the_exported_file_with_a_baseline_does_what_was_measured(with_means, even_faces):
+    "Image by image: features without their subject's mean, and the file with the mean's logits."
+    from fer_nb.baselines import make_baseline
+    from fer_nb.classification import Classifier, scaled_logits
+    from fer_nb.core import softmax
+    from fer_nb.linear_heads import head_features
+    from fer_nb.priors import choose_prior
+    from fer_nb.subject_means import subtract_subject_means
+
+    person = even_faces[even_faces.subjects == 'P02']
+    train = split_dataset(even_faces).subset('train')
+    centre = head_features(with_means.model, train.images).mean(axis=0)
+    features = head_features(with_means.model, person.images)
+    kernel, bias = with_means.model.get_layer('expression').get_weights()
+    moved = subtract_subject_means(features, person.subjects, centre)
+    measured = softmax((moved @ kernel + bias) / with_means.temperature)
+    np.testing.assert_allclose(with_means.probabilities(person.images, person.subjects), measured, atol=1e-3)
+
+    classifier = Classifier(with_means.files['fp16'])
+    logits = scaled_logits(classifier, person.images)
+    baseline = make_baseline(logits, classifier.about, prior=choose_prior(classifier.about))
+    np.testing.assert_allclose(softmax(logits - np.array(baseline.offset)), measured, atol=2e-3)
+    assert (off := np.abs(softmax(logits) - measured).max()) > .01, off
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda o: replace(o, subjects=None), 'the subjects are not known'),
+    (lambda o: o[o.subjects == 'P01'], 'the only subject is P01'),
+    (lambda o: replace(o, subjects=np.arange(len(o)).astype(str)), 'every subject has one image'),
+])
+def test_subject_means_need_subjects(even_faces, tiny, tmp_path, change, message):
+    with pytest.raises(FerError, match=message):
+        fine_tune(change(even_faces), tmp_path, backbone=tiny, subject_baseline=True, progress=False)
+    with pytest.raises(FerError, match=message):
+        leave_one_subject_out(change(even_faces), backbone=tiny, subject_baseline=True, progress=False)
+
+
+@pytest.mark.parametrize('config', [{'mode': 'full'}, {'mode': 'head'}, FineTuneConfig()])
+def test_subject_means_are_for_the_quick_mode(tmp_path, config):
+    with pytest.raises(FerError, match="subject_baseline needs mode = 'quick'"):
+        fine_tune(tmp_path / 'nowhere', tmp_path / 'new', config=config, subject_baseline=True)
+    assert not list(tmp_path.iterdir())
 
 
 # --- evaluation in folds, and across data sets
@@ -246,6 +364,34 @@ def test_predictions_of_something_else_are_named(winks, tmp_path, change):
     with pytest.warns(UserWarning, match='predictions.npz: (is from other faces|not the predictions)'):
         part = leave_one_subject_out(winks, tmp_path, folds=2, learner=even, progress=False)
     assert file.read_bytes() == before and part.report['n'] < 56
+
+
+def test_subjects_left_out_with_their_means(even_faces, tmp_path):
+    "A learner that mistakes the face for the expression is right once each subject's mean is subtracted."
+    who = {o.tobytes(): (int(s[1:]), k) for o, s, k in zip(even_faces.images, even_faces.subjects, even_faces.labels)}
+
+    def biased(faces, folder):
+        def predict(images):
+            subject, label = np.array([who[o.tobytes()] for o in images]).T
+            logits = 2. * np.eye(7)[label] + 3. * np.eye(7)[subject]
+            return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        return predict
+
+    found = leave_one_subject_out(even_faces, tmp_path, learner=biased, subject_baseline=True, progress=False)
+    rows = found.report['subject_baseline']
+    assert found.report['accuracy'] < .5 and rows[-1]['accuracy'] == 1 and rows[0]['accuracy'] < 1
+    assert '(transductive)' in repr(found) and [o['subjects'] for o in rows] == [4, 4, 4]
+    again = leave_one_subject_out(even_faces, tmp_path, learner=biased, subject_baseline=True, progress=False)
+    assert again.report == found.report
+    assert 'subject_baseline' not in leave_one_subject_out(even_faces, learner=biased, progress=False).report
+
+
+def test_a_class_of_one_subject_is_named(winks):
+    "It cannot be learned where that subject is left out; all faces are predicted all the same."
+    few = winks[(winks.labels != 1) | (winks.subjects == 'P01')]
+    with pytest.warns(UserWarning, match='class disgust is known from P01 only'):
+        found = leave_one_subject_out(few, learner=even, progress=False)
+    assert found.report['n'] == len(few)
 
 
 def test_random_folds_forget_subjects(winks, tiny):
