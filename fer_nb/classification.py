@@ -18,8 +18,8 @@ from .model_runners import LitertNet, open_litert, run_litert, try_litert
 from .priors import TRAINED, Prior, choose_prior
 
 # %% ../nbs/43b_classification.ipynb #0aa08dc6
-class Classifier:
-    "A model file as a function from crops to logits. Raises `ModelError` where it is not a model file."
+class _Network:
+    "The network in a model file."
     def __init__(self,
         path: str|Path, # a .tflite file with metadata
         threads: int=1, # how many faces are classified at a time
@@ -42,6 +42,9 @@ class Classifier:
             said = f'{wanted[0]} to {wanted[1]}'
             raise ModelError(f'{self.path}: the network goes from {found[0]} to {found[1]}, its metadata say {said}')
 
+# %% ../nbs/43b_classification.ipynb #494b1bef
+class Classifier(_Network):
+    "A model file as a function from crops to logits. Raises `ModelError` where it is not a model file."
     def logits(self,
         crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)
     ) -> np.ndarray: # float32 (N, C); (N, 2C) where it has a second head
@@ -77,7 +80,8 @@ def classify(
     crops: Sequence[np.ndarray]|np.ndarray, # uint8 (N, size, size)
     *,
     prior: Prior|None=None, # how often each expression is expected; None = as in training
+    offset: np.ndarray|None=None, # of a person's baseline, one for each logit; None = 0
 ) -> np.ndarray: # float64 (N, C), rows sum to 1
     "The calibrated probabilities of all expressions for many faces."
-    prior = prior or choose_prior(classifier.about, TRAINED)
-    return prior.probabilities(scaled_logits(classifier, crops))
+    prior, logits = prior or choose_prior(classifier.about, TRAINED), scaled_logits(classifier, crops)
+    return prior.probabilities(logits if offset is None else logits - offset)

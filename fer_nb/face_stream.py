@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .classification import classify
+from .baselines import GrowingBaseline, SceneCuts, class_means
+from .classification import scaled_logits
 from .core import FerError
 from .cropping import FaceCrops, crop_face
 from .images import to_rgb
@@ -29,6 +30,7 @@ class StreamOptions:
     smooth: float = .5         # seconds over which probabilities are smoothed; 0 = not at all
     forget: float = 1.         # seconds after which a face that is not found any more is given up
     min_confidence: float|str|None = None # see `Recognizer`; None = as the recognizer has it
+    baseline: bool = False     # does each face build a baseline of its own as it goes? see `fer_nb.baselines`
 
     def __post_init__(self) -> None:
         for name in ('detect_every', 'classify_every', 'smooth', 'forget'):
@@ -49,6 +51,9 @@ class _StreamState:
         self.tracker, self.smoother = Tracker(forget=self.options.forget), Smoother(self.options.smooth)
         self.count, self.now, self.searched = 0, -np.inf, -np.inf
         self.classified: dict[int, float] = {}
+        self.baselines: dict[int, GrowingBaseline] = {}
+        self.cuts = SceneCuts()
+        if self.options.baseline: class_means(recognizer.classifier.about)
 
     def use(self, recognizer: Recognizer) -> None: # the same one, perhaps with another prior
         "From the next frame on, answer as this recognizer does."
@@ -58,7 +63,7 @@ class _StreamState:
     def restart(self) -> None:
         "Search and classify again in the next frame, and smooth over nothing that was before."
         self.smoother.drop(self.classified)
-        self.searched, self.classified = -np.inf, {}
+        self.searched, self.classified, self.baselines = -np.inf, {}, {}
 
 # %% ../nbs/52a_face_stream.ipynb #52aad6c3
 class FaceStream(_StreamState):
@@ -71,6 +76,7 @@ class FaceStream(_StreamState):
         rgb, frame = to_rgb(np.asarray(rgb)), self.count
         if time < self.now: self.restart()
         self.now, self.count = time, frame + 1
+        if self.options.baseline and self.cuts(rgb): self.restart()
         tracks = _find_tracks(self, float(time), rgb)
         _classify_tracks(self, float(time), rgb, tracks)
         return [_tracked_face(self, o, rgb.shape[1::-1], frame, float(time)) for o in tracks]
@@ -90,12 +96,27 @@ def _classify_tracks(stream: _StreamState, time: float, rgb: np.ndarray, tracks:
     r, every = stream.recognizer, stream.options.classify_every
     due = [o for o in tracks if time - stream.classified.get(o.id, -np.inf) >= every - _SLACK]
     crops = [crop_face(rgb, o.box, rule=r.rule, landmarks=o.landmarks, size=r.classifier.size) for o in due]
-    for o, p in zip(due, classify(r.classifier, crops, prior=r.assumed)):
+    logits = scaled_logits(r.classifier, crops)
+    for o, p in zip(due, r.assumed.probabilities(_without_offsets(stream, time, due, logits))):
         stream.smoother.update(o.id, time, p)
         stream.classified[o.id] = time
     gone = [i for i, last in stream.classified.items() if time - last > stream.options.forget + every]
-    for i in gone: del stream.classified[i]
+    for i in gone:
+        del stream.classified[i]
+        stream.baselines.pop(i, None)
     stream.smoother.drop(gone)
+
+# %% ../nbs/52a_face_stream.ipynb #1e24c8bc
+def _without_offsets(
+    stream: _StreamState, time: float, tracks: list[Track], logits: np.ndarray, # (N, K), one row for each track
+) -> np.ndarray: # (N, K)
+    "Logits without what each face's baseline takes for its rest, after it has seen them."
+    if not stream.options.baseline: return logits
+    about, prior, known = stream.recognizer.classifier.about, stream.recognizer.assumed, stream.baselines
+    for o, row in zip(tracks, logits):
+        if o.id not in known: known[o.id] = GrowingBaseline(about, prior)
+        known[o.id].add(time, row)
+    return logits - np.array([known[o.id].offset for o in tracks]).reshape(logits.shape)
 
 # %% ../nbs/52a_face_stream.ipynb #ef9e5b69
 def _tracked_face(stream: _StreamState, track: Track, size: tuple[int, int], frame: int, time: float) -> TrackedFace:
@@ -104,7 +125,8 @@ def _tracked_face(stream: _StreamState, track: Track, size: tuple[int, int], fra
     assert p is not None, f'face {track.id} was never classified'
     seen, classes = FaceCrops('', None, size), stream.recognizer.classes
     face = make_face(seen, track, p=p, classes=classes, min_confidence=stream.min_confidence)
-    return TrackedFace(**vars(face), id=track.id, frame=frame, time=time)
+    known = stream.baselines.get(track.id)
+    return TrackedFace(**vars(face), id=track.id, frame=frame, time=time, baseline=known.seconds if known else None)
 
 # %% ../nbs/52a_face_stream.ipynb #7c9cca88
 def track_video(

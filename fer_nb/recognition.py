@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from .baselines import Baseline, class_means, make_baseline, offset_for
 from .boxes import Box
-from .classification import Classifier, classify
+from .classification import Classifier, classify, scaled_logits
 from .core import FerError, shown
 from .cropping import WHOLE_IMAGE, FaceCrops, crop_rule, detect_and_crop
 from .detection import Detector, load_detector
@@ -50,6 +51,7 @@ class TrackedFace(Face):
     id: int = -1        # the same in all frames in which this face was followed
     frame: int = 0      # which frame, counted from 0
     time: float = 0.    # seconds, of the stream's own time stamps
+    baseline: int|None = None # seconds that the face's own baseline has seen; None where there is none
 
 # %% ../nbs/44_recognition.ipynb #84c4dbaf
 @dataclass
@@ -63,6 +65,7 @@ class Result:
     classes: tuple[str, ...] = field(default=(), repr=False) # all expressions that the model knows
     warnings: tuple[str, ...] = () # what was odd about an image that could be read
     prior: str = TRAINED # how often each expression was expected
+    baseline: str = '' # of the person, where one was used: of how many images
 
     def to_dict(self) -> dict[str, Any]: # of numbers, texts, tuples, lists and dicts, fit for `json.dumps`
         "The result as plain data."
@@ -213,8 +216,33 @@ class _Parts(_Described):
         self.assumed = choose_prior(self.classifier.about, prior, strength=prior_strength)
         self.threads, self.max_pixels, self.told_prior = threads, max_pixels, prior is not None
 
+# %% ../nbs/44_recognition.ipynb #f28f1a3e
+class _Crops(_Parts):
+    "The part that needs no detector."
+    def recognize_crops(self,
+        # images that are faces: an array (N, H, W) of gray or (N, H, W, 3) of colored ones, or a list of any images
+        crops: Iterable[Any], *, bgr: bool=False,
+        baseline: Baseline|None=None, # of the person whom all crops show
+    ) -> list[Result]: # in the same order
+        "The expressions of faces that are cropped already; no detector is asked. Raises `FerError` for another shape."
+        warnings = _check_crops(crops, self.classifier.size)
+        results = _recognize(self, crops, None, rule=WHOLE_IMAGE, bgr=bgr, baseline=baseline)
+        return [replace(o, warnings=o.warnings + warnings) for o in results]
+
+# %% ../nbs/44_recognition.ipynb #e97d03a3
+class _Baselines(_Crops):
+    "The part that looks at several images of one person."
+    def baseline(self,
+        images: Iterable[Any], # of one person, of any kind: two or more, better ten, with different expressions
+        *,
+        face: str='largest', # of each image: "largest", "only" (images with more are left out), "crop" (all of it)
+        bgr: bool=False, # arrays have their colors blue first
+    ) -> Baseline:
+        "What the person's face looks like at rest; no labels are needed. Raises `FerError` for too few faces."
+        return _find_baseline(self, images, face=face, bgr=bgr)
+
 # %% ../nbs/44_recognition.ipynb #002144ba
-class Recognizer(_Parts):
+class Recognizer(_Baselines):
     """Images in, faces with expressions out. Several threads may use one, and it can be sent to another process.
 
     `model` is a shipped model by name or a .tflite file, `detector` is "haar", "yunet", "auto", a YuNet file or a
@@ -223,27 +251,20 @@ class Recognizer(_Parts):
     def __call__(self,
         # anything that `read_image` takes; or several: a list, a generator, a pandas Series, an array (N, H, W, 3)
         source: Any, *, bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
+        baseline: Baseline|None=None, # of the person whom all images show
     ) -> Any: # a `Result`; for several images a list of them, in the same order
         "Find the faces and their expressions: a `Result` for one image, a list of them for several."
-        many = is_many(source)
-        results = _recognize(self, source if many else [source], self.detector, rule=self.rule, bgr=bgr)
+        sources = source if (many := is_many(source)) else [source]
+        results = _recognize(self, sources, self.detector, rule=self.rule, bgr=bgr, baseline=baseline)
         return list(results) if many else next(results)
 
     def stream(self,
         sources: Iterable[Any], *, bgr: bool=False, # images of any kind, also without end
+        baseline: Baseline|None=None, # of the person whom all images show
     ) -> Iterator[Result]: # in the same order
         "The results of many images, one after the other. No more images are in memory than threads need."
         if not is_many(sources): raise FerError(f'stream takes several images, not {shown(sources)}')
-        return _recognize(self, sources, self.detector, rule=self.rule, bgr=bgr, at_once=1)
-
-    def recognize_crops(self,
-        # images that are faces: an array (N, H, W) of gray or (N, H, W, 3) of colored ones, or a list of any images
-        crops: Iterable[Any], *, bgr: bool=False,
-    ) -> list[Result]: # in the same order
-        "The expressions of faces that are cropped already; no detector is asked. Raises `FerError` for another shape."
-        warnings = _check_crops(crops, self.classifier.size)
-        results = _recognize(self, crops, None, rule=WHOLE_IMAGE, bgr=bgr)
-        return [replace(o, warnings=o.warnings + warnings) for o in results]
+        return _recognize(self, sources, self.detector, rule=self.rule, bgr=bgr, baseline=baseline, at_once=1)
 
 # %% ../nbs/44_recognition.ipynb #833619ed
 def expecting_everyday(recognizer: Recognizer) -> Recognizer:
@@ -260,24 +281,56 @@ def _recognize(
     *,
     rule: dict,
     bgr: bool,
+    baseline: Baseline|None=None,
     at_once: int=32, # images whose faces are classified together, by one thread
 ) -> Iterator[Result]: # in the same order
-    "Search some images at a time, and classify all their faces in one go."
+    "The results of images. Raises `FerError` for a baseline of another model, at once."
+    offset = offset_for(baseline, recognizer.classifier.about)
+    found = _see(recognizer, sources, detector, rule=rule, bgr=bgr, at_once=at_once)
+    return (o for some in found for o in _classify_faces(recognizer, some, offset, str(baseline or '')))
+
+# %% ../nbs/44_recognition.ipynb #1deb2ab0
+def _see(
+    recognizer: _Parts,
+    sources: Iterable[Any],  # images
+    detector: Detector|None, # None = they are faces already
+    *,
+    rule: dict,
+    bgr: bool,
+    at_once: int=32,
+) -> Iterator[list[FaceCrops]]: # some at a time
+    "Find and crop the faces of images, some of them at a time."
     r, images = recognizer, iter(sources)
     size, n = r.classifier.size, at_once if r.threads == 1 else 8*r.threads
     see = partial(detect_and_crop, detector=detector, rule=rule, size=size, max_pixels=r.max_pixels, bgr=bgr)
     with ThreadPoolExecutor(r.threads) if r.threads > 1 else nullcontext() as pool:
         see_all = pool.map if pool else map
-        while some := list(see_all(see, islice(images, n))): yield from _classify_faces(r, some)
+        while some := list(see_all(see, islice(images, n))): yield some
 
 # %% ../nbs/44_recognition.ipynb #0d5e0b7c
-def _classify_faces(recognizer: _Parts, seen: list[FaceCrops]) -> Iterator[Result]:
+def _classify_faces(
+    recognizer: _Parts, seen: list[FaceCrops], offset: np.ndarray|None, baseline: str, # as text
+) -> Iterator[Result]:
     "The results of some images, whose faces are classified together."
     r = recognizer
-    p = iter(classify(r.classifier, [crop for o in seen for crop in o.crops], prior=r.assumed))
+    p = iter(classify(r.classifier, [crop for o in seen for crop in o.crops], prior=r.assumed, offset=offset))
     for o in seen:
         faces = [
             make_face(o, d, p=next(p), classes=r.classes, min_confidence=r.min_confidence) for d in o.found
         ]
         status = 'unreadable' if o.error else 'ok' if faces else 'no_face'
-        yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings, str(r.assumed))
+        yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings, str(r.assumed), baseline)
+
+# %% ../nbs/44_recognition.ipynb #206ca759
+def _find_baseline(recognizer: _Parts, images: Iterable[Any], *, face: str, bgr: bool) -> Baseline:
+    "The baseline of the person whom images show."
+    r = recognizer
+    if face not in ('largest', 'only', 'crop'): raise FerError(f'face must be largest, only or crop, not {shown(face)}')
+    if face == 'crop': _check_crops(images, r.classifier.size)
+    elif not is_many(images): raise FerError(f'a baseline takes several images of one person, not {shown(images)}')
+    if 'subject_mean' not in r.classifier.about: class_means(r.classifier.about)   # raises before anything is read
+    detector, rule = (None, WHOLE_IMAGE) if face == 'crop' else (r.detector, r.rule)
+    seen = [o for some in _see(r, images, detector, rule=rule, bgr=bgr) for o in some]
+    crops = [o.crops[0] for o in seen if len(o.crops) == 1 or o.crops and face == 'largest']
+    logits = scaled_logits(r.classifier, crops)
+    return make_baseline(logits, r.classifier.about, prior=r.assumed, skipped=len(seen) - len(crops))
