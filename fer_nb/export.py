@@ -6,7 +6,6 @@
 __all__ = ['ExportError', 'export_model']
 
 # %% ../nbs/70_export.ipynb #fd3c6f09
-import base64
 import json
 import tempfile
 import time
@@ -21,40 +20,26 @@ from .adapted_networks import adapt_network
 from .calibration import fit_temperature, fit_vector_scaling
 from .core import FerError, sha256, shown, softmax, write_atomically
 from .data import train_val_split
-from .model_files import MEMBER, ModelError, read_metadata, with_metadata
+from .model_files import MEMBER, with_metadata
 from .model_runners import Runner, litert_runner, onnx_runner
 from .models import count_macs, main_logits
+from fer_nb.network_outputs import (
+    known_prior,
+    last_map,
+    layer_fields,
+    main_head,
+    total_scaling,
+    with_map,
+    with_scaling,
+)
+from .priors import choose_prior
 from .run_folders import check_name, check_target
+from .votes_head import with_one_output, with_votes
 
 if TYPE_CHECKING:
     from keras import Model
 
     from fer_nb.data import FaceSet
-
-# %% ../nbs/70_export.ipynb #77f2b20f
-def _main_head(network: 'Model') -> 'Model': # its output: logits, or a dict of them
-    "The network with the logits of the expressions as its only output."
-    import keras
-    out = network.output
-    return keras.Model(network.input, out['expression'], name=network.name) if isinstance(out, dict) else network
-
-# %% ../nbs/70_export.ipynb #29377f1e
-def _last_map(network: 'Model') -> Any: # a tensor (N, H, W, F); None where there is none
-    "The feature map whose mean over the face is what the layer `expression` weighs."
-    from keras import layers
-    pools = [o for o in network.layers if isinstance(o, layers.GlobalAveragePooling2D)]
-    if not pools or pools[-1].data_format != 'channels_last': return None
-    after = network.layers[network.layers.index(pools[-1]) + 1:]
-    heads = {o.name for o in after if not isinstance(o, layers.Dropout)}
-    return pools[-1].input if 'expression' in heads and heads <= {'expression', 'ferplus'} else None
-
-# %% ../nbs/70_export.ipynb #1671099d
-def _with_map(network: 'Model') -> 'Model': # its output: a dict of `logits` (N, C) and `features` (N, H, W, F)
-    "The network with the last feature map as a second output; with the logits alone where it has none."
-    import keras
-    main, features = _main_head(network), _last_map(network)
-    if features is None: return main
-    return keras.Model(network.input, {'logits': main.output, 'features': features}, name=network.name)
 
 # %% ../nbs/70_export.ipynb #c26719a5
 def _save_for_litert(network: 'Model', folder: str, *, size: int = 48) -> None: # side of the input, pixels
@@ -63,7 +48,7 @@ def _save_for_litert(network: 'Model', folder: str, *, size: int = 48) -> None: 
     import tensorflow as tf
     tf.get_logger().setLevel('ERROR')
     spec = keras.InputSpec(shape=(1, size, size, 1), dtype='float32', name='face')
-    _with_map(network).export(folder, verbose=False, input_signature=[spec])
+    with_map(network).export(folder, verbose=False, input_signature=[spec])
 
 # %% ../nbs/70_export.ipynb #1ee565f3
 def _check_format(format: str, calibration: np.ndarray|None) -> None:
@@ -109,7 +94,7 @@ def _to_onnx(network: 'Model', *, size: int = 48) -> bytes: # under the TensorFl
     import tensorflow as tf
     import tf2onnx
     tf.get_logger().setLevel('ERROR')
-    whole = _with_map(network)
+    whole = with_map(network)
     def run(face: Any) -> dict[str, Any]:
         found = whole(face, training=False)
         return found if isinstance(found, dict) else {'logits': found}
@@ -132,22 +117,32 @@ _LIMITS = {
 }
 
 # %% ../nbs/70_export.ipynb #8e0f105e
-def _compare(expected: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]: # (N, C), (N, C), (N,)
-    "Largest difference of a probability, share of equal predictions, and both accuracies."
-    top, top_expected = logits.argmax(1), expected.argmax(1)
+def _by_head(logits: np.ndarray, classes: int) -> np.ndarray: # (N, C) or (N, 2C) -> (N, heads, C)
+    return logits.reshape(len(logits), -1, classes)
+
+def _compare(
+    expected: np.ndarray, logits: np.ndarray, labels: np.ndarray, # (N, C) or (N, 2C); the same; (N,)
+    *, classes: int, # number
+) -> dict[str, Any]:
+    "Largest difference of a probability, share of equal predictions (of the worse head), accuracies of the first head."
+    before, after = _by_head(expected, classes), _by_head(logits, classes)
+    top, top_expected = after.argmax(2), before.argmax(2)
     return {
-        'max_difference': float(np.abs(softmax(expected) - softmax(logits)).max()),
-        'agreement': float((top == top_expected).mean()), 'accuracy': float((top == labels).mean()),
-        'accuracy_keras': float((top_expected == labels).mean()), 'n': len(labels),
+        'max_difference': float(np.abs(softmax(before) - softmax(after)).max()),
+        'agreement': float((top == top_expected).mean(axis=0).min()), 'accuracy': float((top[:, 0] == labels).mean()),
+        'accuracy_keras': float((top_expected[:, 0] == labels).mean()), 'n': len(labels),
     }
 
 # %% ../nbs/70_export.ipynb #3a46a88a
-def _check_maps(network: 'Model', format: str, maps: np.ndarray, expected: np.ndarray) -> None: # (N, H, W, F), (N, C)
+def _check_maps(
+    network: 'Model', format: str, maps: np.ndarray, expected: np.ndarray, # (N, H, W, F), (N, C) or (N, 2C)
+    *, classes: int, # number
+) -> None:
     "Raises ExportError where the last layer does not make the logits out of the feature maps of a file."
-    if maps.shape[1] == _last_map(network).shape[-1] != maps.shape[3]: maps = np.moveaxis(maps, 1, 3)
+    if maps.shape[1] == last_map(network).shape[-1] != maps.shape[3]: maps = np.moveaxis(maps, 1, 3)
     kernel, bias = network.get_layer('expression').get_weights()
     found = maps.mean(axis=(1, 2)) @ kernel + bias
-    off = float(np.abs(softmax(found) - softmax(expected)).max())
+    off = float(np.abs(softmax(_by_head(found, classes)) - softmax(_by_head(expected, classes))).max())
     if off > _LIMITS[format].get('max_difference', .2):
         raise ExportError(f'{format}: the feature map does not give the logits, a probability differs by {off:.4f}')
 
@@ -178,50 +173,6 @@ def measure_latency(
         run(images[k % len(images)][None])
         times.append(time.perf_counter() - start)
     return float(np.median(times)*1000)
-
-# %% ../nbs/70_export.ipynb #448f3a5d
-def with_scaling(network: 'Model', factors: np.ndarray, offsets: np.ndarray) -> 'Model': # (C,); (C,), added afterwards
-    """A copy of the network with logits * factors + offsets.
-    Raises ModelError where the last layer is not a linear layer named `expression`."""
-    import keras
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    layer = next((l for l in copy.layers if l.name == 'expression' and isinstance(l, keras.layers.Dense)), None)
-    if layer is None or layer.activation is not keras.activations.linear or not layer.use_bias:
-        raise ModelError(f'{network.name}: no linear layer "expression" to write into')
-    kernel, bias = layer.get_weights()
-    layer.set_weights([kernel*np.asarray(factors), bias*np.asarray(factors) + np.asarray(offsets)])
-    return copy
-
-# %% ../nbs/70_export.ipynb #221ceb48
-def total_scaling(
-    model: 'Model|str|Path', # a Keras model, or the path of a .keras file
-    added: tuple[np.ndarray, np.ndarray]|None = None, # factors and offsets that are written into it now, each (C,)
-) -> dict[str, list[float]]|None: # {"factors": (C,), "offsets": (C,)}
-    "All factors and offsets that the last layer holds then; None where there are none."
-    try: held = read_metadata(model).get('scaling') if isinstance(model, (str, Path)) else None
-    except ModelError: held = None   # a network as it was trained has no metadata
-    if added is None: return held
-    factors, offsets = map(np.asarray, added)
-    if held: factors, offsets = factors*held['factors'], factors*held['offsets'] + offsets
-    return {'factors': factors.round(5).tolist(), 'offsets': offsets.round(5).tolist()}
-
-# %% ../nbs/70_export.ipynb #56047609
-def _head_text(network: 'Model') -> str: # base64 of float32 (F + 1, C), little-endian: the weights, then the offsets
-    "The last layer as a text. Mean of the feature map (F,) @ weights + offsets = logits."
-    kernel, bias = network.get_layer('expression').get_weights()
-    return base64.b64encode(np.vstack([kernel, bias]).astype('<f4').tobytes()).decode()
-
-def _class_logits(
-    network: 'Model', train: 'FaceSet', temperature: float,
-    *,
-    most: int = 600, # faces of each class
-) -> list[list[float]]|None: # (C, C): a row for each true class; None where a class has no faces
-    "Mean logits of the training faces of each class, divided by the temperature."
-    faces = [train.images[np.flatnonzero(train.labels == c)] for c in range(len(train.classes))]
-    if not all(map(len, faces)): return None
-    some = [o[::max(1, len(o)//most)][:most] for o in faces]
-    return [(main_logits(network, o).mean(axis=0)/temperature).round(4).tolist() for o in some]
 
 # %% ../nbs/70_export.ipynb #494e90f6
 def _save_keras(network: 'Model', path: Path, meta: dict[str, Any]) -> None:
@@ -258,13 +209,11 @@ def _metadata(
 ) -> dict[str, Any]:
     "The metadata of a network: all required fields but the checksum."
     import fer_nb
-    head = _main_head(network)
-    about = about or {}
-    if _last_map(network) is not None: about = about | {'head': _head_text(network)}
+    head = main_head(network)
     return {
         'name': name, 'version': fer_nb.__version__, 'network': network.name, 'classes': list(classes),
         'input_size': [48, 48], 'channels': 1, 'temperature': round(float(temperature), 4),
-        'parameters': int(head.count_params()), 'macs': count_macs(head), **about,
+        'parameters': int(head.count_params()), 'macs': count_macs(head), **(about or {}),
     }
 
 # %% ../nbs/70_export.ipynb #e6288ae7
@@ -288,13 +237,16 @@ def _export_format(
     "Convert, check and write one format; its report. Raises ExportError where it is off or cannot be made."
     try:
         content, runner = _convert(network, format, calibration, saved)
-        run, expected_maps = runner(content), _last_map(network) is not None
+        run, expected_maps = runner(content), last_map(network) is not None
     except (FerError, ModuleNotFoundError): raise
     except Exception as e: raise ExportError(f'{format}: cannot be converted ({shown(e, 200)})') from None
-    report = {'format': format, 'bytes': len(content), **_compare(expected, run(val.images), val.labels)}
+    compared = _compare(expected, run(val.images), val.labels, classes=len(val.classes))
+    report = {'format': format, 'bytes': len(content), **compared}
     report['ms_per_face'] = round(measure_latency(run, val.images), 3)
     _check_report(format, report)
-    if expected_maps: _check_maps(network, format, runner(content, maps=True)(val.images[:50]), expected[:50])
+    if expected_maps:
+        maps = runner(content, maps=True)(val.images[:50])
+        _check_maps(network, format, maps, expected[:50], classes=len(val.classes))
     suffix = 'onnx' if format == 'onnx' else f'{format}.tflite'
     try: return report | {'file': _save_export(out/f'{meta["name"]}.{suffix}', content, meta)}
     except OSError as e: raise ExportError(f'{format}: {e.filename}: cannot be written ({e.strerror})') from None
@@ -315,10 +267,11 @@ def _export_formats(
 
 # %% ../nbs/70_export.ipynb #b5dfe39d
 def _write_all(
-    network: 'Model', out: Path, formats: Sequence[str], val: 'FaceSet', calibration: np.ndarray, meta: dict[str, Any],
+    network: 'Model', served: 'Model', # with all its heads; with all its logits in one output
+    out: Path, formats: Sequence[str], val: 'FaceSet', calibration: np.ndarray, meta: dict[str, Any],
 ) -> list[dict[str, Any]]:
     "Write all formats, and the Keras file unless all of them fail. Raises ExportError where one fails."
-    reports, failed = _export_formats(network, out, formats, val, calibration, meta)
+    reports, failed = _export_formats(served, out, formats, val, calibration, meta)
     if reports or not failed: _save_keras(network, out/f'{meta["name"]}.keras', meta)
     if failed: raise ExportError('; '.join(failed), reports)
     return reports
@@ -370,11 +323,14 @@ def export_model(
     network, faces = adapted.network, adapted.faces
     train, val = train_val_split(faces)
     val, calibration = val[:max_faces], train.images[::max(1, len(train)//500)][:500]
-    about = {'data': faces.edition} | adapted.about | (about or {})
+    about = {'data': faces.edition} | known_prior(model, train) | adapted.about | (about or {})
     if vector_scaling or not adapted.about:
         network, held = _scaled(network, val, None if adapted.about else model, fit=vector_scaling)
         about |= held
     temperature = temperature or fit_temperature(val.labels, main_logits(network, val.images))
-    about |= {'class_logits': means} if (means := _class_logits(network, train, temperature)) else {}
-    meta = _metadata(network, name, faces.classes, temperature, about)
-    return _write_all(network, out, formats, val, calibration, meta)
+    network, votes = with_votes(network, model, train=train, val=val, temperature=temperature)
+    served = with_one_output(network, faces.classes, votes=bool(votes))
+    about |= votes | layer_fields(served, train, temperature)
+    meta = _metadata(served, name, faces.classes, temperature, about)
+    choose_prior(meta)   # a default prior that could not be used is refused here
+    return _write_all(network, served, out, formats, val, calibration, meta)

@@ -15,6 +15,7 @@ from .core import FerError
 from .data import FaceSet
 from .evaluation import predict_logits, subset_indices
 from .metrics import accuracy_interval
+from .models import join_heads
 from .report_tables import format_interval, format_percent, markdown_table
 
 # %% ../nbs/34_robustness.ipynb #3e1a1dcb
@@ -151,7 +152,7 @@ def evaluate_robustness(
     about = dict(split=str(part.split[0]), samples=samples, format=format)
     def correct(images: np.ndarray) -> np.ndarray:
         z = predict_logits(model, images, batch_size=batch_size)
-        return (z['expression'] if isinstance(z, dict) else z).argmax(axis=1) == part.labels
+        return join_heads(z, faces.classes)[:, :len(faces.classes)].argmax(axis=1) == part.labels
     before = correct(part.images)
     found = {name: correct(corrupt(part.images, name)) for name in corruptions or CORRUPTIONS}
     return [_record(name, before, after, about) for name, after in dict(none=before, **found).items()]
