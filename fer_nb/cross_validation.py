@@ -36,6 +36,7 @@ from fer_nb.subject_means import (
     subject_baseline_figures,
 )
 
+# %% ../nbs/72_cross_validation.ipynb #2e26c72e
 if TYPE_CHECKING:
     from fer_nb.detection import Detector
 

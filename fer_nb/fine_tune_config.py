@@ -44,14 +44,18 @@ class FineTuneConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, _RANGES)
-        if self.mode not in _MODES: raise FerError(f'mode = {self.mode!r} is not one of {", ".join(_MODES)}')
-        if self.subject_baseline and self.mode != 'quick':
-            raise FerError(f"subject_baseline needs mode = 'quick', not {self.mode!r}")
+        _check(self)
 
 # %% ../nbs/70e_fine_tune_config.ipynb #23f82947
 _MODES = 'full', 'head', 'quick'
 _RANGES = dict(lowest_lr_fraction=(1e-9, 1), layer_groups=(1, 1000), unfreeze_every=(0, 1e6), resolution=(32, 512))
+
+def _check(config: FineTuneConfig) -> None:
+    "Raises `FerError` for a value that cannot be."
+    check_ranges(config, _RANGES)
+    if config.mode not in _MODES: raise FerError(f'mode = {config.mode!r} is not one of {", ".join(_MODES)}')
+    if config.subject_baseline and config.mode != 'quick':
+        raise FerError(f"subject_baseline needs mode = 'quick', not {config.mode!r}")
 
 # %% ../nbs/70e_fine_tune_config.ipynb #ee274333
 #: What is different for a network with random weights.

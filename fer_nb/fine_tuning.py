@@ -172,16 +172,23 @@ class FineTuneResult:
         subjects: np.ndarray|None = None, # (N,): use the mean of each subject's images, as a baseline does
     ) -> np.ndarray: # (N, C)
         logits = predict_logits(self.model, images)/self.temperature
-        if subjects is None: return softmax(logits)
-        if self.subject_mean is None: raise FerError('trained without subject_baseline: there is no mean to move to')
-        return softmax(subtract_subject_means(logits, np.asarray(subjects), self.subject_mean))
+        return softmax(logits if subjects is None else _without_means(logits, subjects, self.subject_mean))
 
-    def __repr__(self) -> str:
-        report, files = self.report, ', '.join(p.name for p in self.files.values())
-        found = f"accuracy {report['accuracy']:.1%} on {report['n']} {report['split']} faces"
-        rows = report.get('subject_baseline')
-        means = f', {baseline_text(rows)}' if rows else ''
-        return f"FineTuneResult({', '.join(self.classes)}: {found}{means}; {files})"
+    def __repr__(self) -> str: return _described(self)
+
+# %% ../nbs/71_fine_tuning.ipynb #92f2ad71
+def _described(result: FineTuneResult) -> str:
+    "A result in one line."
+    report, files = result.report, ', '.join(p.name for p in result.files.values())
+    found = f"accuracy {report['accuracy']:.1%} on {report['n']} {report['split']} faces"
+    rows = report.get('subject_baseline')
+    means = f', {baseline_text(rows)}' if rows else ''
+    return f"FineTuneResult({', '.join(result.classes)}: {found}{means}; {files})"
+
+def _without_means(logits: np.ndarray, subjects: Any, mean: np.ndarray|None) -> np.ndarray: # (N, C), (N,), (C,)
+    "Logits without their subjects' means. Raises `FerError` where there is nothing to move these to."
+    if mean is None: raise FerError('trained without subject_baseline: there is no mean to move to')
+    return subtract_subject_means(logits, np.asarray(subjects), mean)
 
 # %% ../nbs/71_fine_tuning.ipynb #bf709a51
 def _baseline_figures(trained: TrainedNetwork, part: FaceSet, reference: Sequence[float]|None) -> list[dict[str, Any]]:
@@ -308,16 +315,15 @@ def fine_tune(
     progress: bool = True, # print what is in the data, and show a progress bar?
 ) -> FineTuneResult:
     "Train a network on your own faces and classes. Raises `FileNotFoundError`, `FerError`."
-    config = with_baseline(config, subject_baseline)
-    checked = make_config(backbone, weights, config)   # what is wrong is found before anything is read
+    run: Any = dict(backbone=backbone, weights=weights, config=with_baseline(config, subject_baseline))
+    checked = make_config(**run)   # what is wrong is found before anything is read
     formats, start, crop = _check_request(name, formats, about), time.time(), crop_rules_of(backbone, weights)
-    run: Any = dict(backbone=backbone, weights=weights, config=config)
     with open_run(out) as folder:
         loaded = load_faces(data, mapping, subjects=subjects, split_from=split_from, detector=detector, rule=crop)
         if checked.subject_baseline: check_subject_baseline(loaded)
         faces = split_dataset(validate_dataset(loaded))
         if progress: print(describe_dataset(faces), flush=True)
         trained = train_network(faces, folder, progress=progress, **run)
-        options = run | dict(config=_changes(config), name=name, mapping=mapping, detector=detector)
+        options = run | dict(config=_changes(run['config']), name=name, mapping=mapping, detector=detector)
         meta = _metadata(faces, trained, crop, _command(options), about)
         return _deliver(trained, folder, faces=faces, name=name, formats=formats, meta=meta, start=start)

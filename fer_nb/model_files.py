@@ -154,6 +154,8 @@ def _check_fields(meta: dict[str, Any]) -> None:
         raise FerError('votes is not a prior, with one share above 0 for each class, and a weight from 0 to 1')
     if 'class_logits' in meta and not _is_table(meta['class_logits'], len(meta['classes']), n_outputs(meta)):
         raise FerError('class_logits is not a row of numbers for each class, with a number for each logit')
+    if 'subject_mean' in meta and not _is_table([meta['subject_mean']], 1, n_outputs(meta)):
+        raise FerError('subject_mean is not a number for each logit')
     if 'head' in meta: head_weights(meta)
     check_classes(meta['classes'])
 

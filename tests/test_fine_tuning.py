@@ -287,6 +287,8 @@ def test_the_exported_file_with_a_baseline_does_what_was_measured(with_means, ev
     baseline = make_baseline(logits, classifier.about, prior=choose_prior(classifier.about))
     np.testing.assert_allclose(softmax(logits - np.array(baseline.offset)), measured, atol=2e-3)
     assert (off := np.abs(softmax(logits) - measured).max()) > .01, off
+    found = with_means.recognizer().recognize_crops(person.images, baseline=baseline)
+    np.testing.assert_allclose([list(r.faces[0].probabilities.values()) for r in found], measured, atol=2e-3)
 
 
 @pytest.mark.parametrize('change, message', [
