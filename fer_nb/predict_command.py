@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from .batches import Finished, RowFile, check_folder, check_target, is_stdout, print_counts, read_finished
 from .commands import Unfinished, add_model, command, make_recognizer
-from .core import FerError, csv_text, escaped, shown, table_cell, write_atomically
+from .core import FerError, csv_text, escaped, sha256, shown, table_cell, write_atomically
 from .image_inputs import STDIN, annotation_files, image_inputs
 
 if TYPE_CHECKING:
+    from fer_nb.baselines import Baseline
     from fer_nb.recognition import Recognizer, Result
 
 # %% ../nbs/81_predict_command.ipynb #fa858274
@@ -65,6 +66,9 @@ def _predict_options(add: Callable) -> None:
     add('--tiles', type=int, default=0, metavar='N',
         help='search large images in up to N tiles too, for small faces (default: 0)')
     add('--no-detect', action='store_true', help='the images are faces, already cropped')
+    add('--baseline', type=Path, metavar='PERSON',
+        help='all images show one person: a folder with images of that person, from which the face at rest is learned '
+             '(two or more, better ten, with different expressions), or a .json file that `Baseline.save` wrote')
     add('--json', action='store_true', help='print one JSON object for each input, a line each')
     add('--csv', metavar='FILE', help='write a table with one row for each face; - is stdout')
     add('--annotate', type=Path, metavar='DIR', help='write each image with its faces marked into this folder')
@@ -112,12 +116,34 @@ def _check_targets(
 def _settings(
     args: argparse.Namespace,
     recognizer: 'Recognizer',
+    baseline: 'Baseline|None',
 ) -> str: # a cell of a table
     "What the answers depend on beside the image: model, detector and options."
     about, detector = recognizer.classifier.about, 'none' if args.no_detect else recognizer.detector.name
     tiles = f', tiles {args.tiles}' if args.tiles else ''
     least = f'min {recognizer.min_confidence:g}, prior {recognizer.assumed}'
+    if baseline: least += f', baseline {sha256(json.dumps(baseline.to_dict()).encode())[:8]} ({baseline})'
     return f"model {about['name']} {about['sha256'][:8]}, detector {detector}{tiles}, {least}"
+
+# %% ../nbs/81_predict_command.ipynb #3325ae3b
+def _baseline(
+    args: argparse.Namespace,
+    recognizer: 'Recognizer',
+) -> 'Baseline|None':
+    "The baseline that the options name, from a file or from images. Raises `FerError` where there is none."
+    if args.baseline is None: return None
+    from fer_nb.baselines import Baseline, offset_for
+    path, said = args.baseline, shown(args.baseline, 200)
+    if not path.is_dir(): found = Baseline.load(path)
+    else:
+        images, _ = image_inputs([str(path)])
+        try: found = recognizer.baseline(images, face='crop' if args.no_detect else 'largest')
+        except FerError as e: raise FerError(f'{said}: {e}') from None
+    try: offset_for(found, recognizer.classifier.about)
+    except FerError as e: raise FerError(f'{said}: {e}') from None
+    skipped = f'; {found.skipped} could not be used' if found.skipped else ''
+    print(f'baseline of {said}: {found}{skipped}', file=sys.stderr)
+    return found
 
 # %% ../nbs/81_predict_command.ipynb #e42e109d
 def _key(source: Path|str) -> str|None: # None = its name is not in full there, or not always the same image
@@ -143,6 +169,7 @@ class _Batch:
     finished: Finished # what an earlier run did
     table: RowFile|None
     settings: str # last cell of every line
+    baseline: 'Baseline|None' = None # of the person whom all inputs show
     done: int = 0
     again: int = 0 # found in the table, and skipped
     failed: int = 0
@@ -159,7 +186,8 @@ def _answer(
     from fer_nb.images import image_name
     from fer_nb.recognition import Result
     recognizer = batch.recognizer
-    try: return recognizer.recognize_crops([image])[0] if batch.args.no_detect else recognizer(image)
+    known: Any = dict(baseline=batch.baseline)
+    try: return recognizer.recognize_crops([image], **known)[0] if batch.args.no_detect else recognizer(image, **known)
     except Exception as e:
         name = image_name(image)
         error = f'{name}: it cannot be recognized ({type(e).__name__}: {shown(e, 200)})'
@@ -257,7 +285,8 @@ def _head(args: argparse.Namespace) -> None:
     _predict_options,
     "photo.jpg\nholidays/ 'more/*.png' --csv faces.csv\nholidays/ --csv faces.csv --resume\n"
     'photo.jpg --json | jq .faces[0].label\nhttps://example.org/photo.jpg\n- < photo.jpg\n'
-    'photo.jpg --annotate out/\ncrowd.jpg --tiles 64 --min-confidence auto\ncrops/ --no-detect',
+    'photo.jpg --annotate out/\ncrowd.jpg --tiles 64 --min-confidence auto\ncrops/ --no-detect\n'
+    'anna/new.jpg --baseline anna/',
 )
 def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     "Recognize the expression of every face in images."
@@ -265,10 +294,11 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     sources, skipped = image_inputs(args.paths, args.annotate)
     images = _check_targets(args, sources)
     recognizer = make_recognizer(args)
-    columns, settings = (*result_columns(recognizer.classes), 'settings'), _settings(args, recognizer)
+    baseline = _baseline(args, recognizer)
+    columns, settings = (*result_columns(recognizer.classes), 'settings'), _settings(args, recognizer, baseline)
     finished = read_finished(args.csv, columns, settings=settings) if args.resume else Finished()
     if not (args.overwrite or args.resume): _check_images(images.values())
-    batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished), settings)
+    batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished), settings, baseline)
     try:
         _head(args)
         for source in sources: _next(batch, source)

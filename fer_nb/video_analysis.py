@@ -85,8 +85,8 @@ def _analyze(
     tally.finish(1/(reader.info.fps or 25))
     problems = [*reader.problems, *outputs.problems]
     if broken and broken not in reader.problems: problems.append(broken)
-    prior = str(stream.recognizer.assumed)
-    return VideoSummary(reader.info.name, tally, stopped, problems, outputs.written, outputs.failed, prior)
+    known = str(stream.recognizer.assumed), stream.options.baseline
+    return VideoSummary(reader.info.name, tally, stopped, problems, outputs.written, outputs.failed, *known)
 
 # %% ../nbs/58_video_analysis.ipynb #1b7cec23
 def _write_results(summary: VideoSummary, paths: dict[str, Path]) -> VideoSummary:

@@ -63,6 +63,8 @@ def _add_smooth(add: Callable) -> None:
     "The option of the commands that track faces."
     add('--smooth', type=float, default=0.5, metavar='S',
         help='seconds over which probabilities are smoothed (default: %(default)s; 0: not at all)')
+    add('--baseline', action='store_true',
+        help='let each face build a baseline of its own as it goes: what it looks like at rest')
 
 # %% ../nbs/81a_video_commands.ipynb #9cb28eab
 def _source(
@@ -157,7 +159,8 @@ def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with a v
     "Track the expressions of the faces in videos, a camera or a stream."
     from fer_nb.face_stream import StreamOptions
     from fer_nb.recognition import expecting_everyday
-    options = StreamOptions(detect_every=args.detect_every, classify_every=args.classify_every, smooth=args.smooth)
+    rates: Any = dict(detect_every=args.detect_every, classify_every=args.classify_every)
+    options = StreamOptions(**rates, smooth=args.smooth, baseline=args.baseline)
     jobs, recognizer = _plan(args), expecting_everyday(make_recognizer(args))
     _check_priors(jobs, str(recognizer.assumed))
     if all(job.complete for job in jobs):
@@ -185,7 +188,7 @@ def _webcam(args: argparse.Namespace) -> int:
     "Show the expressions in front of a camera in a window; q or Esc ends it."
     from fer_nb.face_stream import StreamOptions
     from fer_nb.window import show_window
-    options = StreamOptions(smooth=args.smooth)
+    options = StreamOptions(smooth=args.smooth, baseline=args.baseline)
     shown = show_window(_source(args.source), make_recognizer(args), options=options)
     print(f'frames: {shown}', file=sys.stderr)
     return 0

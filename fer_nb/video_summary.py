@@ -30,6 +30,7 @@ class VideoSummary:
     written: dict[str, Path] = field(default_factory=dict)  # {"table", "video", "timeline", "summary": path}
     failed: list[str] = field(default_factory=list) # those of them that could not be written, or not to their end
     prior: str = 'trained' # how often each expression was expected
+    baseline: bool = False # did each face build a baseline of its own?
 
     @property
     def frames(self) -> int: return self.tally.frames # how many were looked at
@@ -62,8 +63,8 @@ def _to_dict(summary: VideoSummary) -> dict:
     "A summary as plain data."
     tally, complete = summary.tally, not summary.stopped and not summary.failed
     return _rounded(dict(
-        source=summary.source, prior=summary.prior, complete=complete, stopped=summary.stopped,
-        duration=summary.duration, frames=summary.frames,
+        source=summary.source, prior=summary.prior, baseline=summary.baseline,
+        complete=complete, stopped=summary.stopped, duration=summary.duration, frames=summary.frames,
         frames_with_faces=summary.with_faces, number_of_faces=tally.ids, **spread_of(tally.total, tally),
         faces=summary.faces, problems=list(summary.problems),
         written={kind: str(path) for kind, path in summary.written.items()},
@@ -108,8 +109,9 @@ def _report(
     "A summary to be read."
     faces = sorted(sorted(summary.faces, key=lambda o: -o['seconds'])[:most], key=lambda o: o['face'])
     stopped = ', stopped before the end' if summary.stopped else ''
+    own = ', each face with a baseline of its own' if summary.baseline else ''
     seen = f'{summary.frames:,} frames, {summary.duration:,.1f} s{stopped}; faces in {summary.with_faces:,} of them'
-    yield f'{shown(Path(summary.source).name)}: {seen}; prior {shown(summary.prior)}'
+    yield f'{shown(Path(summary.source).name)}: {seen}; prior {shown(summary.prior)}{own}'
     if faces: yield 'face     from       to  seconds  expressions, by time'
     yield from map(_face_line, faces)
     more = summary.tally.ids - len(faces)

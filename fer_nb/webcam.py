@@ -9,6 +9,7 @@ __all__ = ['LiveView']
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -109,6 +110,25 @@ def _expect(view: 'LiveView', recognizer: Recognizer) -> None:
     view.faces = view.stream(view.time, view.frame)
     view.changed()
 
+# %% ../nbs/62_webcam.ipynb #5c9d73e8
+def _baseline_box(view: 'LiveView') -> Any: # disabled where the model's file does not allow it
+    "Whether each face builds a baseline of its own."
+    import ipywidgets as W
+    known = 'class_logits' in view.recognizer.classifier.about
+    box = W.Checkbox(
+        value=view.stream.options.baseline, disabled=not known, indent=False, description='own baselines',
+        tooltip='each face learns what it looks like at rest, and is judged against that', layout=dict(width='130px'),
+    )
+    box.observe(lambda change: _use_baselines(view, change['new']), 'value')
+    return box
+
+def _use_baselines(view: 'LiveView', on: bool) -> None:
+    "Begin or end the baselines of all faces."
+    with view.lock:
+        view.options = replace(view.stream.options, baseline=on)
+        view.stream.options = view.options
+        view.stream.restart()
+
 # %% ../nbs/62_webcam.ipynb #ad66bd76
 def _add_controls(view: 'LiveView') -> None:
     "The parts of a panel that a person can set."
@@ -121,7 +141,7 @@ def _add_controls(view: 'LiveView') -> None:
         layout=dict(width='170px'),
     )
     view.uncertain_box.observe(lambda change: setattr(view, 'uncertain', change['new']), 'value')
-    view.prior_box = _prior_box(view)
+    view.prior_box, view.baseline_box = _prior_box(view), _baseline_box(view)
     view.folder_box = W.Text(
         value=str(view.folder), description='save to', layout=dict(width='300px'), style=dict(description_width='60px')
     )
@@ -140,7 +160,8 @@ def _make_panel(view: 'LiveView') -> Any: # the widget
         W.HBox([view.start_button, view.stop_button, view.status], layout=flow),
         view.notice,
         W.HBox([view.image, view.cards], layout=dict(flow, align_items='flex-start')),
-        W.HBox([view.prior_box, view.uncertain_box, view.snapshot_button, view.folder_box], layout=flow),
+        W.HBox([view.prior_box, view.baseline_box, view.uncertain_box], layout=flow),
+        W.HBox([view.snapshot_button, view.folder_box], layout=flow),
     ])
 
 # %% ../nbs/62_webcam.ipynb #193a731b
@@ -151,6 +172,7 @@ class _PanelWidgets(Live):
     snapshot_button: Any
     uncertain_box: Any
     prior_box: Any
+    baseline_box: Any
     folder_box: Any
     image: Any
     status: Any

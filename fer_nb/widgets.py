@@ -72,6 +72,12 @@ def _verdict(face: Face, minimum: float) -> str:
         sure, style = f'best guess {escape(best)} {sure}, below the minimum of {minimum:.0%}', 'fer-why'
     return f'<span class="fer-plate">{escape(face.label)}</span><span class="{style}">{sure}</span>'
 
+# %% ../nbs/60_widgets.ipynb #8e7c8297
+def baseline_text(face: Face) -> str: # "" where it has none
+    "How long a tracked face has been seen by its own baseline."
+    seconds = getattr(face, 'baseline', None)
+    return '' if seconds is None else f' · baseline: {seconds} s'
+
 # %% ../nbs/60_widgets.ipynb #4fe8e802
 def face_card(
     face: Face,
@@ -81,7 +87,8 @@ def face_card(
     minimum: float=0.,  # confidence below which a face is uncertain; 0 = do not mention it
 ) -> str: # an <li>
     "A face: its crop, the label, and a bar for each expression."
-    name, unsure = f'<span class="fer-number">face {number}</span>', ' fer-unsure'*(face.label == 'uncertain')
+    name = f'<span class="fer-number">face {number}{baseline_text(face)}</span>'
+    unsure = ' fer-unsure'*(face.label == 'uncertain')
     crop = f'<span><img {image} alt="face {number} as the network sees it">{name}</span>' if image else ''
     style = face_style(face.label, tuple(face.probabilities))
     return (

@@ -20,7 +20,7 @@ import numpy as np
 from .core import FerError
 from .face_stream import FaceStream, StreamOptions
 from .live import at_own_speed, draw_frame, frame_rate
-from .recognition import Recognizer
+from .recognition import Recognizer, TrackedFace
 from .video_input import VideoReader, read_video
 from .widgets import plural
 
@@ -28,11 +28,12 @@ from .widgets import plural
 def _with_footer(
     rgb: np.ndarray,       # uint8 (H, W, 3)
     shown: Sequence[float], # when the last frames were shown, in seconds
-    faces: int,            # how many there are
+    faces: Sequence[TrackedFace],
 ) -> np.ndarray: # uint8 (H + some, W, 3), BGR
     "A frame as OpenCV shows it, with a line below: speed, faces, and how to end."
-    zoom = max(.4, rgb.shape[1]/1400)
-    text = f'{frame_rate(shown):.0f} frames/s   {plural(faces, "face")}   q or Esc ends'
+    zoom, seconds = max(.4, rgb.shape[1]/1400), [o.baseline for o in faces if o.baseline is not None]
+    own = f'   baseline: {max(seconds)} s' if seconds else ''
+    text = f'{frame_rate(shown):.0f} frames/s   {plural(len(faces), "face")}{own}   q or Esc ends'
     strip = np.full((round(32*zoom), rgb.shape[1], 3), 30, np.uint8)
     cv2.putText(strip, text, (8, round(22*zoom)), cv2.FONT_HERSHEY_SIMPLEX, zoom, (235, 235, 235), 1, cv2.LINE_AA)
     return np.vstack([cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), strip])
@@ -110,7 +111,7 @@ def _show_frames(title: str, video: VideoReader, stream: FaceStream, mirror: boo
         if mirror: rgb = cv2.flip(rgb, 1)
         faces = stream(time, rgb)
         shown.append(perf_counter())
-        image = _with_footer(draw_frame(rgb, faces, bars=bars), shown, len(faces))
+        image = _with_footer(draw_frame(rgb, faces, bars=bars), shown, faces)
         if not count: cv2.resizeWindow(title, *image.shape[1::-1])
         cv2.imshow(title, image)
         count += 1
