@@ -12,19 +12,19 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checkpoints import check_resume, data_fingerprint, load_checkpoint
 from .config_files import read_fields
 from .core import FerError, shown, write_atomically
-from .data import FaceSet, train_val_split
+from .data import FaceSet
 from .datasets import load_dataset
 from .evaluation import check_tta, evaluate
 from .report_tables import seeds_table
 from .reports import append_test_log, read_test_log
 from .run_folders import check_name, check_target, open_run
 from .train_config import TrainConfig, read_config
-from .training import fit
+from .training import fit, training_data
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,32 +75,59 @@ def _experiment_fields(
 ) -> dict:
     "The fields of an experiment. Raises `FerError` where the file is none or holds others."
     fields = source if isinstance(source, dict) else read_fields(source)
-    unknown = [shown(o) for o in fields if o not in ('config', 'variants', 'seeds')]
-    if unknown: raise FerError(f'{where}: holds {", ".join(unknown[:5])}; config, variants and seeds are known')
+    known = ('config', 'stages', 'variants', 'seeds')
+    unknown = [shown(o) for o in fields if o not in known]
+    if unknown: raise FerError(f'{where}: holds {", ".join(unknown[:5])}; {", ".join(known)} are known')
     return fields
 
-# %% ../nbs/36_experiments.ipynb #d4572bc9
-def _plan_runs(
-    config: TrainConfig, # what all runs share
-    variants: dict, # name -> changed fields
-    seeds: list[int],
-    out: Path, # folder of all runs
-) -> list[tuple[str, int, TrainConfig, Path]]: # variant, seed, configuration and folder of each run
-    "Every variant with every seed; `{seed}` in a path of the configuration is replaced by it."
-    plan = []
-    for seed in seeds:
-        for name, change in variants.items():
-            fields = {**asdict(config), **change, 'seed': seed}
-            given = {k: v.replace('{seed}', str(seed)) if isinstance(v, str) else v for k, v in fields.items()}
-            folder = check_name(re.sub(r'[\\/:*?"<>|\s]', '-', name) + f'-{seed}', 'the name of a variant')
-            plan.append((name, seed, read_config(given), out/folder))
-    if len({o[3] for o in plan}) < len(plan): raise FerError(f'the names {", ".join(variants)} are the same as folders')
-    return plan
+# %% ../nbs/36_experiments.ipynb #07e8556f
+class Experiment(NamedTuple):
+    "What an experiment asks for."
+    config: TrainConfig # what all runs share
+    variants: dict[str, dict] # name -> changed fields
+    seeds: list[int]
+    stages: list[dict] # changed fields of each part of a run, one at least
+
+class _Run(NamedTuple):
+    "One variant with one seed."
+    variant: str
+    seed: int
+    parts: list[tuple[TrainConfig, Path]] # configuration and folder of each part; the last one is evaluated
+
+# %% ../nbs/36_experiments.ipynb #b8931c52
+def _plan_run(experiment: Experiment, name: str, seed: int, out: Path) -> _Run:
+    "The parts of one run; `{seed}` and `{previous}` in a text of the configuration are replaced."
+    folder = check_name(re.sub(r'[\\/:*?"<>|\s]', '-', name) + f'-{seed}', 'the name of a variant')
+    parts: list[tuple[TrainConfig, Path]] = []
+    for k, stage in enumerate(experiment.stages, 1):
+        words = {'{seed}': str(seed)} | ({'{previous}': str(parts[-1][1])} if parts else {})
+        fields = asdict(experiment.config) | stage | experiment.variants[name] | {'seed': seed}
+        for field, value in fields.items():
+            if not isinstance(value, str): continue
+            for word, meaning in words.items(): fields[field] = value = value.replace(word, meaning)
+            if '{previous}' in value: raise FerError(f'{field} = {shown(value)}: before the first stage there is none')
+        part = folder if k == len(experiment.stages) else f'{folder}.part{k}'
+        parts.append((read_config(fields), out/part))
+    return _Run(name, seed, parts)
+
+# %% ../nbs/36_experiments.ipynb #201823f2
+def _plan_runs(experiment: Experiment, out: Path) -> list[_Run]: # folder of all runs
+    "Every variant with every seed."
+    plan = [_plan_run(experiment, name, seed, out) for seed in experiment.seeds for name in experiment.variants]
+    if len({o.parts[-1][1] for o in plan}) == len(plan): return plan
+    raise FerError(f'the names {", ".join(experiment.variants)} are the same as folders')
 
 # %% ../nbs/36_experiments.ipynb #c14b94ee
+def _stages(fields: dict, where: str) -> list[dict]:
+    "The stages of an experiment; one that changes nothing where it has none. Raises `FerError`."
+    stages = fields.get('stages') or [{}]
+    if isinstance(stages, list) and all(isinstance(o or {}, dict) for o in stages): return [o or {} for o in stages]
+    raise FerError(f'{where}: stages are a list of changed fields')
+
+# %% ../nbs/36_experiments.ipynb #f2087531
 def read_experiment(
     source: str|Path|dict, # a YAML or JSON file, or its fields
-) -> tuple[TrainConfig, dict, list]: # configuration, variants {name: changed fields}, seeds
+) -> Experiment:
     "An experiment, checked. Raises `FerError` that names the file and the reason."
     where = 'experiment' if isinstance(source, dict) else shown(source, 200)
     fields = _experiment_fields(source, where)
@@ -109,12 +136,12 @@ def read_experiment(
         raise FerError(f'{where}: variants are names with changed fields')
     if not isinstance(seeds, list) or not all(type(s) is int for s in seeds) or len(set(seeds)) < len(seeds):
         raise FerError(f'{where}: seeds {shown(seeds)} are not a list of whole numbers, each once')
-    named = {str(k): v or {} for k, v in variants.items()}
+    named, stages = {str(k): v or {} for k, v in variants.items()}, _stages(fields, where)
     try:
-        config = read_config(fields.get('config') or {})
-        _plan_runs(config, named, seeds, Path())
+        experiment = Experiment(read_config(fields.get('config') or {}), named, seeds, stages)
+        _plan_runs(experiment, Path())
     except ValueError as e: raise FerError(f'{where}: {e}') from None
-    return config, named, seeds
+    return experiment
 
 # %% ../nbs/36_experiments.ipynb #1627f389
 def _evaluate_run(
@@ -147,13 +174,13 @@ def _known_result(
 def _run_once(
     config: TrainConfig, # what to do
     faces: FaceSet, # all samples
+    data: tuple[FaceSet, FaceSet], # training samples, validation samples
     out: Path, # folder of the run
-    splits: Sequence[str], # what to evaluate on, by name or role
+    splits: Sequence[str], # what to evaluate on, by name or role; none: nothing
     tta: Sequence[str], # some of `TTA`
 ) -> dict: # the result, which is also in `out`
     "Train (or go on, or nothing where the run is complete) and evaluate."
     file, evaluated = out/'metrics.json', [f'{s}, {o}' for s in splits for o in tta]
-    data = train_val_split(faces)
     check_resume(out/'checkpoint.npz', config, data=data_fingerprint(*data))   # of a complete run, too
     if known := _known_result(file, config, evaluated): return known
     network, history = fit(config, *data, out, progress=False)
@@ -169,14 +196,19 @@ def _run_once(
 
 # %% ../nbs/36_experiments.ipynb #cde296f2
 def _attempt(
-    config: TrainConfig, faces: FaceSet, out: Path, splits: Sequence[str], tta: Sequence[str],
-) -> dict: # the result of `_run_once`, or `error`: what it raised
-    "One run in a folder that is its own. A run that fails costs itself, not the others; Ctrl-C ends them all."
-    try:
-        with open_run(out): return _run_once(config, faces, out, splits, tta)
-    except Exception as e:
-        warnings.warn(f'{shown(out, 200)}: this run failed: {shown(e, 300)}', stacklevel=3)
-        return {'error': e}
+    run: _Run, faces: FaceSet, data: tuple[FaceSet, FaceSet], splits: Sequence[str], tta: Sequence[str],
+) -> dict: # the result of `_run_once` for the last part, or `error`: what it raised
+    "One run in folders that are its own. A run that fails costs itself, not the others; Ctrl-C ends them all."
+    seconds = []
+    for config, out in run.parts:
+        last = out == run.parts[-1][1]
+        try:
+            with open_run(out): result = _run_once(config, faces, data, out, splits if last else (), tta)
+        except Exception as e:
+            warnings.warn(f'{shown(out, 200)}: this run failed: {shown(e, 300)}', stacklevel=3)
+            return {'error': e}
+        seconds.append(result['seconds'])
+    return result | ({'seconds': sum(seconds), 'parts': seconds} if len(seconds) > 1 else {})
 
 # %% ../nbs/36_experiments.ipynb #af10827f
 def _summarize(
@@ -197,7 +229,7 @@ def _summarize(
 
 # %% ../nbs/36_experiments.ipynb #e8cc5a80
 def _make_report(
-    experiment: tuple, # from `read_experiment`
+    experiment: Experiment,
     faces: FaceSet,
     outcomes: list[dict], # variant, seed, folder and either the result of the run or its `error`
 ) -> dict:
@@ -209,10 +241,10 @@ def _make_report(
     ]
     log = [o for r in runs for o in read_test_log(r['folder']/'test_log.json') or []]
     kept = [{k: v for k, v in r.items() if k not in ('config', 'evaluated', 'folder')} for r in runs]
-    config, variants, _ = experiment
+    variants = experiment.variants
     return dict(
-        edition=faces.edition, variants=variants, config=asdict(config), summary=_summarize(runs, next(iter(variants))),
-        test_log=log, runs=kept, failed=failed,
+        edition=faces.edition, variants=variants, config=asdict(experiment.config), stages=experiment.stages,
+        summary=_summarize(runs, next(iter(variants))), test_log=log, runs=kept, failed=failed,
     )
 
 # %% ../nbs/36_experiments.ipynb #5ed53a57
@@ -226,26 +258,28 @@ def _report_file(path: str|Path) -> Path: # where the report goes
 
 # %% ../nbs/36_experiments.ipynb #76b11a5f
 def run_experiment(
-    source: str|Path|dict, # a YAML or JSON file, or its fields: config, variants, seeds
+    source: str|Path|dict, # a YAML or JSON file, or its fields: config, stages, variants, seeds
     data: str|Path|FaceSet, # what `load_dataset` takes, or a loaded set
     *,
     out: str|Path, # folder of the runs
     report: str|Path|None = None, # JSON file for the result; None: experiment.json in `out`
+    extra: str|Path|FaceSet|None = None, # another set, whose training samples are added
     splits: Sequence[str] = ('val',), # what to evaluate on; a test split only once a design is finished
     tta: Sequence[str] = ('none', 'flip'), # or ten-crop
     progress: bool = True, # say which run is on?
-) -> dict: # edition, config, variants, summary, test_log, runs; failed: variant, seed and error
+) -> dict: # edition, config, stages, variants, summary, test_log, runs; failed: variant, seed and error
     "Train and evaluate every variant with every seed; the report is written after each. Raises where all runs fail."
     experiment = read_experiment(source)
     check_tta(tta)
     faces = data if isinstance(data, FaceSet) else load_dataset(data)
     for s in splits: faces.subset(s)   # an unknown one is found before the training
-    file = _report_file(report or Path(out)/'experiment.json')
+    file, samples = _report_file(report or Path(out)/'experiment.json'), training_data(faces, extra)
     outcomes: list[dict] = []
-    for name, seed, config, folder in _plan_runs(*experiment, Path(out)):
-        if progress: print(f'{name}, seed {seed}: {folder}', flush=True)
-        outcome = _attempt(config, faces, folder, splits, tta)
-        outcomes.append({'variant': name, 'seed': seed, 'folder': folder, **outcome})
+    for run in _plan_runs(experiment, Path(out)):
+        folder = run.parts[-1][1]
+        if progress: print(f'{run.variant}, seed {run.seed}: {folder}', flush=True)
+        outcome = _attempt(run, faces, samples, splits, tta)
+        outcomes.append({'variant': run.variant, 'seed': run.seed, 'folder': folder, **outcome})
         found = _make_report(experiment, faces, outcomes)
         text = json.dumps(found, indent=1) + '\n'
         write_atomically(file, lambda part: part.write_text(text, encoding='utf-8'))

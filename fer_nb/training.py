@@ -27,6 +27,8 @@ from fer_nb.checkpoints import (
     save_checkpoint,
     save_keras,
 )
+
+# %% ../nbs/25_training.ipynb #7ba719f4
 from .core import FerError, shown, write_atomically
 from .data import FaceSet, add_samples, train_val_split
 from .datasets import load_dataset

@@ -161,8 +161,9 @@ def _soft_labels(args: argparse.Namespace) -> int:
 # %% ../nbs/82_training_commands.ipynb #1dbdf60b
 def _experiment_options(add: Callable) -> None:
     "What `fer_nb experiment` takes."
-    add('file', type=Path, metavar='FILE', help='YAML or JSON file: configuration, variants, seeds')
+    add('file', type=Path, metavar='FILE', help='YAML or JSON file: configuration, stages, variants, seeds')
     add_data(add)
+    _add_extra(add)
     add('--out', type=Path, default=Path('_runs/experiment'), metavar='DIR',
         help='folder for the runs (default: %(default)s); a stopped experiment goes on')
     add('--report', type=Path, metavar='FILE', help='where the result goes (default: a file in that folder)')
@@ -179,7 +180,8 @@ def _experiment(args: argparse.Namespace) -> int:
     read_experiment(args.file)   # what is wrong in it is said before the data are read
     faces = read_dataset(args)
     found = run_experiment(
-        args.file, faces, out=args.out, report=args.report, splits=args.split, tta=args.tta, progress=not args.quiet
+        args.file, faces, out=args.out, report=args.report, extra=_read_extra(args), splits=args.split, tta=args.tta,
+        progress=not args.quiet,
     )
     print(experiment_table(found, samples='deduplicated'))
     print(f'{len(found["runs"])} runs done, {len(found["failed"])} failed', file=sys.stderr)

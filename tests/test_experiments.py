@@ -1,5 +1,6 @@
 """An experiment trains every pair once, evaluates again where more is asked, and notices exchanged networks."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def second(runs):
 @pytest.mark.parametrize(
     ('fields', 'reason'),
     [
-        ({'configs': {}}, 'holds configs; config, variants and seeds are known'),
+        ({'configs': {}}, 'holds configs; config, stages, variants, seeds are known'),
         ([], r'holds a list, \[\]; fields are needed'),
         ({'variants': ['a']}, 'variants are names with changed fields'),
         ({'variants': {'a': {'epoch': 3}}}, 'unknown field epoch'),
@@ -45,6 +46,9 @@ def second(runs):
         ({'seeds': [-1]}, 'seed = -1 is not from 0'),
         ({'variants': {'a b': {}, 'a/b': {}}}, 'a b, a/b are the same as folders'),
         ({'variants': {'..': {}}}, "name of a variant '..-0' begins or ends with a dot"),
+        ({'stages': {'epochs': 2}}, 'stages are a list of changed fields'),
+        ({'stages': [{'epoch': 2}, {}]}, 'unknown field epoch'),
+        ({'stages': [{'init_from': '{previous}/model.keras'}]}, 'before the first stage there is none'),
         ({'config': {'epochs': 'many'}}, "epochs = 'many' is not of type int"),
     ],
 )
@@ -154,3 +158,18 @@ def test_a_network_that_was_exchanged_is_noticed(runs, second):
         with pytest.warns(UserWarning), pytest.raises(ValueError, match='held something else'):
             run_experiment(parts, FEW, out=out, progress=False)
     finally: start.write_bytes(was)
+
+
+def test_a_run_in_two_parts_is_one_experiment(tmp_path):
+    "The second part begins where the first one ended; what is complete is not trained again."
+    parts = [{'learning_rate': 0.01}, {'init_from': '{previous}/model.keras'}]
+    more = FEW[np.flatnonzero(FEW.split == 'train')[:20]]
+    staged = {'config': RECIPE, 'stages': parts, 'seeds': [3]}
+    found = run_experiment(staged, FEW, out=tmp_path, extra=replace(more, split=None, votes=None), progress=False)
+    start = str(tmp_path / 'as-it-is-3.part1' / 'model.keras')
+    assert [o['files'] for o in found['runs']] == [{start: file_fingerprint(start)}]
+    assert found['stages'] == parts and len(found['runs'][0]['parts']) == 2 and len(found['summary']) > 0
+    assert json.loads((tmp_path / 'as-it-is-3.part1' / 'metrics.json').read_text())['results'] == []
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.keras')}
+    again = run_experiment(staged, FEW, out=tmp_path, extra=replace(more, split=None, votes=None), progress=False)
+    assert again == found and written == {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.keras')}
