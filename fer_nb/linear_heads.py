@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/70d_linear_heads.ipynb #9173e74f
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -68,12 +68,11 @@ def _predict_folds(
 ) -> np.ndarray: # (N, C) logits
     "Every sample predicted by a regression that has not seen its group."
     from sklearn.model_selection import GroupKFold
-    logits = np.empty((len(x), classes))
+    logits, options = np.empty((len(x), classes)), dict[str, Any](classes=classes, balanced=balanced)
     for train, test in GroupKFold(min(5, len(set(groups.tolist())))).split(x, y, groups):
         if len(set(y[train].tolist())) < 2: logits[test] = 0
         else:
-            options = dict(classes=classes, inverse_penalty=inverse_penalty, balanced=balanced)
-            kernel, bias = _fit(x[train], y[train], **options)
+            kernel, bias = _fit(x[train], y[train], inverse_penalty=inverse_penalty, **options)
             logits[test] = x[test] @ kernel + bias
     return logits
 
