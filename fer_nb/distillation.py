@@ -68,16 +68,16 @@ class Teacher(NamedTuple):
     size: int | None = None # of its views, in pixels; None: the crop of the configuration
 
 # %% ../nbs/24_distillation.ipynb #5bfe2c74
-def _as_teacher(source: Any, faces: FaceSet) -> Teacher: # a `.keras` file, or a teacher
+def as_teacher(source: Any, faces: FaceSet) -> Teacher: # a `.keras` file, or a teacher
     "The teacher. Raises FerError where it does not know each class."
     if not isinstance(source, Teacher):
         network, = load_teachers([source], len(faces.classes))
         size = network.input_shape[1] # type: ignore[attr-defined]
         return Teacher(Path(source), lambda x: mean_probabilities([network], x), faces.classes, size)
-    _order(source.classes, faces, shown(source.path, 200))
+    class_order(source.classes, faces, shown(source.path, 200))
     return source
 
-def _order(classes: Sequence[str], faces: FaceSet, where: str) -> list[int]:
+def class_order(classes: Sequence[str], faces: FaceSet, where: str) -> list[int]:
     "Where the data's classes stand among some others. Raises FerError where one is missing."
     if missing := [o for o in faces.classes if o not in classes]:
         raise FerError(f'{where}: does not know {shown(", ".join(missing))}; it knows {shown(", ".join(classes), 200)}')
@@ -86,26 +86,32 @@ def _order(classes: Sequence[str], faces: FaceSet, where: str) -> list[int]:
 # %% ../nbs/24_distillation.ipynb #79f7e357
 def _in_order(shares: np.ndarray, classes: Sequence[str], faces: FaceSet, where: str) -> np.ndarray: # (N, K)
     "Probabilities (N, C) of the data's classes. Raises FerError where they are none."
-    order = _order(classes, faces, where)
+    order = class_order(classes, faces, where)
     if shares.shape != (len(faces), len(classes)) or not (np.isfinite(shares) & (shares >= 0)).all():
         raise FerError(f'{where}: holds no probabilities of {len(classes)} classes for {len(faces):,} faces')
     if not (total := shares[:, order].sum(axis=1, keepdims=True)).all():
         raise FerError(f'{where}: gives some faces none of {shown(", ".join(faces.classes), 200)}')
     return shares[:, order] / total
 
+# %% ../nbs/24_distillation.ipynb #b4427eca
+def ask(teacher: Teacher, faces: Any) -> np.ndarray: # (N, H, W, 1), 0..255
+    "Probabilities (N, K) of the teacher's classes for faces of any size."
+    from keras import ops
+    if teacher.size not in (None, faces.shape[1]):
+        faces = ops.image.resize(ops.cast(faces, 'float32'), (teacher.size, teacher.size), antialias=True)
+    return ops.convert_to_numpy(teacher.answer(faces))
+
 # %% ../nbs/24_distillation.ipynb #36b1a330
 def _ask(teacher: Teacher, faces: FaceSet, config: TrainConfig, bar: Any) -> np.ndarray: # a step for each view
     "Mean probabilities (N, K) over as many views of each face as the bar has."
     import keras
-    from keras import ops
-    seed, total, size = keras.random.SeedGenerator(config.seed), 0., teacher.size
-    if size: config = replace(config, crop=faces.images.shape[1], progressive_size=0)
+    seed, total = keras.random.SeedGenerator(config.seed), 0.
+    if teacher.size: config = replace(config, crop=faces.images.shape[1], progressive_size=0)
     for _ in bar:
         answers = []
         for i in range(0, len(faces), 256):
             x = augment(faces.images[i:i+256, ..., None], config, seed=seed, erasing=0.)
-            if size and size != config.crop: x = ops.image.resize(x, (size, size), antialias=True)
-            answers.append(ops.convert_to_numpy(teacher.answer(x)))
+            answers.append(ask(teacher, x))
         total = total + np.concatenate(answers).astype(float)
     return np.asarray(total) / bar.total
 
@@ -125,7 +131,7 @@ def make_soft_labels(
     if views not in range(1, 10_001): raise FerError(f'{shown(views)} views: 1 to 10,000 are needed')
     if not len(teachers) or not len(faces): raise FerError(f'{len(teachers)} teachers and {len(faces)} faces')
     shares, out = _shares(weights or [1.] * len(teachers), len(teachers)), check_target(out, '.npz')
-    given = [load_soft_labels(o, faces) if _is_npz(o) else _as_teacher(o, faces) for o in teachers]
+    given = [load_soft_labels(o, faces) if _is_npz(o) else as_teacher(o, faces) for o in teachers]
     total = np.zeros((len(faces), len(faces.classes)))
     for teacher, share in zip(given, shares):
         if isinstance(teacher, Teacher):

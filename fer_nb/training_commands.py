@@ -118,18 +118,19 @@ def _soft_labels_options(add: Callable) -> None:
     add('--quiet', action='store_true', help='no progress bar')
 
 # %% ../nbs/82_training_commands.ipynb #4e1b5c28
-def _weighted(text: str) -> tuple[Path, float]: # FILE or FILE:WEIGHT
+def weighted_file(text: str) -> tuple[Path, float]: # FILE or FILE:WEIGHT
     "A file and its weight. Raises `FerError` for a weight that is none."
     file, colon, weight = text.rpartition(':')
     if not colon or Path(text).exists(): return Path(text), 1.
     try: return Path(file), float(weight)
     except ValueError: return Path(text), 1.   # a colon of the name, such as that of a drive
 
-def _teacher(file: Path) -> Any: # what `make_soft_labels` takes
+def open_teacher(file: Path) -> Any: # what `make_soft_labels` takes
     "A file as a teacher: a model file with its metadata, others as they are. Raises `FileNotFoundError`, `FerError`."
     from fer_nb.classification import Classifier, classify
     from fer_nb.distillation import Teacher
-    if not file.exists(): raise FileNotFoundError(f'{file}: no such file')
+    from fer_nb.model_files import find_model
+    if not file.exists(): file = find_model(str(file))   # the name of a shipped model
     if file.suffix != '.tflite': return file
     classifier = Classifier(file, threads=os.cpu_count() or 1)
     def answer(views: Any) -> Any: return classify(classifier, np.rint(np.asarray(views)[..., 0]).clip(0, 255))
@@ -148,8 +149,8 @@ def _soft_labels(args: argparse.Namespace) -> int:
     from fer_nb.run_folders import check_target
     from fer_nb.training import training_data
     config, out = _config(args.config), check_target(args.out, '.npz')
-    files, weights = zip(*(_weighted(o) for o in args.teacher))
-    teachers = [_teacher(o) for o in files]
+    files, weights = zip(*(weighted_file(o) for o in args.teacher))
+    teachers = [open_teacher(o) for o in files]
     samples, _ = training_data(read_dataset(args), _read_extra(args))
     targets = make_soft_labels(
         teachers, samples, out, weights=weights, config=config, views=args.views, progress=not args.quiet
