@@ -149,10 +149,11 @@ def _vote_agreement(
     per_class = {c: share(labels == i) for i, c in enumerate(faces.classes)}
     return dict(protocol=protocol, n=int(known.sum()), agreement=share(labels >= 0), per_class=per_class)
 
-def _agreement(faces: FaceSet, split: str) -> dict: # `vote_agreement` of a report; {} without votes
-    "The same by both protocols, for the split that is evaluated."
-    if faces.votes is None: return {}
-    return {'vote_agreement': {split: [_vote_agreement(faces, o) for o in ('majority', 'argmax')]}}
+def _new_report(faces: FaceSet, about: dict, results: list[dict]) -> dict: # what is evaluated; name, split; records
+    "A report, with the agreement by both protocols where there are votes."
+    report = dict(name=about['name'], edition=faces.edition, split=about['split'], figures={}, results=results)
+    if faces.votes is None: return report
+    return report | {'vote_agreement': {about['split']: [_vote_agreement(faces, o) for o in ('majority', 'argmax')]}}
 
 # %% ../nbs/33_evaluation.ipynb #7cde1cc0
 class _Options(NamedTuple):
@@ -161,6 +162,7 @@ class _Options(NamedTuple):
     bins: int # of the calibration error
     scaling: dict|None # as for `remove_scaling`
     priors: Sequence[Prior] # a record for each
+    votes_temperature: float = 1. # of the FER+ head
 
 def _expression_records(
     faces: FaceSet, # the samples to evaluate
@@ -192,14 +194,15 @@ def _uncalibrated(
 def _ferplus_records(
     votes: np.ndarray, # (N, 10)
     logits: np.ndarray, # (N, 8)
-    bins: int, # of the calibration error
+    options: _Options,
 ) -> Iterator[dict]: # records
     "One record for each FER+ protocol that counts any of the samples."
     for protocol in ('majority', 'argmax'):
         labels = ferplus_labels(votes, protocol)
         if (known := labels >= 0).any():
-            metrics = compute_metrics(labels[known], softmax(logits[known]), FERPLUS, bins=bins)
-            yield dict(protocol=f'FER+ {protocol}', prior=TRAINED, temperature=1.0, **metrics)
+            p = softmax(logits[known], options.votes_temperature)
+            metrics = compute_metrics(labels[known], p, FERPLUS, bins=options.bins)
+            yield dict(protocol=f'FER+ {protocol}', prior=TRAINED, temperature=options.votes_temperature, **metrics)
 
 # %% ../nbs/33_evaluation.ipynb #9de5f74d
 def _records(
@@ -215,7 +218,7 @@ def _records(
     yield first | dict(uncalibrated=_uncalibrated(faces, joined, options))
     yield from more
     if 'ferplus' in heads and faces.votes is not None:
-        yield from _ferplus_records(faces.votes, heads['ferplus'], options.bins)
+        yield from _ferplus_records(faces.votes, heads['ferplus'], options)
 
 # %% ../nbs/33_evaluation.ipynb #d5ceebd9
 def _plot_all(
@@ -259,9 +262,12 @@ def _subset_records(
 # %% ../nbs/33_evaluation.ipynb #6b648551
 def _chosen_priors(
     names: Sequence[str], # see `choose_prior`
-    about: dict, # metadata of the model
+    metadata: dict, # of the model's file
+    name: str, # of the model
+    classes: Sequence[str],
 ) -> list[Prior]: # as trained, then the others
     "The priors that differ from that of the training. Raises `FerError` for others than known ones."
+    about = metadata | dict(name=name, classes=classes)
     found = [choose_prior(about, o) for o in dict.fromkeys(names)]
     others = [o for o in found if o.shift is not None and (np.ptp(o.shift) > .01 or o.votes_weight)]
     return [choose_prior(about, TRAINED), *others]
@@ -304,14 +310,13 @@ def evaluate(
 ) -> dict: # name, edition, split, figures, and results: a record for each of samples x protocol x tta, and each prior
     "Evaluate a model on a split, full and deduplicated, under every label protocol that the data offers."
     check_tta(tta)
-    chosen = _chosen_priors(priors, (metadata or {}) | dict(name=name, classes=faces.classes))
-    subsets = subset_indices(faces, split)
+    chosen, subsets = _chosen_priors(priors, metadata or {}, name, faces.classes), subset_indices(faces, split)
     part = faces[next(iter(subsets.values()))]
     about = dict(name=name, format=format, split=str(part.split[0]) if split else 'all')
     logits = {o: predict_logits(model, part.images, tta=o, batch_size=batch_size) for o in tta}
-    options = {o: _Options(temperature, bins, scaling, chosen if o == tta[0] else chosen[:1]) for o in tta}
+    further = temperature if 'votes' in (metadata or {}) else 1. # an export calibrates both heads by one temperature
+    options = {o: _Options(temperature, bins, scaling, chosen if o == tta[0] else chosen[:1], further) for o in tta}
     results = [r for o in tta for r in _subset_records(faces, subsets, logits[o], about | dict(tta=o), options[o])]
-    report = dict(name=name, edition=faces.edition, split=about['split'], figures={}, results=results)
-    report |= _agreement(part, about['split'])
+    report = _new_report(part, about, results)
     if out is not None: _save(report, out, part, logits[tta[0]], show_faces, history)
     return report

@@ -5,14 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_nb.core import softmax
+from fer_nb.calibration import fit_temperature
+from fer_nb.classification import Classifier, scaled_logits
+from fer_nb.core import FerError, softmax
 from fer_nb.data import train_val_split
-from fer_nb.export import ExportError, export_model, to_litert, total_scaling, with_scaling
+from fer_nb.export import ExportError, export_model, to_litert
+from fer_nb.ferplus import ferplus_labels
 from fer_nb.keras_files import load_network
+from fer_nb.labels import FERPLUS, remap_labels
 from fer_nb.metrics import compute_metrics
 from fer_nb.model_files import ModelError, read_metadata, read_model
-from fer_nb.model_runners import litert_runner
-from fer_nb.models import main_logits
+from fer_nb.model_runners import litert_runner, onnx_runner
+from fer_nb.models import join_heads, main_logits
+from fer_nb.network_outputs import total_scaling, with_scaling
+
+
+@pytest.fixture(scope='module')
+def voted(faces):
+    "The faces with votes: seven for the label, two for neutral, one for nothing."
+    votes = np.zeros((len(faces), 10), np.uint8)
+    votes[np.arange(len(faces)), remap_labels(faces.labels, faces.classes, FERPLUS)] = 7
+    votes[:, [0, 8]] += np.array([2, 1], np.uint8)
+    return replace(faces, votes=votes)
 
 
 @pytest.fixture(scope='module')
@@ -112,3 +126,78 @@ def test_a_file_that_is_no_network_is_refused(tmp_path):
     (tmp_path / 'text.keras').write_text('not a network')
     with pytest.raises(ModelError, match=r'text\.keras: not a Keras model'): load_network(tmp_path / 'text.keras')
     with pytest.raises(FileNotFoundError, match='none.keras'): load_network(tmp_path / 'none.keras')
+
+
+@pytest.fixture(scope='module')
+def two_headed(source, voted, tmp_path_factory):
+    "The network with its votes head, in 8 bits and as ONNX: (folder, {format: report})."
+    folder = tmp_path_factory.mktemp('votes')
+    reports = export_model(source, folder, faces=voted, name='demo', formats=['int8', 'onnx'])
+    return folder, {r['format']: r for r in reports}
+
+
+def both_heads(path, faces) -> np.ndarray:
+    "The logits of both heads of a Keras file."
+    return join_heads(load_network(path).predict(faces.images[..., None], verbose=0), faces.classes)
+
+
+def test_both_heads_are_in_every_format(two_headed, voted):
+    folder, reports = two_headed
+    few = voted[:40]
+    expected, classes = both_heads(folder / 'demo.keras', few), len(few.classes)
+    runs = {'int8': litert_runner(read_model(folder / 'demo.int8.tflite')[1])}
+    runs['onnx'] = onnx_runner((folder / 'demo.onnx').read_bytes())
+    for format, run in runs.items():
+        off = softmax(run(few.images).reshape(-1, 2, classes)) - softmax(expected.reshape(-1, 2, classes))
+        assert np.abs(off).max() < {'int8': 0.2, 'onnx': 0.03}[format]  # kernels of the Keras file have 16 bits
+        assert reports[format]['agreement'] > 0.9
+
+
+def test_the_second_head_is_calibrated_by_the_same_temperature(two_headed, source, voted):
+    about, (_, val) = read_metadata(two_headed[0] / 'demo.keras'), train_val_split(voted)
+    wins = remap_labels(ferplus_labels(val.votes, 'argmax'), FERPLUS, val.classes)
+    z = both_heads(two_headed[0] / 'demo.keras', val)
+    assert fit_temperature(wins, z[:, 7:]) == pytest.approx(about['temperature'], rel=0.03)
+    before = both_heads(source, val)
+    np.testing.assert_allclose(z[:, :7], before[:, :7], atol=0.03)
+    np.testing.assert_allclose(z[:, 7:] / before[:, 7:], np.median(z[:, 7:] / before[:, 7:]), rtol=0.5)
+    assert about['votes']['weight'] == 0.7 and sum(about['votes']['prior']) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('votes', [True, False], ids=['with votes', 'without'])
+def test_another_export_does_not_scale_the_second_head_twice(two_headed, voted, tmp_path, votes):
+    first = two_headed[0] / 'demo.keras'
+    export_model(first, tmp_path, faces=voted if votes else replace(voted, votes=None), name='demo', formats=[])
+    about, again = read_metadata(first), read_metadata(tmp_path / 'demo.keras')
+    assert again['votes'] == about['votes']
+    z, old = both_heads(tmp_path / 'demo.keras', voted[:20]), both_heads(first, voted[:20])
+    np.testing.assert_allclose(z / again['temperature'], old / about['temperature'], atol=0.05)
+
+
+def test_priors_mix_the_two_heads_end_to_end(two_headed, voted):
+    from fer_nb.recognition import Recognizer
+
+    path, images = two_headed[0] / 'demo.int8.tflite', voted.images[:20]
+    about, z = read_metadata(path), scaled_logits(Classifier(path), images)
+    trained, votes = np.log(about['prior']), np.log(about['votes']['prior'])
+    mixed = 0.3 * z[:, :7] + 0.7 * (z[:, 7:] + trained - votes)
+    half = 0.65 * z[:, :7] + 0.35 * (z[:, 7:] + trained - votes)
+    expected = {
+        ('balanced', 1.0): softmax(mixed - trained), ('balanced', 0.5): softmax(half - 0.5 * trained),
+        ('balanced', 0.0): softmax(z[:, :7]), ('trained', 1.0): softmax(z[:, :7]), (None, 1.0): softmax(z[:, :7]),
+    }
+    for (prior, strength), p in expected.items():
+        found = Recognizer(str(path), 'haar', prior=prior, prior_strength=strength).recognize_crops(images)
+        np.testing.assert_allclose([list(o.faces[0].probabilities.values()) for o in found], p, atol=1e-9)
+
+
+def test_a_file_without_votes_has_one_head(exported, faces):
+    folder, reports = exported
+    about, content = read_model(folder / reports['int8']['file'])
+    assert 'votes' not in about and litert_runner(content)(faces.images[:2]).shape == (2, 7)
+
+
+def test_a_default_prior_is_checked_before_anything_is_written(source, faces, tmp_path):
+    with pytest.raises(FerError, match='one of fer2013, balanced, everyday'):
+        export_model(source, tmp_path / 'new', faces=faces, formats=[], about={'default_prior': 'weekday'})
+    assert not list(tmp_path.rglob('*.*'))
