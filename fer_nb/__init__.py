@@ -16,6 +16,7 @@ _OFFERED = {
     'train_config': ['TrainConfig'],
     'training': ['train'],
     'evaluation': ['evaluate'],
+    'baselines': ['Baseline'],
     'recognition': ['Recognizer', 'Face', 'Result'],
     'drawing': ['draw_faces'],
     'face_stream': ['FaceStream', 'StreamOptions', 'track_video'],
