@@ -7,132 +7,59 @@ __all__ = []
 
 # %% ../nbs/83_evaluation_commands.ipynb #e33713d4
 import argparse
-import itertools
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .commands import add_data, command, read_dataset, read_fields
 from .core import FerError, sha256, shown
+from .evaluating_files import evaluate_file, measure_again, robustness_of
 
 if TYPE_CHECKING:
     from fer_nb.data import FaceSet
-
-# %% ../nbs/83_evaluation_commands.ipynb #687468ca
-class _LiteRT:
-    "The content of a .tflite file as a function from images (n, h, w, 1) to logits."
-    def __init__(self, meta, weights):
-        from fer_nb.model_runners import litert_runner
-        self.run, self.input_shape = litert_runner(weights, os.cpu_count() or 1), (None, *meta['input_size'], 1)
-
-    def __call__(self, images): return self.run(images[..., 0])
-
-# %% ../nbs/83_evaluation_commands.ipynb #5c74c228
-def _in_order_of(
-    faces: 'FaceSet',
-    classes: Sequence[str], # of the model
-    path: Path, # of the model
-) -> 'FaceSet': # with the model's classes
-    "The same faces, numbered as the model numbers its classes. Raises `FerError` for a class that it does not know."
-    from dataclasses import replace
-
-    from fer_nb.labels import remap_labels
-    if tuple(classes) == tuple(faces.classes): return faces
-    labels = remap_labels(faces.labels, faces.classes, classes)
-    if not (labels < 0).any(): return replace(faces, labels=labels, classes=tuple(classes))
-    unknown = sorted({faces.classes[o] for o in faces.labels[labels < 0]})
-    raise FerError(f"{path} does not know {shown(', '.join(unknown))}; it knows {shown(', '.join(classes), 200)}. Say "
-                   f'what {shown(unknown[0])} is (--map {shown(unknown[0])}=CLASS), or leave it out '
-                   f'(--map {shown(unknown[0])}=)')
-
-# %% ../nbs/83_evaluation_commands.ipynb #9fcee667
-def _open_model(
-    path: Path, # `<name>.keras` or `<name>.<format>.tflite`
-) -> tuple[Any, str, dict[str, Any]]: # function from images (n, h, w, 1) to logits or Keras model; format; metadata
-    "Open a model file for evaluation. Raises `FileNotFoundError`, or `ModelError` naming the file and the reason."
-    from fer_nb.keras_files import load_network
-    from fer_nb.model_files import read_metadata, read_model
-    from fer_nb.model_runners import try_litert
-    if path.suffix == '.keras': return load_network(path), 'keras', read_metadata(path)
-    meta, weights = read_model(path)
-    try_litert(weights, path)
-    return _LiteRT(meta, weights), path.suffixes[-2][1:] if len(path.suffixes) > 1 else 'litert', meta
-
-# %% ../nbs/83_evaluation_commands.ipynb #8b893994
-def _evaluate_file(
-    path: Path, # a model file
-    faces: 'FaceSet',
-    split: str, # by name or role, or all
-    tta: list[str], # keys of `TTA`
-    out: Path|None = None, # folder for plots
-) -> dict[str, Any]: # a report of `evaluate`
-    "Evaluate one model file on one split. Raises `ValueError` where model and data have different classes."
-    from fer_nb.evaluation import evaluate
-    predict, format, meta = _open_model(path)
-    return evaluate(
-        predict, _in_order_of(faces, meta['classes'], path), split=None if split == 'all' else split, out=out,
-        tta=tta, name=meta['name'], format=format, temperature=meta['temperature'], scaling=meta.get('scaling'),
-    )
-
-# %% ../nbs/83_evaluation_commands.ipynb #7312a93f
-def _robustness_of(path: Path, faces: 'FaceSet', split: str) -> list[dict[str, Any]]: # of `evaluate_robustness`
-    "Measure a model file on corrupted faces."
-    from fer_nb.robustness import evaluate_robustness
-    predict, format, meta = _open_model(path)
-    faces = _in_order_of(faces, meta['classes'], path)
-    return evaluate_robustness(predict, faces, split=None if split == 'all' else split, format=format)
-
-# %% ../nbs/83_evaluation_commands.ipynb #0fa1d5ea
-def _model_file(
-    name: str, # of the model
-    format: str, # keras, or the format of a LiteRT file
-    folder: Path, # of the report
-) -> Path:
-    "The model file that a report is about: beside the report, or beside its folder. Raises `FileNotFoundError`."
-    file = name + ('.keras' if format == 'keras' else f'.{format}.tflite')
-    for path in (folder/file, folder.resolve().parent/file):
-        if path.is_file(): return path
-    raise FileNotFoundError(f'{folder/file}: no such model file, nor in the folder above')
-
-# %% ../nbs/83_evaluation_commands.ipynb #8a4741b6
-def _measure_again(
-    written: dict[str, Any], # a saved report
-    folder: Path, # of the report
-    faces: 'FaceSet',
-    splits: list[str]|None = None, # only these; None = all
-    tta: list[str]|None = None, # likewise; corrupted faces are measured without
-) -> list[str]: # one line for each figure that is not reproduced
-    "Measure again what a report says."
-    from fer_nb.reports import compare_reports, join_reports
-    def wanted(r): return (not splits or r['split'] in splits) and (not tta or r.get('tta', 'none') in tta)
-    records, robust = ([r for r in written.get(kind, []) if wanted(r)] for kind in ('results', 'robustness'))
-    if not records: raise ValueError(f"the report has no results for {splits or 'any split'}, {tta or 'any tta'}")
-    jobs: dict[tuple[str, str], dict[str, bool]] = {}
-    for r in records: jobs.setdefault((r['format'], r['split']), {})[r['tta']] = True
-    def file(format): return _model_file(written['name'], format, folder)
-    errors: list[Exception] = []
-    def tried(measure: Callable, *what) -> Any: # None where it fails: what is not measured counts as a difference
-        try: return measure(*what)
-        except (ValueError, OSError) as e: errors.append(e)
-    def measured(f: str, split: str, names): return _evaluate_file(file(f), faces, split, list(names))
-    def corrupted(f: str, split: str): return _robustness_of(file(f), faces, split)
-    reports = [o for (f, split), names in jobs.items() if (o := tried(measured, f, split, names))]
-    if not reports: raise errors[0]
-    robust_jobs = dict.fromkeys((r['format'], r['split']) for r in robust)
-    again = dict(robustness=[r for f, split in robust_jobs for r in tried(corrupted, f, split) or []])
-    for text in dict.fromkeys(map(str, errors)): print(f'fer_nb evaluate: {text}', file=sys.stderr)
-    return compare_reports(written | dict(results=records, robustness=robust), join_reports(*reports) | again)
 
 # %% ../nbs/83_evaluation_commands.ipynb #f34e6091
 def _check(
     args: argparse.Namespace, faces: 'FaceSet', report: dict[str, Any], # as it was saved
 ) -> int: # 1 if a figure was not reproduced
     "Measure again what a report says, and print what differs."
-    lines = _measure_again(report, args.check.parent, faces, args.split, args.tta)
+    from fer_nb.data import HALF_ROLES
+    everyday, halves = _everyday_faces(args), set(HALF_ROLES.values()) - set(faces.split)
+    if not everyday and (left_out := halves & {o['split'] for o in report['results']}):
+        print(f'fer_nb evaluate: {", ".join(sorted(left_out))} not checked: --everyday names no photographs',
+              file=sys.stderr)
+        report |= {'results': [o for o in report['results'] if o['split'] not in halves]}
+    lines = measure_again(report, args.check.parent, faces, args.split, args.tta, everyday=everyday)
     print('\n'.join(lines) or f'{args.check}: every figure is reproduced')
     return int(bool(lines))
+
+# %% ../nbs/83_evaluation_commands.ipynb #a8b57fbb
+def _everyday_faces(args: argparse.Namespace) -> 'FaceSet|None': # None: not given
+    "The everyday photographs that --everyday names. Raises `FileNotFoundError`, `FerError`."
+    from fer_nb.everyday import load_everyday
+    return load_everyday(args.everyday) if args.everyday else None
+
+class _Part(NamedTuple):
+    "Faces to evaluate on."
+    faces: 'FaceSet'
+    splits: list[str]
+    data: str # what tells the faces from others
+
+def _part(faces: 'FaceSet', splits: list[str]) -> _Part:
+    return _Part(faces, splits, sha256(faces.images, faces.labels, '|'.join(faces.split).encode())[:16])
+
+# %% ../nbs/83_evaluation_commands.ipynb #28125037
+def _parts(args: argparse.Namespace, faces: 'FaceSet') -> list[_Part]:
+    "What is to be evaluated: the faces, and the half of the everyday photographs that goes with each of their splits."
+    from fer_nb.data import HALF_ROLES, TEST_SPLITS
+    usual = 'val' if args.attempts else 'test'
+    splits = args.split or [usual if set(faces.split) != {'all'} else 'all']
+    parts, everyday = [_part(faces, splits)], _everyday_faces(args)
+    if everyday is None: return parts
+    names = [o if o == 'all' else faces.subset(o).split[0].item() for o in splits]
+    halves = [HALF_ROLES['test' if o in (*TEST_SPLITS, 'all') else 'val'] for o in names]
+    return [*parts, _part(everyday, list(dict.fromkeys(halves)))]
 
 # %% ../nbs/83_evaluation_commands.ipynb #1e154327
 def _print_report(
@@ -140,15 +67,17 @@ def _print_report(
 ) -> None:
     "One line for each record, then one for each corruption."
     print(
-        f'{"split":<12} {"samples":<13} {"labels":<14} {"tta":<9} {"format":<7} {"n":>6}  '
-        'accuracy (95 % interval)  macro-F1  balanced    ECE'
+        f'{"split":<12} {"samples":<13} {"labels":<14} {"tta":<9} {"format":<7} {"prior":<9} {"n":>6}  '
+        'accuracy (95 % interval)  macro-F1  balanced    ECE  neutral as negative'
     )
     for r in report['results']:
         low, high = r['accuracy_95']
         print(
-            f'{r["split"]:<12} {r["samples"]:<13} {r["protocol"]:<14} {r["tta"]:<9} {r["format"]:<7} {r["n"]:>6}  '
+            f'{r["split"]:<12} {r["samples"]:<13} {r["protocol"]:<14} {r["tta"]:<9} {r["format"]:<7} '
+            f'{r.get("prior", "trained"):<9} {r["n"]:>6}  '
             f'{r["accuracy"]:.2%} ({low:.2%}-{high:.2%})   {r["macro_f1"]:>8.4f}  '
-            f'{r["balanced_accuracy"]:>8.4f}  {r["ece"]:.4f}'
+            f'{r["balanced_accuracy"]:>8.4f}  {r["ece"]:.4f}  '
+            f'{"-" if (share := r.get("neutral_as_negative")) is None else format(share, ".1%"):>6}'
         )
     for r in report.get('robustness', []):
         drop = f'{0 - 100 * r["accuracy_drop"]:+.2f} percentage points'
@@ -159,6 +88,18 @@ def _add_about(add: Callable) -> None:
     "The options for what a card says beside the figures."
     add('--about', type=Path, metavar='FILE', help='YAML or JSON file with more for the card: selection, command, ...')
     add('--seeds', type=Path, metavar='FILE', help='report of an experiment with several seeds, shown in the card')
+
+# %% ../nbs/83_evaluation_commands.ipynb #6377dec4
+def _add_yardsticks(add: Callable) -> None:
+    "The options for everyday photographs, priors and attempts."
+    add('--everyday', metavar='DIR',
+        help='everyday photographs (labels.csv and faces.zip): also measure on their half that goes with each split')
+    add('--priors', nargs='+', metavar='NAME',
+        help='also measure the answers under these priors: fer2013, balanced, everyday (default: as trained only, and '
+             'balanced and everyday with --attempts)')
+    add('--attempts', type=Path, metavar='CSV',
+        help='add a line for each model to this table: its figures on the samples for choosing (which then are the '
+             'default of --split), with the text of --reason')
 
 # %% ../nbs/83_evaluation_commands.ipynb #771660ae
 def _check_targets(args: argparse.Namespace) -> dict[str, Any]|None: # the report that is checked or resumed
@@ -179,17 +120,18 @@ def _check_targets(args: argparse.Namespace) -> dict[str, Any]|None: # the repor
 class _Evaluations:
     "The evaluations of one run. What is measured is saved at once; what fails costs only itself."
     def __init__(
-        self, faces: 'FaceSet', out: Path|None, tta: list[str], # folder of the report; keys of `TTA`
+        self, args: argparse.Namespace,
         before: dict[str, Any]|None, # the report that is resumed
     ):
-        self.faces, self.out, self.tta = faces, out, tta
+        self.out, self.tta, self.priors = args.out, args.tta or ['none'], list(args.priors or [])
+        self.files: dict[Path, dict[str, Any]] = {}
         self.reports = [before] if before else []
         self.measured: list[dict[str, Any]] = list((before or {}).get('measured', []))
-        self.data = sha256(faces.images, faces.labels, '|'.join(faces.split).encode())[:16] if out else ''
         self.done = self.skipped = self.failed = 0
 
-    def key(self, file: Path, split: str) -> dict[str, Any]: # what is measured: the same file, data and options
-        return dict(file=file.name, sha256=sha256(file.read_bytes()), data=self.data, split=split, tta=self.tta)
+    def key(self, file: Path, part: _Part, split: str) -> dict[str, Any]: # the same file, data and options
+        about = dict(file=file.name, sha256=sha256(file.read_bytes()), data=part.data, split=split, tta=self.tta)
+        return about | ({'priors': self.priors} if self.priors else {})
 
     def joined(self, name: str) -> dict[str, Any]: # the report of one model
         from fer_nb.reports import join_reports
@@ -201,39 +143,73 @@ class _Evaluations:
         if self.out: save_report(self.out, report | {'measured': self.measured})
 
 # %% ../nbs/83_evaluation_commands.ipynb #2c67b384
-def _measure_one(run: _Evaluations, file: Path, split: str) -> None:
+def _measure_one(run: _Evaluations, file: Path, part: _Part, split: str) -> None:
     "Evaluate a file on a split and save the result. Raises `FerError`, `OSError`."
     from fer_nb.model_files import read_metadata
     name = read_metadata(file)['name']
     if run.out and run.reports and name != run.reports[0]['name']:
         raise FerError(f'{file}: is the model {shown(name)}, and the report is about {shown(run.reports[0]["name"])}')
-    report = _evaluate_file(file, run.faces, split, run.tta, None if run.reports else run.out)
+    report = evaluate_file(file, part.faces, split, run.tta, None if run.reports else run.out, run.priors)
     run.reports.append(report)
+    run.files[file] = report['results'][0]
     if run.out:
-        run.measured.append(run.key(file, split))
+        run.measured.append(run.key(file, part, split))
         run.save()
 
 # %% ../nbs/83_evaluation_commands.ipynb #ec125c5c
-def _measure(run: _Evaluations, models: list[str], splits: list[str], *, reason: str) -> None:
+def _measure(run: _Evaluations, models: list[str], parts: list[_Part], *, reason: str) -> None:
     "Evaluate models on splits. Raises the first error where nothing can be evaluated."
     from fer_nb.model_files import find_model
     from fer_nb.reports import append_test_log
-    errors, logged = [], False
-    for model, split in itertools.product(models, splits):
+    errors, logged = [], set[str]()
+    for model, part, split in [(m, part, split) for m in models for part in parts for split in part.splits]:
         try:
             file = find_model(model)
-            if run.out and run.key(file, split) in run.measured:
+            if run.out and run.key(file, part, split) in run.measured:
                 run.skipped += 1
                 continue
-            if run.out and not logged:
-                append_test_log(run.out, run.faces, splits, reason=reason)
-                logged = True
-            _measure_one(run, file, split)
+            if run.out and part.data not in logged:
+                append_test_log(run.out, part.faces, part.splits, reason=reason)
+                logged.add(part.data)
+            _measure_one(run, file, part, split)
             run.done += 1
         except (ValueError, OSError) as e: errors.append(e)
     run.failed += len(errors)
     if errors and not run.reports: raise errors[0]
     for text in dict.fromkeys(map(str, errors)): print(f'fer_nb evaluate: {text}', file=sys.stderr)
+
+# %% ../nbs/83_evaluation_commands.ipynb #5d7af981
+def _note_attempts(run: _Evaluations, table: Path, remark: str) -> None:
+    "A line for each model file that was measured. Raises `FerError`."
+    from datetime import UTC, datetime
+
+    from fer_nb.yardsticks import append_attempt
+    for file, record in run.files.items():
+        about = dict(date=datetime.now(UTC).date().isoformat(), name=record['name'], format=record['format'],
+                     sha256=sha256(file.read_bytes())[:12], remark=remark)
+        append_attempt(table, about, run.joined(record['name'])['results'], format=record['format'])
+    print(f'wrote {table}', file=sys.stderr)
+
+# %% ../nbs/83_evaluation_commands.ipynb #edaa2362
+def _evaluate_ensemble(args: argparse.Namespace, parts: list[_Part]) -> int:
+    "Measure the mean of several networks as if it were one model. Raises `FerError`, `FileNotFoundError`."
+    from fer_nb.ensembles import Ensemble
+    from fer_nb.evaluation import evaluate
+    from fer_nb.reports import append_test_log, join_reports, save_report
+    for option in ('card', 'check', 'resume', 'robustness', 'priors', 'attempts'):
+        if getattr(args, option): raise FerError(f'--{option} needs one model, and --ensemble is the mean of several')
+    reports: list[dict[str, Any]] = []
+    for part in parts:
+        ensemble = Ensemble(args.model, part.faces)
+        if args.out: append_test_log(args.out, part.faces, part.splits, reason=args.reason)
+        for split in part.splits:
+            reports.append(evaluate(
+                ensemble, part.faces, split=None if split == 'all' else split, tta=args.tta or ['none'],
+                out=None if reports else args.out, name=ensemble.name, format='mean',
+            ))
+    if args.out: save_report(args.out, join_reports(*reports))
+    _print_report(join_reports(*reports))
+    return 0
 
 # %% ../nbs/83_evaluation_commands.ipynb #a5b4b6a0
 def _evaluate_options(add: Callable) -> None:
@@ -250,11 +226,15 @@ def _evaluate_options(add: Callable) -> None:
         help='write evaluation.json and plots into this folder, and each evaluation of test samples into its '
              'test_log.json')
     add('--resume', action='store_true', help='skip what the report in --out has already: the same file, data, options')
-    add('--reason', default='', metavar='TEXT', help='why the test samples are evaluated, for test_log.json')
+    add('--reason', default='', metavar='TEXT',
+        help='why the test samples are evaluated, for test_log.json, or what was tried, for --attempts')
+    add('--ensemble', action='store_true',
+        help='measure the mean of the probabilities of all MODELs (each may be FILE:WEIGHT) as if it were one model')
     add('--robustness', action='store_true', help='also measure the first model on corrupted faces')
     add('--card', action='store_true', help='also write MODEL_CARD.md there, about the first model')
     add('--check', type=Path, metavar='FILE',
         help='measure again what this report says; exit code 1 if a figure is not reproduced')
+    _add_yardsticks(add)
     _add_about(add)
 
 # %% ../nbs/83_evaluation_commands.ipynb #488543c4
@@ -262,6 +242,8 @@ def _evaluate_options(add: Callable) -> None:
     _evaluate_options,
     '--data fer2013/ --split PublicTest\n'
     'models/s.keras models/s.int8.tflite --tta none flip ten-crop --out models/s\n'
+    'models/s.int8.tflite --data fer2013/ --everyday everyday/ --priors balanced everyday\n'
+    '--ensemble runs/a/model.keras:2 runs/b/model.keras models/m.keras --data fer2013/ --split PublicTest\n'
     '--data fer2013/ --check models/s/evaluation.json',
 )
 def _evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduced
@@ -269,13 +251,15 @@ def _evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduc
     from fer_nb.model_files import find_model
     before = _check_targets(args)
     faces = read_dataset(args)
+    if args.ensemble: return _evaluate_ensemble(args, _parts(args, faces))
     if args.check and before: return _check(args, faces, before)
-    splits = args.split or ['test' if set(faces.split) != {'all'} else 'all']
-    run = _Evaluations(faces, args.out, args.tta or ['none'], before)
-    _measure(run, args.model, splits, reason=args.reason)
+    if args.attempts and not args.priors: args.priors = ['balanced', 'everyday']
+    run, parts = _Evaluations(args, before), _parts(args, faces)
+    _measure(run, args.model, parts, reason=args.reason)
     if args.robustness and 'robustness' not in run.reports[0]:
-        run.reports[0]['robustness'] = _robustness_of(find_model(args.model[0]), faces, splits[0])
+        run.reports[0]['robustness'] = robustness_of(find_model(args.model[0]), faces, parts[0].splits[0])
         run.save()
+    if args.attempts: _note_attempts(run, args.attempts, args.reason)
     for name in (names := list(dict.fromkeys(o['name'] for o in run.reports))):
         if len(names) > 1: print(f'{shown(name)}:')
         _print_report(run.joined(name))

@@ -51,9 +51,8 @@ def _main_record(
 ) -> dict: # the record that represents the model
     "Labels on the full split, as trained, without TTA where there is such a record; a test split first, everyday last."
     def rank(o: dict) -> tuple:
-        everyday, test = o['split'] in HALF_ROLES.values(), o['split'] in TEST_SPLITS
-        special = o['samples'] == 'deduplicated', o['tta'] != 'none', o.get('prior', TRAINED) != TRAINED
-        return o['protocol'] != 'labels', everyday, not test, *special
+        place = o['split'] in HALF_ROLES.values(), o['split'] not in TEST_SPLITS, o['samples'] == 'deduplicated'
+        return o['protocol'] != 'labels', *place, o['tta'] != 'none', o.get('prior', TRAINED) != TRAINED
     return min(records, key=rank)
 
 # %% ../nbs/35_model_card.ipynb #0330c43c
@@ -75,7 +74,7 @@ def _front_matter(
 # %% ../nbs/35_model_card.ipynb #af4d5c95
 #: Metadata that the card shows elsewhere than in the table of facts.
 _PROSE = ('name', 'classes', 'data', 'license', 'test_log', 'command', 'selection', 'pretraining', 'scaling', 'prior',
-          'class_logits', 'head', 'votes')
+          'class_logits', 'head', 'votes', 'subject_mean')
 
 # %% ../nbs/35_model_card.ipynb #caa708d8
 def _summary(
@@ -323,10 +322,10 @@ def model_card(
     metadata, report = _plain(metadata), _plain(report | {'data': _dataset(report)})
     main = _main_record(report['results'])
     fer2013 = 'fer2013' in f"{metadata['data']} {report.get('edition')}".lower()
-    known = fer2013 or any(o['split'] in HALF_ROLES.values() for o in report['results'])
-    yardsticks = yardstick_section(metadata, report['results'], main) if known else []
+    judged = fer2013 or any(o['split'] in HALF_ROLES.values() for o in report['results'])
     parts = [
-        _front_matter(metadata, fer2013), *_summary(metadata, report, main), *yardsticks, _USE,
+        _front_matter(metadata, fer2013), *_summary(metadata, report, main),
+        *(yardstick_section(metadata, report['results'], main) if judged else []), _USE,
         *_protocol(metadata, report), *_results(report, main),
         *_references() * fer2013, *_label_noise(report, main), _GROUPS, *_rights(metadata, fer2013),
         '## How to reproduce it', command,

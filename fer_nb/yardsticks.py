@@ -7,8 +7,10 @@ __all__ = []
 
 # %% ../nbs/33b_yardsticks.ipynb #e163d148
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from fer_nb.core import FerError, csv_text, write_atomically
 from fer_nb.data import HALF_ROLES, TEST_SPLITS
 from fer_nb.priors import TRAINED
 from fer_nb.report_tables import fold, format_percent, markdown_table, with_interval
@@ -131,3 +133,36 @@ def yardstick_section(
     shares = zip(metadata['classes'], metadata.get('prior') or ())
     prior = ', '.join(f'{c} {format_percent(o)}' for c, o in shares)
     return parts + [f'Format {shipped}. Shares of the training samples, in %: {prior or "not stated"}.']
+
+# %% ../nbs/33b_yardsticks.ipynb #1874b29c
+ATTEMPT_PRIORS = (TRAINED, 'balanced', 'everyday')
+
+def _attempt_figures(
+    records: Sequence[dict], # from `evaluate`
+    format: str, # of the model
+) -> dict[str, Any]: # a cell for each yardstick and prior, and the calibration error; "" where it was not measured
+    "The figures on the samples for choosing."
+    def figure(o: Yardstick, prior: str) -> Any:
+        found = find_figures(records, o, test=False, format=format).get(prior)
+        return round(found.value, 4) if found and found.value is not None else ''
+    cells = {f'{o.key} {prior}': figure(o, prior) for o in YARDSTICKS for prior in ATTEMPT_PRIORS}
+    return cells | {'ece_deduplicated': figure(Yardstick('', '', 'ece', samples='deduplicated'), TRAINED)}
+
+# %% ../nbs/33b_yardsticks.ipynb #199d4b73
+def append_attempt(
+    file: str|Path, # CSV, created where it is missing
+    about: dict[str, Any], # the first cells of the line: date, name, ...
+    records: Sequence[dict], # from `evaluate`
+    *,
+    format: str, # of the model
+) -> None:
+    "Add a line, in one step. Raises `FerError` for a file that has other columns."
+    cells, path = about | _attempt_figures(records, format), Path(file)
+    header = csv_text([cells])
+    text = path.read_text(encoding='utf-8', errors='replace') if path.is_file() else header
+    if text.splitlines()[:1] != header.splitlines():
+        raise FerError(f'{path}: not a table of attempts, its columns are others; give another file')
+    line = csv_text([cells.values()])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text += '' if text.endswith('\n') else '\n'
+    write_atomically(path, lambda part: part.write_bytes((text + line).encode('utf-8')))

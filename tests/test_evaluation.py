@@ -244,3 +244,61 @@ def test_a_report_that_lacks_something_is_named(faces):
     about = {'name': 'm', 'classes': faces.classes, 'data': 'faces', 'license': ' '}
     for results in ([{}], [{'split': 'a'}], ['text'], 'text'):
         with pytest.raises(FerError, match='the report: not a report'): model_card(about, {'results': results})
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory):
+    "A model file with its training prior, a small FER2013 and everyday photographs, in one folder."
+    import zipfile
+
+    import cv2
+
+    from fer_nb.fer2013 import write_fer2013
+    from fer_nb.model_files import find_model, read_metadata, with_metadata
+    from fer_nb.synthetic import synthetic_faces
+
+    folder, model = tmp_path_factory.mktemp('yardsticks'), find_model('s')
+    meta = read_metadata(model) | {'prior': [.1, .05, .1, .3, .25, .1, .1]}
+    (folder / 's.int8.tflite').write_bytes(with_metadata(model.read_bytes(), meta, folder / 's.int8.tflite'))
+    write_fer2013(synthetic_faces(70, seed=3), folder / 'few.csv')
+    faces, lines = synthetic_faces(42, subjects=14), ['file,label,person']
+    with zipfile.ZipFile(folder / 'faces.zip', 'w') as z:
+        for i, (face, label, person) in enumerate(zip(faces.images, faces.labels, faces.subjects)):
+            z.writestr(f'{i}.png', cv2.imencode('.png', face)[1].tobytes())
+            lines.append(f'{i}.png,{faces.classes[label]},{person}')
+    (folder / 'labels.csv').write_text('\n'.join(lines))
+    return folder
+
+
+def test_all_yardsticks_in_one_report(photographs, capsys, monkeypatch):
+    options = '--everyday', '.', '--priors', 'everyday', 'balanced'
+    argv = 's.int8.tflite', '--split', 'test', 'val', *options, '--out', 'm', '--card', '--reason', 'once'
+    code, err = evaluate_command(capsys, monkeypatch, photographs, *argv)
+    assert code == 0, err
+    report = json.loads((photographs / 'm/evaluation.json').read_text())
+    found = {(o['split'], o['prior']) for o in report['results']}
+    splits = 'PrivateTest', 'PublicTest', 'report', 'select'
+    assert found == {(split, prior) for split in splits for prior in ('trained', 'everyday', 'balanced')}
+    assert [o['split'] for o in read_test_log(photographs / 'm/test_log.json')] == ['PrivateTest', 'report']
+    card = (photographs / 'm/MODEL_CARD.md').read_text()
+    assert '| everyday photographs: accuracy | report |' in card and '| not measured |' in card   # no votes here
+    check = '--check', 'm/evaluation.json'
+    assert evaluate_command(capsys, monkeypatch, photographs, *check, '--everyday', '.')[0] == 0
+    code, err = evaluate_command(capsys, monkeypatch, photographs, *check)
+    assert code == 0 and 'report, select not checked' in err
+
+
+def test_attempts_take_the_samples_for_choosing(photographs, capsys, monkeypatch):
+    import pandas as pd
+
+    argv = 's.int8.tflite', '--everyday', '.', '--attempts', 'attempts.csv', '--reason'
+    for remark in ('first', 'second'):
+        assert evaluate_command(capsys, monkeypatch, photographs, *argv, remark)[0] == 0
+    table = pd.read_csv(photographs / 'attempts.csv')
+    assert table.remark.tolist() == ['first', 'second'] and table['everyday everyday'].notna().all()
+    assert table['clear_balanced trained'].isna().all()   # no votes
+
+
+def test_a_prior_needs_the_training_prior_of_the_model(photographs, capsys, monkeypatch):
+    code, err = evaluate_command(capsys, monkeypatch, photographs, 's', '--priors', 'balanced')
+    assert code != 0 and 'how often each class occurred in training' in err
