@@ -36,6 +36,7 @@ from .priors import choose_prior
 from .run_folders import check_name, check_target
 from .votes_head import with_one_output, with_votes
 
+# %% ../nbs/70_export.ipynb #9e84e371
 if TYPE_CHECKING:
     from keras import Model
 
@@ -207,14 +208,16 @@ def _metadata(
     temperature: float, # of the softmax
     about: dict[str, Any]|None, # further fields: data, config, license, crop, ...
 ) -> dict[str, Any]:
-    "The metadata of a network: all required fields but the checksum."
+    "All required fields but the checksum. Raises `FerError` for a default prior that could not be used."
     import fer_nb
     head = main_head(network)
-    return {
+    meta = {
         'name': name, 'version': fer_nb.__version__, 'network': network.name, 'classes': list(classes),
         'input_size': [48, 48], 'channels': 1, 'temperature': round(float(temperature), 4),
         'parameters': int(head.count_params()), 'macs': count_macs(head), **(about or {}),
     }
+    choose_prior(meta)
+    return meta
 
 # %% ../nbs/70_export.ipynb #e6288ae7
 def _convert(
@@ -300,6 +303,17 @@ def _scaled(
     scaling = total_scaling(source, found)
     return with_scaling(network, *found) if found else network, {'scaling': scaling} if scaling else {}
 
+# %% ../nbs/70_export.ipynb #41b0182d
+def _served(
+    network: 'Model', model: Any, # what it was read from
+    *,
+    train: 'FaceSet', val: 'FaceSet', temperature: float, # of the first head
+) -> tuple['Model', 'Model', dict[str, Any]]: # with all its heads; with all its logits in one output; for the metadata
+    "The network as it is kept and as it is converted. Both heads are calibrated by one temperature."
+    network, votes = with_votes(network, model, train=train, val=val, temperature=temperature)
+    served = with_one_output(network, val.classes, votes=bool(votes))
+    return network, served, votes | layer_fields(served, train, temperature)
+
 # %% ../nbs/70_export.ipynb #34946ba7
 def export_model(
     model: 'Model|str|Path', # a Keras model, or the path of a .keras or HDF5 file
@@ -328,9 +342,6 @@ def export_model(
         network, held = _scaled(network, val, None if adapted.about else model, fit=vector_scaling)
         about |= held
     temperature = temperature or fit_temperature(val.labels, main_logits(network, val.images))
-    network, votes = with_votes(network, model, train=train, val=val, temperature=temperature)
-    served = with_one_output(network, faces.classes, votes=bool(votes))
-    about |= votes | layer_fields(served, train, temperature)
-    meta = _metadata(served, name, faces.classes, temperature, about)
-    choose_prior(meta)   # a default prior that could not be used is refused here
+    network, served, found = _served(network, model, train=train, val=val, temperature=temperature)
+    meta = _metadata(served, name, faces.classes, temperature, about | found)
     return _write_all(network, served, out, formats, val, calibration, meta)

@@ -96,7 +96,7 @@ def n_outputs(meta: dict[str, Any]) -> int:
 # %% ../nbs/40_model_files.ipynb #12df4291
 def head_weights(meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]: # (F, outputs); (outputs,)
     "The last layer: mean of a feature map (F,) @ weights + offsets = logits. Raises `FerError` where it is not there."
-    text, outputs = meta.get('head'), n_outputs(meta)
+    text, outputs = meta.get('head', ''), n_outputs(meta)
     try: numbers = np.frombuffer(base64.b64decode(text, validate=True), '<f4').reshape(-1, outputs)
     except (TypeError, ValueError): numbers = np.zeros((0, outputs))
     if len(numbers) < 2 or not np.isfinite(numbers).all():

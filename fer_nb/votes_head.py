@@ -41,6 +41,7 @@ def votes_temperature(
     faces: 'FaceSet', # validation samples with votes
 ) -> float|None: # None where nothing is voted for
     "The temperature that calibrates the second head."
+    if faces.votes is None: return None
     winner = remap_labels(ferplus_labels(faces.votes, 'argmax'), FERPLUS, faces.classes)
     if not (known := winner >= 0).any(): return None
     outputs = network.predict(faces.images[known][..., None], batch_size=256, verbose=0)
