@@ -105,15 +105,15 @@ def ask(teacher: Teacher, faces: Any) -> np.ndarray: # (N, H, W, 1), 0..255
 def _ask(teacher: Teacher, faces: FaceSet, config: TrainConfig, bar: Any) -> np.ndarray: # a step for each view
     "Mean probabilities (N, K) over as many views of each face as the bar has."
     import keras
-    seed, total = keras.random.SeedGenerator(config.seed), 0.
+    seed, total = keras.random.SeedGenerator(config.seed), np.zeros((len(faces), len(teacher.classes)))
     if teacher.size: config = replace(config, crop=faces.images.shape[1], progressive_size=0)
     for _ in bar:
         answers = []
         for i in range(0, len(faces), 256):
             x = augment(faces.images[i:i+256, ..., None], config, seed=seed, erasing=0.)
             answers.append(ask(teacher, x))
-        total = total + np.concatenate(answers).astype(float)
-    return np.asarray(total) / bar.total
+        total += np.concatenate(answers)
+    return total / bar.total
 
 # %% ../nbs/24_distillation.ipynb #dcd337ef
 def make_soft_labels(

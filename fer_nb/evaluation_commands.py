@@ -211,6 +211,18 @@ def _evaluate_ensemble(args: argparse.Namespace, parts: list[_Part]) -> int:
     _print_report(join_reports(*reports))
     return 0
 
+# %% ../nbs/83_evaluation_commands.ipynb #c5c57f94
+def _add_kinds(add: Callable) -> None:
+    "The options for what is done beside or instead of a plain evaluation."
+    add('--ensemble', action='store_true',
+        help='measure the mean of the probabilities of all MODELs (each may be FILE:WEIGHT) as if it were one model')
+    add('--robustness', action='store_true', help='also measure the first model on corrupted faces')
+    add('--card', action='store_true', help='also write MODEL_CARD.md there, about the first model')
+    add('--check', type=Path, metavar='FILE',
+        help='measure again what this report says; exit code 1 if a figure is not reproduced')
+    _add_yardsticks(add)
+    _add_about(add)
+
 # %% ../nbs/83_evaluation_commands.ipynb #a5b4b6a0
 def _evaluate_options(add: Callable) -> None:
     "What `fer_nb evaluate` takes."
@@ -228,14 +240,7 @@ def _evaluate_options(add: Callable) -> None:
     add('--resume', action='store_true', help='skip what the report in --out has already: the same file, data, options')
     add('--reason', default='', metavar='TEXT',
         help='why the test samples are evaluated, for test_log.json, or what was tried, for --attempts')
-    add('--ensemble', action='store_true',
-        help='measure the mean of the probabilities of all MODELs (each may be FILE:WEIGHT) as if it were one model')
-    add('--robustness', action='store_true', help='also measure the first model on corrupted faces')
-    add('--card', action='store_true', help='also write MODEL_CARD.md there, about the first model')
-    add('--check', type=Path, metavar='FILE',
-        help='measure again what this report says; exit code 1 if a figure is not reproduced')
-    _add_yardsticks(add)
-    _add_about(add)
+    _add_kinds(add)
 
 # %% ../nbs/83_evaluation_commands.ipynb #488543c4
 @command(

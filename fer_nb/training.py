@@ -310,9 +310,12 @@ def training_data(
     extra: str | Path | FaceSet | None = None, # another set, whose training samples are added; None: none
 ) -> tuple[FaceSet, FaceSet]: # training samples, validation samples
     "What a run learns from and is validated with. Raises FerError where the sets do not go together."
-    faces, more = (o if o is None or isinstance(o, FaceSet) else load_dataset(o) for o in (data, extra))
+    def loaded(source: str | Path | FaceSet) -> FaceSet:
+        return source if isinstance(source, FaceSet) else load_dataset(source)
+    faces = loaded(data)
     train, val = train_val_split(faces)
-    if more is None: return train, val
+    if extra is None: return train, val
+    more = loaded(extra)
     held_out = faces[~np.isin(faces.sample_ids, train.sample_ids)]
     return add_samples(train, more, held_out=held_out), val
 
