@@ -31,7 +31,6 @@ class VideoSummary:
     failed: list[str] = field(default_factory=list) # those of them that could not be written, or not to their end
     prior: str = 'trained' # how often each expression was expected
     baseline: bool = False # did each face build a baseline of its own?
-
     @property
     def frames(self) -> int: return self.tally.frames # how many were looked at
     @property
