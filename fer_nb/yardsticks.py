@@ -98,7 +98,8 @@ def recall_table(
     format: str, # of the model
 ) -> str: # Markdown
     "The recall of each class on the three yardsticks, each with its interval and number of samples."
-    known, columns = {o.key: o for o in YARDSTICKS}, {}
+    known = {o.key: o for o in YARDSTICKS}
+    columns: dict[str, dict[str, Figure]] = {}
     for key, prior in _RECALLS:
         name, prior_name = known[key].title.split(':')[0], 'as trained' if prior == TRAINED else f'prior {prior}'
         for c in classes:
