@@ -26,10 +26,10 @@ def photos() -> list[Path]:
 def fetch_detector() -> str:
     "Try once to get the better face detector; without it, OpenCV's own is used. What will be used, in one line."
     if named := os.environ.get('FER_NB_YUNET'): return f'YuNet, the file that FER_NB_YUNET names: {named}'
-    try: done = subprocess.run([FER_NB, 'fetch', 'yunet'], capture_output=True, text=True, timeout=PATIENCE)
-    except subprocess.TimeoutExpired: return f'Haar cascade; YuNet was not fetched: no answer within {PATIENCE} s'
+    try: done = subprocess.run([FER_NB, 'download-yunet'], capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired: return f'Haar cascade; YuNet was not downloaded: no answer within {PATIENCE} s'
     reason = (done.stderr.strip().splitlines() or ['no reason given'])[-1].rpartition('] ')[2]
-    return 'YuNet' if done.returncode == 0 else f'Haar cascade; YuNet was not fetched: {reason}'
+    return 'YuNet' if done.returncode == 0 else f'Haar cascade; YuNet was not downloaded: {reason}'
 
 
 def predict() -> int:
