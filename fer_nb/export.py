@@ -19,7 +19,6 @@ import numpy as np
 from .adapted_networks import adapt_network
 from .calibration import fit_temperature, fit_vector_scaling
 from .core import FerError, sha256, shown, softmax, write_atomically
-from .data import train_val_split
 from .model_files import MEMBER, with_metadata
 from .model_runners import Runner, litert_runner, onnx_runner
 from .models import count_macs, main_logits
@@ -34,6 +33,7 @@ from fer_nb.network_outputs import (
 )
 from .priors import choose_prior
 from .run_folders import check_name, check_target
+from .training import training_data
 from .votes_head import with_one_output, with_votes
 
 # %% ../nbs/70_export.ipynb #9e84e371
@@ -328,6 +328,7 @@ def export_model(
     vector_scaling: bool = False, # first fit a factor and an offset of each class, for the last layer?
     classes: Sequence[str]|None = None, # of a network from elsewhere, in the order of its outputs
     scale: str|float|None = None, # how its training scaled the pixels, as for `adapt_network`
+    extra: 'FaceSet|None' = None, # the set whose training samples were added in training
 ) -> list[dict[str, Any]]:
     """Write and check all exports; a report for each. Raises ModelError, FerError before anything is written, and
     ExportError (`done`: what was written all the same) where a format is off or cannot be made."""
@@ -335,7 +336,7 @@ def export_model(
     adapted = adapt_network(model, faces, classes=classes, scale=scale)
     for note in adapted.notes: warnings.warn(note, stacklevel=2)
     network, faces = adapted.network, adapted.faces
-    train, val = train_val_split(faces)
+    train, val = training_data(faces, extra)
     val, calibration = val[:max_faces], train.images[::max(1, len(train)//500)][:500]
     about = {'data': faces.edition} | known_prior(model, train) | adapted.about | (about or {})
     if vector_scaling or not adapted.about:

@@ -194,6 +194,7 @@ def _export_options(add: Callable) -> None:
     from fer_nb.priors import PRIORS, TRAINED
     add('model', type=Path, help='a .keras file, or an HDF5 file (.h5)')
     add_data(add)
+    _add_extra(add)
     add('--classes', metavar='A,B,...',
         help='the classes of a network from elsewhere, in the order of its outputs, with commas')
     add('--scale', metavar='X',
@@ -235,7 +236,7 @@ def _export(args: argparse.Namespace) -> int:
     try:
         reports = export_model(
             args.model, args.out, faces=read_dataset(args), name=name, formats=formats, about=about,
-            vector_scaling=args.vector, classes=classes, scale=args.scale,
+            vector_scaling=args.vector, classes=classes, scale=args.scale, extra=_read_extra(args),
         )
     except ExportError as e:
         reports, failed = e.done, len(formats) - len(e.done)
