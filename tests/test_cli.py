@@ -173,7 +173,7 @@ def exported(call, trained):
     "The folder after `fer_nb export` with vector scaling."
     code, out, err = call(
         'export', 'run/model.keras', *FEW, '--out', 'exported', '--name', 'tiny', '--formats', 'fp32',
-        '--about', 'about.yaml', '--vector',
+        '--about', 'about.yaml', '--vector', '--default-prior', 'everyday',
     )
     assert code == 0, err
     assert out.startswith('tiny.fp32.tflite ')
@@ -184,6 +184,30 @@ def exported(call, trained):
 def test_exported_model_predicts(fer_nb, exported):
     done = fer_nb('predict', 'portrait.jpg', '--model', 'exported/tiny.fp32.tflite', '--json')
     assert (done.returncode, json.loads(done.stdout)['status']) == (0, 'ok')
+
+
+@pytest.mark.parametrize('words, expected', [
+    ((), 'everyday'), (('--prior', 'trained'), 'trained'), (('--prior', 'balanced'), 'balanced'),
+], ids=['none asked for', 'as trained', 'another one'])
+def test_export_default_prior(exported, call, words, expected):
+    "The prior that `fer_nb export` is told is the one of the answers, unless another one is asked for."
+    code, out, err = call('predict', 'portrait.jpg', '--model', 'exported/tiny.fp32.tflite', '--json', *words)
+    assert (code, json.loads(out)['prior']) == (0, expected), err
+
+
+def test_export_refuses_an_unknown_default_prior(exported, call):
+    with pytest.raises(SystemExit, match='2'):
+        call('export', 'run/model.keras', *FEW, '--out', 'other', '--default-prior', 'weekday')
+    assert not (exported / 'other').exists()
+
+
+def test_files_of_data_without_votes_have_one_head(exported):
+    from fer_nb.model_files import read_model
+    from fer_nb.model_runners import litert_runner
+
+    about, content = read_model(exported / 'exported/tiny.fp32.tflite')
+    assert 'votes' not in about and (about['default_prior'], len(about['prior'])) == ('everyday', 7)
+    assert litert_runner(content)(np.zeros((2, 48, 48), np.uint8)).shape == (2, 7)
 
 
 def test_export_writes_the_scaling_into_the_network(exported):
@@ -277,6 +301,9 @@ def test_calibrate_crop_needs_a_litert_file(exported, call):
 
 def test_fine_tune(exported, call):
     "Three class folders, one renamed, one dropped; the new model is used like the shipped one."
+    from fer_nb.model_files import read_model
+    from fer_nb.model_runners import litert_runner
+
     code, out, err = call(
         'fine-tune', 'own', '--out', 'tuned', '--map', 'happy=grin', '--map', 'fear=',
         '--backbone', 'exported/tiny.keras', '--mode', 'head', '--set', 'epochs=1', '--quiet',
@@ -284,7 +311,11 @@ def test_fine_tune(exported, call):
     assert (code, err, 'FineTuneResult(grin, surprise' in out) == (0, '', True), err
     assert out.endswith('see tuned\n')
     code, out, err = call('predict', 'own/happy', '--no-detect', '--json', '--model', 'tuned/own.int8.tflite')
-    assert (code, list(json.loads(out.splitlines()[0])['faces'][0]['probabilities'])) == (0, ['grin', 'surprise'])
+    found = json.loads(out.splitlines()[0])
+    assert (code, list(found['faces'][0]['probabilities']), found['prior']) == (0, ['grin', 'surprise'], 'trained')
+    about, file = read_model(exported / 'tuned/own.int8.tflite')
+    assert not {'votes', 'default_prior'} & set(about)
+    assert litert_runner(file)(np.zeros((2, 48, 48), np.uint8)).shape == (2, 2)
 
 
 @pytest.mark.parametrize('words, said', [

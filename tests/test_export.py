@@ -161,7 +161,7 @@ def test_the_second_head_is_calibrated_by_the_same_temperature(two_headed, sourc
     before = both_heads(source, val)
     np.testing.assert_allclose(z[:, :7], before[:, :7], atol=0.03)
     np.testing.assert_allclose(z[:, 7:] / before[:, 7:], np.median(z[:, 7:] / before[:, 7:]), rtol=0.5)
-    assert about['votes']['weight'] == 0.7 and sum(about['votes']['prior']) == pytest.approx(1)
+    assert about['votes']['weight'] == 0.5 and sum(about['votes']['prior']) == pytest.approx(1)
 
 
 @pytest.mark.parametrize('votes', [True, False], ids=['with votes', 'without'])
@@ -180,8 +180,8 @@ def test_priors_mix_the_two_heads_end_to_end(two_headed, voted):
     path, images = two_headed[0] / 'demo.int8.tflite', voted.images[:20]
     about, z = read_metadata(path), scaled_logits(Classifier(path), images)
     trained, votes = np.log(about['prior']), np.log(about['votes']['prior'])
-    mixed = 0.3 * z[:, :7] + 0.7 * (z[:, 7:] + trained - votes)
-    half = 0.65 * z[:, :7] + 0.35 * (z[:, 7:] + trained - votes)
+    mixed = 0.5 * z[:, :7] + 0.5 * (z[:, 7:] + trained - votes)
+    half = 0.75 * z[:, :7] + 0.25 * (z[:, 7:] + trained - votes)
     expected = {
         ('balanced', 1.0): softmax(mixed - trained), ('balanced', 0.5): softmax(half - 0.5 * trained),
         ('balanced', 0.0): softmax(z[:, :7]), ('trained', 1.0): softmax(z[:, :7]), (None, 1.0): softmax(z[:, :7]),

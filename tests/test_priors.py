@@ -23,9 +23,10 @@ OWN = dict(zip(NAMES, (.1, .1, .1, .3, .2, .1, .1)))
 
 
 def model_file(path: Path, **changes) -> str:
-    "The smaller shipped model with other metadata; None leaves a field out."
+    "The smaller shipped model, first head only, with other metadata; None leaves a field out."
     meta, weights = read_model(find_model('s'))
-    fields = meta | dict(name=path.stem, default_prior=None, votes=None, prior=TRAINED) | changes
+    votes = meta['votes'] | dict(weight=0)
+    fields = meta | dict(name=path.stem, default_prior=None, votes=votes, prior=TRAINED) | changes
     path.write_bytes(with_metadata(weights, {k: v for k, v in fields.items() if v is not None}, path))
     return str(path)
 
