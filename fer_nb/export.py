@@ -330,19 +330,18 @@ def export_model(
     scale: str|float|None = None, # how its training scaled the pixels, as for `adapt_network`
     extra: 'FaceSet|None' = None, # the set whose training samples were added in training
 ) -> list[dict[str, Any]]:
-    """Write and check all exports; a report for each. Raises ModelError, FerError before anything is written, and
-    ExportError (`done`: what was written all the same) where a format is off or cannot be made."""
-    out, formats = Path(out), check_export(model, out, name=name, formats=formats)
+    "Write and check all exports; a report for each. Raises FerError before anything is written, ExportError after."
+    formats = check_export(model, out, name=name, formats=formats)
     adapted = adapt_network(model, faces, classes=classes, scale=scale)
     for note in adapted.notes: warnings.warn(note, stacklevel=2)
     network, faces = adapted.network, adapted.faces
     train, val = training_data(faces, extra)
     val, calibration = val[:max_faces], train.images[::max(1, len(train)//500)][:500]
-    about = {'data': faces.edition} | known_prior(model, train) | adapted.about | (about or {})
+    about = {'data': faces.edition, **known_prior(model, train), **adapted.about, **(about or {})}
     if vector_scaling or not adapted.about:
         network, held = _scaled(network, val, None if adapted.about else model, fit=vector_scaling)
         about |= held
     temperature = temperature or fit_temperature(val.labels, main_logits(network, val.images))
     network, served, found = _served(network, model, train=train, val=val, temperature=temperature)
     meta = _metadata(served, name, faces.classes, temperature, about | found)
-    return _write_all(network, served, out, formats, val, calibration, meta)
+    return _write_all(network, served, Path(out), formats, val, calibration, meta)
