@@ -33,11 +33,13 @@ def face(photos) -> np.ndarray:
 
 @pytest.fixture
 def endless(face):
-    "A function that makes frames without end; after five of them they may hang."
+    "A function that makes frames without end; after five of them they may hang: one event tells, the other ends it."
 
-    def stream(hang: threading.Event | None = None):
+    def stream(*hang: threading.Event):
         for i in count():
-            if hang and i == 5: hang.wait()
+            if hang and i == 5:
+                hang[0].set()
+                hang[1].wait()
             yield i / 30, face.copy()
 
     return stream
@@ -112,16 +114,17 @@ def test_wait_returns_only_when_the_end_was_told(n, limit, end, face, endless, r
 
 
 def test_a_source_that_hangs_does_not_hold_up_stop(endless, recognizer):
-    hang = threading.Event()
-    view = Live(endless(hang), recognizer, timeout=60).start()
-    until(lambda: view.count == 5)
+    hangs, goes_on = threading.Event(), threading.Event()
+    view = Live(endless(hangs, goes_on), recognizer, timeout=60).start()
+    until(lambda: hangs.is_set() and view.count)  # a slow computer leaves frames out
     watch, start = view.watch, time.time()
     view.stop()
     assert time.time() - start < 5
+    seen = view.count
     assert (view.state, view.running) == ('off', False)
-    hang.set()  # it goes on, but nothing listens any more
+    goes_on.set()  # it goes on, but nothing listens any more
     watch.join(5)
-    assert (view.state, view.count, watch.is_alive()) == ('off', 5, False)
+    assert (view.state, view.count, watch.is_alive()) == ('off', seen, False)
 
 
 def test_memory_does_not_grow_with_the_frames(endless, recognizer):
@@ -184,7 +187,7 @@ ENDS = {
 @pytest.mark.parametrize('end', ENDS)
 def test_the_window_ends_when_a_person_or_the_video_ends_it(end, screen, face, recognizer):
     vars(screen).update(ENDS[end])
-    shown = window.show_window([(i / 100, face) for i in range(5)], recognizer)
+    shown = window.show_window([(i / 5, face) for i in range(5)], recognizer)  # slow: none is late
     assert shown == len(screen.images) == (3 if end in ('q', 'Esc', 'closed') else 5)
     assert screen.windows == 0
     assert screen.images[0].shape[0] > face.shape[0]  # the line below says how to end it
