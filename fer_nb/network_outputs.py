@@ -88,10 +88,12 @@ def _class_logits(
     most: int = 600, # faces of each class
 ) -> list[list[float]]|None: # (C, outputs): a row for each true class; None where a class has no faces
     "Mean logits of the training faces of each class, divided by the temperature."
-    faces = [train.images[np.flatnonzero(train.labels == c)] for c in range(len(train.classes))]
+    faces = [np.flatnonzero(train.labels == c) for c in range(len(train.classes))]
     if not all(map(len, faces)): return None
     some = [o[::max(1, len(o)//most)][:most] for o in faces]
-    return [(main_logits(network, o).mean(axis=0)/temperature).round(4).tolist() for o in some]
+    logits = main_logits(network, train.images[np.concatenate(some)])/temperature
+    parts = np.split(logits, np.cumsum([len(o) for o in some])[:-1])
+    return [o.mean(axis=0).round(4).tolist() for o in parts]
 
 # %% ../nbs/69b_network_outputs.ipynb #deed9692
 def layer_fields(network: 'Model', train: 'FaceSet', temperature: float) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def votes_temperature(
     return fit_temperature(winner[known], join_heads(outputs, faces.classes)[:, len(faces.classes):])
 
 # %% ../nbs/69c_votes_head.ipynb #b2b49331
-_WEIGHT = .7 # of the second head, under a prior for photographs
+_WEIGHT = .5 # of the second head, under a prior for photographs
 
 def _known_votes(
     network: 'Model', model: Any, train: 'FaceSet', val: 'FaceSet',
