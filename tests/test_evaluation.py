@@ -300,5 +300,10 @@ def test_attempts_take_the_samples_for_choosing(photographs, capsys, monkeypatch
 
 
 def test_a_prior_needs_the_training_prior_of_the_model(photographs, capsys, monkeypatch):
-    code, err = evaluate_command(capsys, monkeypatch, photographs, 's', '--priors', 'balanced')
+    from fer_nb.model_files import read_metadata, with_metadata
+
+    known, unknown = photographs / 's.int8.tflite', photographs / 'unknown.int8.tflite'
+    meta = {k: v for k, v in read_metadata(known).items() if k not in ('prior', 'default_prior')}
+    unknown.write_bytes(with_metadata(known.read_bytes(), meta, unknown))
+    code, err = evaluate_command(capsys, monkeypatch, photographs, unknown.name, '--priors', 'balanced')
     assert code != 0 and 'how often each class occurred in training' in err
