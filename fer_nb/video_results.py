@@ -96,6 +96,30 @@ def _check_places(paths: dict[str, Path], read: Path|None) -> None:
         if place in taken: raise OutputError(f'{shown(path)}: it is wanted for two things')
         taken.add(place)
 
+# %% ../nbs/57_video_results.ipynb #fb74b444
+_SIGNALS = [getattr(signal, o) for o in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK') if hasattr(signal, o)]
+
+class _Signals:
+    "Signals are noted, in the main thread. At the end, one that did not serve as Ctrl-C is sent again."
+    def __init__(self) -> None:
+        self.asked: list[int] = [] # signals that came
+        self.holding, self.used = True, False
+        self.before: dict[int, Any] = {} # the handlers that were there
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread(): return self
+        for number in _SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self.before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items(): signal.signal(number, handler)
+        again = [o for o in self.asked if o != signal.SIGINT or not self.used]
+        if again: signal.raise_signal(again[0])
+
+    def _ask(self, number: int, _: object) -> None: self.asked.append(number)
+
 # %% ../nbs/57_video_results.ipynb #ca2d11b0
 def _check_writing(path: Path) -> None:
     "Raises `OutputError` where a path cannot be written to. Its folder is made."
@@ -105,7 +129,7 @@ def _check_writing(path: Path) -> None:
             if not os.access(path, os.W_OK): raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part_path(path, tidy=False).unlink()
+            with _Signals(): part_path(path, tidy=False).unlink() # one that comes now leaves nothing behind
     except (OSError, ValueError) as e:
         raise OutputError(f'{shown(path)}: it cannot be written ({error_reason(e)})') from None
 
@@ -174,30 +198,6 @@ class Outputs(_Opened):
         self.failed.append(kind)
         self.problems.append(str(error) if isinstance(error, VideoError) else _describe_failure(output, error))
         if isinstance(error, BrokenPipeError) and self.alone: raise error
-
-# %% ../nbs/57_video_results.ipynb #fb74b444
-_SIGNALS = [getattr(signal, o) for o in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK') if hasattr(signal, o)]
-
-class _Signals:
-    "Signals are noted, in the main thread. At the end, one that did not serve as Ctrl-C is sent again."
-    def __init__(self) -> None:
-        self.asked: list[int] = [] # signals that came
-        self.holding, self.used = True, False
-        self.before: dict[int, Any] = {} # the handlers that were there
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is not threading.main_thread(): return self
-        for number in _SIGNALS:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                self.before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items(): signal.signal(number, handler)
-        again = [o for o in self.asked if o != signal.SIGINT or not self.used]
-        if again: signal.raise_signal(again[0])
-
-    def _ask(self, number: int, _: object) -> None: self.asked.append(number)
 
 # %% ../nbs/57_video_results.ipynb #de3dfddc
 class Interrupts(_Signals):
