@@ -22,9 +22,9 @@ config = TrainConfig(
     optimizer='adam', learning_rate=0.01, seed=3,
 )
 network, history = fit(config, faces, faces[np.arange(16)], 'run', progress=False)
-budget = replace(config, max_minutes=0.3, optimizer='muon', learning_rate=0.02)
+budget = replace(config, max_minutes=0.6, optimizer='muon', learning_rate=0.02, progressive_size=24)
 _, timed = fit(budget, faces, faces[np.arange(16)], 'timed', progress=False)
-assert timed[-1]['share'] == 1 and timed[-1]['minutes'] < 0.5, timed[-1]
+assert timed[-1]['share'] == 1 and timed[-1]['minutes'] < 0.9, timed[-1]
 assert timed[-1]['learning_rate'] < 0.01 and np.isfinite([h['loss'] for h in timed]).all()
 logits = network.predict(faces.images[..., None], verbose=0)
 keras.config.set_dtype_policy('mixed_bfloat16')
