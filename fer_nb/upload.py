@@ -20,13 +20,13 @@ from .album import Album, UploadedImage, refusal, sample_images
 from .album_page import NOTICE, album_html, draw_upload, file_to_save, image_card, save_album, table_html
 from .recognition import Recognizer, Result, confidence_threshold
 from .result_tables import results_to_df
-from .widgets import EXPECTED_HELP, STATIC, advised_confidence, plural, prior_label, style_sheet
+from .widgets import EXPECTED_HELP, advised_confidence, plural, prior_label, script, style_sheet
 
 if TYPE_CHECKING:
     import pandas
 
 # %% ../nbs/61_upload.ipynb #df6ca62c
-def _clean_name(name: object) -> str: # one line, at most 200 characters
+def clean_name(name: object) -> str: # one line, at most 200 characters
     "The name of a file as text that can be shown."
     text = str(name).encode(errors='backslashreplace').decode() # half of a pair of UTF-16 cannot be sent or saved
     text = re.sub(r'[\x00-\x1f\x7f\u2028-\u202e\u2066-\u2069]+', ' ', text).strip() or 'unnamed'
@@ -43,7 +43,7 @@ class _Transfers:
         self.files: dict[str, tuple[str, int, bytearray]] = {}  # {id: (name, announced size, bytes so far)}
 
     def begin(self, id: str, name: object, size: int) -> None:
-        self.files[id] = _clean_name(name), size, bytearray()
+        self.files[id] = clean_name(name), size, bytearray()
         while len(self.files) > self.max_files: self.cancel(next(iter(self.files)))
 
     def cancel(self, id: str) -> None: self.files.pop(id, None)
@@ -72,7 +72,7 @@ except ModuleNotFoundError as e:
 # %% ../nbs/61_upload.ipynb #1db038ca
 class _DropZone(anywidget.AnyWidget):
     "The drop zone and the cards. All goes by messages: its state holds the script and the style, nothing else."
-    _esm, _css = STATIC/'upload.js', style_sheet('upload')
+    _esm, _css = script('upload'), style_sheet('upload')
 
 # %% ../nbs/61_upload.ipynb #30eaeec5
 #: Seen only where the front end cannot load the drop zone, whose style sheet hides it.
@@ -169,7 +169,7 @@ class UploadPanel(_PanelState):
         return self.album.results
 
     def to_df(self) -> 'pandas.DataFrame': return results_to_df(self.results, self.album.recognizer.classes)
-    def add(self, name: str, data: bytes) -> None: _add(self, _clean_name(name), bytes(data))
+    def add(self, name: str, data: bytes) -> None: _add(self, clean_name(name), bytes(data))
     def clear(self) -> None: _remove(self)
     def refresh(self) -> None: _refresh(self)
     def draw(self, i: int=0) -> np.ndarray: return draw_upload(self.album, self.album.images[i])
@@ -223,7 +223,7 @@ def _refuse(panel: UploadPanel, n: int) -> None:
 def _connect(panel: UploadPanel) -> None:
     "Let the widgets act on the album."
     def upload(change: dict) -> None:
-        files = [(_clean_name(o['name']), bytes(o['content'])) for o in change['new']]
+        files = [(clean_name(o['name']), bytes(o['content'])) for o in change['new']]
         panel.upload.value = ()
         if files: _add_batch(panel, files)
     def sample(change: dict) -> None:
@@ -317,7 +317,7 @@ def _begin(panel: UploadPanel, id: str, message: dict) -> bool: # whether the fi
     if size <= album.max_bytes and len(album.images) < album.max_images:
         panel.transfers.begin(id, message.get('name', ''), size)
         return True
-    album.add(_clean_name(message.get('name', '')), b'', size)
+    album.add(clean_name(message.get('name', '')), b'', size)
     panel.stage.send(dict(kind='done', id=id))
     panel.refresh()
     return False

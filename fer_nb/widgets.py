@@ -28,6 +28,13 @@ def style_sheet(
     "The rules that all panels share, followed by those of one."
     return '\n'.join((STATIC/f'{name}.css').read_text(encoding='utf-8') for name in ('panel', panel))
 
+# %% ../nbs/60_widgets.ipynb #1622b266
+def script(
+    panel: str, # "upload" or "camera"
+) -> str:
+    "The script that all panels share, followed by that of one: a single ES module."
+    return '\n'.join((STATIC/f'{name}.js').read_text(encoding='utf-8') for name in ('panel', panel))
+
 # %% ../nbs/60_widgets.ipynb #6b935718
 def css_color(
     label: str,                # an expression, or "uncertain"

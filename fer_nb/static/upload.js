@@ -90,6 +90,7 @@ async function deliver(s, file, first) {
 }
 
 async function take(s, files) {
+  if (s.lost) return;
   const room = s.limits.images, first = s.firsts;
   first.add(files[0]);
   if (files.length > room) s.model.send({kind: "surplus", count: files.length - room});
@@ -111,6 +112,13 @@ async function take(s, files) {
 function progress(s, file, share) {
   Object.assign(s.busy, {share, text: (s.busy.late ? "The kernel is busy; waiting: " : share < 1 ? "Sending " : "Looking at ") + file.name});
   all(s, progressOf);
+}
+
+// The kernel is gone: nothing is awaited any more, and nothing is taken.
+function lost(s) {
+  Object.assign(s, {lost: true, queue: []});
+  for (const reply of s.replies.values()) { reply.done = true; reply.wake(); }
+  all(s, ({el}) => el.querySelectorAll(".fer-zone, .fer-actions, .fer-save").forEach(o => { o.inert = true; }));
 }
 
 function say(s, text) { s.note = text; all(s, draw); }
@@ -234,14 +242,14 @@ function begin(s) {
 function view(s, el) {
   const view = {s, el};
   el.classList.add("fer-panel", "fer-upload");
-  el.dataset.lmSuppressShortcuts = "true";  // keys pressed in here are not commands of JupyterLab
   el.innerHTML = SHELL;
   el.querySelector('[data-do="paste"]').hidden = !navigator.clipboard?.read;
   s.views.add(view);
   const stop = listen(view);
   draw(view);
   progressOf(view);
-  return () => { stop(); s.views.delete(view); };
+  const leave = attend(s.model, el, () => lost(s));
+  return () => { stop(); leave(); s.views.delete(view); };
 }
 
 // One state for each panel, however many views of it there are.
