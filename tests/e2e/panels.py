@@ -5,6 +5,7 @@ import statistics
 import time
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from servers import until
 
@@ -16,6 +17,15 @@ def appears(page, what, locator):
     __tracebackhide__ = True
     until(lambda: page.errors or locator.is_visible(), f'{what} did not appear')
     assert locator.is_visible(), f'{what} did not appear; the browser says: {page.errors[0]}'
+
+
+def accessible(page, within='body'):
+    "Automated checks by axe of all that is shown inside some elements: nothing serious or critical is found."
+    __tracebackhide__ = True
+    found = Axe().run(page, within).response['violations']
+    serious = [o for o in found if o['impact'] in ('serious', 'critical')]
+    told = [f"{o['id']}: {n['html'][:200]} {n['failureSummary'][:300]}" for o in serious for n in o['nodes'][:3]]
+    assert not told, f'{len(told)} findings of axe:\n' + '\n'.join(told)
 
 
 # Upload
