@@ -30,6 +30,7 @@ from fer_nb.widgets import (
     plural,
     prior_choices,
     prior_label,
+    script,
     style_sheet,
 )
 
@@ -129,6 +130,24 @@ def _use_baselines(view: 'LiveView', on: bool) -> None:
         view.stream.options = view.options
         view.stream.restart()
 
+# %% ../nbs/62_webcam.ipynb #cc2488a9
+def _screen_widget(width: int) -> Any: # an anywidget with a method `show`
+    "The image and its cards, which never get into the widget's state."
+    import anywidget
+    import traitlets
+    class Screen(anywidget.AnyWidget):
+        _esm, _css = script('screen'), style_sheet('camera')
+        width = traitlets.Int().tag(sync=True)
+        image: bytes|None = None # the newest JPEG
+        cards = ''
+
+        def show(self, image: bytes|None, cards: str) -> None:
+            self.image, self.cards = image, cards
+            self.send(dict(kind='show', cards=cards), [image] if image else [])
+    screen = Screen(width=width)
+    screen.on_msg(lambda *_: screen.show(screen.image, screen.cards))
+    return screen
+
 # %% ../nbs/62_webcam.ipynb #ad66bd76
 def _add_controls(view: 'LiveView') -> None:
     "The parts of a panel that a person can set."
@@ -151,15 +170,12 @@ def _make_panel(view: 'LiveView') -> Any: # the widget
     "The widgets of a panel around its state."
     import ipywidgets as W
     _add_controls(view)
-    layout = dict(max_width=f'{view.width}px', width='100%', display='none', border_radius='8px')
-    view.image = W.Image(format='jpeg', layout=layout)
-    view.status, view.notice, view.cards = W.HTML(), W.HTML(), W.HTML(layout=dict(margin='0 0 0 12px'))
+    view.status, view.notice, view.screen = W.HTML(), W.HTML(), _screen_widget(view.width)
     flow = dict(display='flex', flex_flow='row wrap', align_items='center')
     return W.VBox([
-        W.HTML(f'<style>{style_sheet("camera")}</style>', layout=dict(display='none')),
         W.HBox([view.start_button, view.stop_button, view.status], layout=flow),
         view.notice,
-        W.HBox([view.image, view.cards], layout=dict(flow, align_items='flex-start')),
+        view.screen,
         W.HBox([view.prior_box, view.baseline_box, view.uncertain_box], layout=flow),
         W.HBox([view.snapshot_button, view.folder_box], layout=flow),
     ])
@@ -174,10 +190,9 @@ class _PanelWidgets(Live):
     prior_box: Any
     baseline_box: Any
     folder_box: Any
-    image: Any
+    screen: Any
     status: Any
     notice: Any
-    cards: Any
 
 # %% ../nbs/62_webcam.ipynb #3d3cb580
 class LiveView(_PanelWidgets):
@@ -233,12 +248,12 @@ def _show(view: LiveView) -> None:
     now = perf_counter()
     if view.state == 'on' and view.running and now - view.sent < 1/view.rate: return
     view.sent = now
-    view.status.value, view.notice.value, view.cards.value = _status_html(view), _message_html(view), _cards_html(view)
+    view.status.value, view.notice.value = _status_html(view), _message_html(view)
     view.start_button.disabled, view.stop_button.disabled = view.running, not view.running
     view.snapshot_button.disabled = view.frame is None
-    if view.frame is None: return
+    if view.frame is None: return view.screen.show(None, '')
     image = fit_within(draw_frame(view.frame, view.faces, bars=False), view.width)
-    view.image.value, view.image.layout.display = encode_image(image, quality=80), ''
+    view.screen.show(encode_image(image, quality=80), _cards_html(view))
 
 # %% ../nbs/62_webcam.ipynb #840df5e5
 def _snapshot(view: LiveView, path: str|os.PathLike|None) -> Path|None:
