@@ -103,6 +103,11 @@ def head_weights(meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]: # (F, o
         raise FerError('head is not the base64 of 32-bit numbers, a row for each feature and one for the offsets')
     return numbers[:-1], numbers[-1]
 
+# %% ../nbs/40_model_files.ipynb #69500056
+def head_text(kernel: np.ndarray, offsets: np.ndarray) -> str: # (F, outputs); (outputs,)
+    "A last layer as the text that `head` is."
+    return base64.b64encode(np.vstack([kernel, offsets]).astype('<f4').tobytes()).decode()
+
 # %% ../nbs/40_model_files.ipynb #9f790f0d
 MEMBER = 'fer_nb.json' #: the member of the zip archive, and the key in an ONNX file
 _REQUIRED = ('name', 'version', 'classes', 'input_size', 'channels', 'temperature', 'sha256')

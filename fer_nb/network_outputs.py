@@ -6,14 +6,13 @@
 __all__ = []
 
 # %% ../nbs/69b_network_outputs.ipynb #8365a197
-import base64
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .model_files import ModelError, read_metadata
+from .model_files import ModelError, head_text, read_metadata
 from .models import main_logits
 from .priors import training_prior
 
@@ -77,11 +76,6 @@ def total_scaling(
     return {'factors': factors.round(5).tolist(), 'offsets': offsets.round(5).tolist()}
 
 # %% ../nbs/69b_network_outputs.ipynb #56047609
-def _head_text(network: 'Model') -> str: # base64 of float32 (F + 1, outputs): weights, then offsets
-    "The last layer as a text. Mean of the feature map (F,) @ weights + offsets = logits."
-    kernel, bias = network.get_layer('expression').get_weights()
-    return base64.b64encode(np.vstack([kernel, bias]).astype('<f4').tobytes()).decode()
-
 def _class_logits(
     network: 'Model', train: 'FaceSet', temperature: float,
     *,
@@ -98,8 +92,10 @@ def _class_logits(
 # %% ../nbs/69b_network_outputs.ipynb #deed9692
 def layer_fields(network: 'Model', train: 'FaceSet', temperature: float) -> dict[str, Any]:
     "`head` where the network gives a feature map, and `class_logits` where every class has training faces."
-    means, head = _class_logits(network, train, temperature), last_map(network) is not None
-    return ({'class_logits': means} if means else {}) | ({'head': _head_text(network)} if head else {})
+    means = _class_logits(network, train, temperature)
+    fields: dict[str, Any] = {'class_logits': means} if means else {}
+    if last_map(network) is not None: fields['head'] = head_text(*network.get_layer('expression').get_weights())
+    return fields
 
 # %% ../nbs/69b_network_outputs.ipynb #a4ce9a46
 def known_prior(
