@@ -6,11 +6,13 @@
 __all__ = ['draw_faces']
 
 # %% ../nbs/43a_drawing.ipynb #df789e32
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from .core import FerError, shown
 from .images import read_image, to_rgb
@@ -26,21 +28,200 @@ def label_color(
     other = palette[list(classes).index(label) % len(palette)] if label in classes else '#ffffff'
     return tuple(bytes.fromhex(COLORS.get(label, other)[1:]))
 
-# %% ../nbs/43a_drawing.ipynb #e955352c
-def _draw_label(image: np.ndarray, box: Sequence[int], text: str, color: tuple[int, ...]) -> None:
-    "Write a label at a box, in place."
-    font, long = cv2.FONT_HERSHEY_SIMPLEX, max(image.shape)
-    (wide, high), _ = cv2.getTextSize(text, font, 1, 1)
-    zoom = float(np.clip(box[2]/wide, max(.35, long/1600), max(.4, long/900)))
-    pad, weight = max(2, round(7*zoom)), max(1, round(1.6*zoom))
-    w, h = round(wide*zoom) + 2*pad, round(high*zoom) + 2*pad
-    x = max(0, min(box[0], image.shape[1] - w))
-    y = max(0, box[1] - h)
-    cv2.rectangle(image, (x, y), (x + w, y + h), color, cv2.FILLED)
-    ink = (0, 0, 0) if np.dot(color, (.299, .587, .114)) > 110 else (255, 255, 255)
-    cv2.putText(image, text, (x + pad, y + h - pad), font, zoom, ink, weight, cv2.LINE_AA)
+# %% ../nbs/43a_drawing.ipynb #5d31248b
+def ink_on(color: Sequence[int]) -> tuple[int, ...]: # red, green, blue
+    "Black or white, whichever has more contrast with a color (WCAG 2: at least 4.5 to 1)."
+    light = np.array(color)/255
+    linear = np.where(light <= .04045, light/12.92, ((light + .055)/1.055)**2.4)
+    return (0,)*3 if linear @ (.2126, .7152, .0722) > .179 else (255,)*3
+
+# %% ../nbs/43a_drawing.ipynb #860f7e76
+def best_guess(face: Any) -> str: # "happy", or "happy?" for a face that is "uncertain"
+    "The expression of a face in words."
+    if face.label != 'uncertain' or not (known := getattr(face, 'probabilities', None)): return face.label
+    return max(known, key=known.__getitem__) + '?'
+
+def face_text(face: Any, number: int|None=None) -> str: # such as "2 happy 87%" or "2 happy? 55%"
+    "What is written at a face."
+    return f'{"" if number is None else f"{number} "}{best_guess(face)} {face.confidence:.0%}'
+
+# %% ../nbs/43a_drawing.ipynb #fc7a728c
+def face_numbers(faces: Sequence[Any]) -> list[int]: # from 1
+    "The number of each face: its own where it is tracked, else its place in the list."
+    return [getattr(face, 'id', i) for i, face in enumerate(faces, 1)]
+
+# %% ../nbs/43a_drawing.ipynb #d0a49301
+@lru_cache(64)
+def _font(size: int) -> Any: # of Pillow
+    return ImageFont.load_default(size)
+
+@lru_cache(4096)
+def _text(text: str, size: int) -> np.ndarray: # float32 (H, W, 1), 0..1
+    "How much ink is where."
+    font = _font(size)
+    up, down = font.getmetrics()
+    mask = Image.new('L', (max(1, round(font.getlength(text) + .5)), up + down))
+    ImageDraw.Draw(mask).text((0, 0), text, 255, font)
+    return np.asarray(mask, np.float32)[..., None]/255
+
+# %% ../nbs/43a_drawing.ipynb #aa248d7a
+def _write(image: np.ndarray, at: tuple[int, int], text: str, size: int, ink: Sequence[int], *, width: int=0) -> None:
+    "Write a text into an image, in place; what reaches beyond `width` pixels or the image is cut off."
+    x, y = at
+    ink_here = _text(text[:80], size)[:max(0, image.shape[0] - y), :max(0, min(width or 9999, image.shape[1] - x))]
+    place = image[y:y + ink_here.shape[0], x:x + ink_here.shape[1]]
+    place[:] = np.rint(place + (np.array(ink, np.float32) - place)*ink_here)
+
+# %% ../nbs/43a_drawing.ipynb #0beefab0
+def _hidden(
+    plates: np.ndarray, # (N, 4) left, top, right, bottom
+    others: np.ndarray, # (M, 4)
+) -> np.ndarray: # (N,) pixels
+    "How much of the others each plate hides."
+    low, high = (np.minimum, np.maximum)
+    sides = low(plates[:, None, 2:], others[None, :, 2:]) - high(plates[:, None, :2], others[None, :, :2])
+    return np.clip(sides, 0, None).prod(axis=2).sum(axis=1)
+
+# %% ../nbs/43a_drawing.ipynb #0f9de46d
+def _places(
+    face: np.ndarray, # (4,) left, top, right, bottom
+    size: tuple[int, int],  # (width, height) of the plate
+    image: tuple[int, int], # (width, height)
+) -> np.ndarray: # (N, 4), the best first, all of them inside the image
+    "Where a plate can be."
+    (left, top, right, bottom), (w, h) = face.tolist(), size
+    corners = [
+        (left, top - h), (left, bottom), (right - w, top - h), (right - w, bottom), (right, top), (left - w, top),
+        (right, bottom - h), (left - w, bottom - h),
+    ]
+    at = np.clip(corners, 0, np.maximum(0, np.subtract(image, size)))
+    return np.hstack([at, at + size])
+
+# %% ../nbs/43a_drawing.ipynb #196cbae1
+def _place(
+    face: np.ndarray, texts: Sequence[str], # the plates that are possible, the best first
+    size: int, # of the text
+    hidden: tuple[np.ndarray, np.ndarray], # (N, 4) faces, (M, 4) plates that are there
+    image: tuple[int, int], # (width, height)
+) -> tuple[str, np.ndarray]: # (4,) left, top, right, bottom
+    "The plate of a face, and where it hides least. A plate in the way of another is the worst."
+    found = []
+    for text in texts:
+        shape = _plate_size(text, size)
+        where = _places(face, shape, image)
+        cost = _hidden(where, hidden[0]) + 4*_hidden(where, hidden[1])
+        best = int(cost.argmin())
+        found.append((float(cost[best]), text, where[best]))
+        if cost[best] <= .05*shape[0]*shape[1]: break
+    return min(found, key=lambda o: o[0])[1:]
+
+# %% ../nbs/43a_drawing.ipynb #b46b671d
+def _padding(size: int) -> int: return max(2, round(.3*size))
+
+def _plate_size(text: str, size: int) -> tuple[int, int]: # (width, height) in pixels
+    high, wide, _ = _text(text, size).shape
+    return wide + 2*_padding(size), high
+
+def _text_size(text: str, face: np.ndarray, image: tuple[int, int]) -> int: # pixels
+    "As wide as the face, within limits that follow the image."
+    longest, wide = max(image), max(1., _font(100).getlength(text)/100)
+    size = np.clip((face[2] - face[0])/wide, max(11, longest/80), max(13, longest/36))
+    return max(6, int(min(size, image[0]/(wide + .8))))
 
 # %% ../nbs/43a_drawing.ipynb #5d087bab
+def _draw_boxes(image: np.ndarray, corners: np.ndarray, colors: Sequence[tuple[int, ...]]) -> None:
+    "A frame around each face, with an edge that shows it on any ground; in place."
+    line = max(1, round(max(image.shape)/300))
+    for (left, top, right, bottom), color in zip(corners.tolist(), colors):
+        cv2.rectangle(image, (left, top), (right, bottom), ink_on(color), line + 2)
+        cv2.rectangle(image, (left, top), (right, bottom), color, line)
+
+# %% ../nbs/43a_drawing.ipynb #2bf689bc
+def _draw_plates(
+    image: np.ndarray, corners: np.ndarray, names: Sequence[tuple[str, ...]], colors: Sequence[tuple[int, ...]],
+) -> None:
+    "A plate at each face, in place. Where the whole text is in the way, the number alone is written."
+    size, there = (image.shape[1], image.shape[0]), np.zeros((0, 4), int)
+    for face, texts, color in zip(corners, names, colors):
+        letters = _text_size(texts[0], face, size)
+        text, plate = _place(face, texts, letters, (corners, there), size)
+        there = np.vstack([there, plate])
+        left, top, right, bottom = plate.tolist()
+        image[top:bottom, left:right] = color
+        _write(image, (left + _padding(letters), top), text, letters, ink_on(color))
+
+# %% ../nbs/43a_drawing.ipynb #0f41c8c5
+_GROUND, _TRACK, _INK = (24, 24, 27), (62, 62, 68), (238, 238, 238) # colors of the list
+
+def _bar(image: np.ndarray, at: tuple[int, int], width: int, share: float, *, color: Sequence[int], size: int) -> None:
+    "A horizontal bar beside a line of text, in place."
+    (x, y), high = at, max(3, round(.62*size))
+    top = y + (_text('0', size).shape[0] - high)//2
+    image[top:top + high, x:x + width] = _TRACK
+    image[top:top + high, x:x + round(width*share)] = color
+
+# %% ../nbs/43a_drawing.ipynb #30a5fbd1
+def _line(
+    image: np.ndarray, at: tuple[int, int], name: str, p: float, *, color: Sequence[int], size: int, title: str='',
+    bar: bool=True,
+) -> None:
+    "A line of the list: a name, its bar and its percentage, in place. With a title, that is on a plate."
+    (x, y), em = at, size
+    if title:
+        w, h = _plate_size(title, em)
+        image[y:y + h, x:x + w] = color
+        _write(image, (x + _padding(em), y), title, em, ink_on(color))
+    start = x + (_plate_size(title, em)[0] + _padding(em) if title else 0)
+    _write(image, (start, y), name, em, _INK, width=round(x + 8.2*em - start))
+    if bar: _bar(image, (x + round(8.5*em), y), round(6.5*em), p, color=color, size=em)
+    _write(image, (x + round(15.4*em), y), f'{p:.0%}', em, _INK)
+
+# %% ../nbs/43a_drawing.ipynb #de11def2
+def _best_bars(face: Any, n: int) -> list[tuple[str, float]]: # in the order of the classes
+    "The most probable expressions of a face."
+    known = getattr(face, 'probabilities', {})
+    best = set(sorted(known, key=known.__getitem__, reverse=True)[:n])
+    return [(o, p) for o, p in known.items() if o in best]
+
+def _list_entry(
+    image: np.ndarray, at: tuple[int, int], face: Any, number: int|None, *, n: int, classes: Sequence[str], size: int,
+) -> None:
+    "A face in the list, with bars for `n` expressions below its label, in place."
+    (x, y), title = at, '?' if number is None else str(number)
+    color = label_color(face.label, classes)
+    _line(image, at, best_guess(face), face.confidence, color=color, size=size, title=title, bar=not n)
+    for name, p in _best_bars(face, n):
+        y += round(1.35*size)
+        _line(image, (x, y), name, p, color=label_color(name, classes), size=size)
+
+# %% ../nbs/43a_drawing.ipynb #6037e5b7
+def _rows_and_bars(n: int, height: int, line: int, classes: int) -> tuple[int, int]: # in a column; bars of a face
+    "How a list of `n` faces is laid out; one bar alone would say no more than the label does."
+    rows = max(1, height//line)
+    bars = min(classes, int((rows - .6*n)/max(1, n)) - 1)
+    return rows, bars if bars > 1 else 0
+
+# %% ../nbs/43a_drawing.ipynb #9f3542f7
+def _bar_list(
+    height: int, # of the image
+    width: int,  # likewise
+    faces: Sequence[Any], *, numbers: Sequence[int|None], classes: Sequence[str], columns: int,
+) -> np.ndarray: # uint8 (height, W, 3)
+    "The list of faces beside an image, in up to so many columns."
+    size = max(12, round(max(height, width)/64))
+    line, wide = round(1.35*size), round(18.6*size)
+    rows, n = _rows_and_bars(len(faces), height - size, line, len(classes) or 7)
+    used = min(columns, max(1, -(-len(faces)//rows)))
+    image = np.full((height, used*wide + size, 3), _GROUND, np.uint8)
+    shown, step = faces if used*rows >= len(faces) else faces[:used*rows - 1], line*(n + 1) + (n > 0)*round(.5*line)
+    for i, (face, number) in enumerate(zip(shown, numbers)):
+        at = size + i//rows*wide, size//2 + i%rows*step
+        _list_entry(image, at, face, number, n=n, classes=classes, size=size)
+    more, last = len(faces) - len(shown), size//2 + (rows - 1)*line
+    if more: _write(image, (size + (used - 1)*wide, last), f'and {more:,} more', size, _INK)
+    return image
+
+# %% ../nbs/43a_drawing.ipynb #8e57aaa3
 def _checked(faces: Any) -> list[Any]:
     "The faces that shall be drawn. Raises `FerError` where they are something else."
     found = getattr(faces, 'faces', faces)
@@ -50,21 +231,35 @@ def _checked(faces: Any) -> list[Any]:
         raise FerError(f'what is drawn are Face objects or a Result, not {shown(wrong[0])}')
     return found
 
-# %% ../nbs/43a_drawing.ipynb #ecc30ed6
+# %% ../nbs/43a_drawing.ipynb #cdba3c1e
+def _draw(
+    image: np.ndarray, faces: Sequence[Any], numbers: Sequence[int|None], *, classes: Sequence[str], scale: float,
+) -> None:
+    "Boxes and plates, in place."
+    boxes = np.array([face.box for face in faces], float).reshape(-1, 4)
+    corners = np.rint(np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])*scale).astype(int)
+    colors = [label_color(face.label, classes) for face in faces]
+    names = [(face_text(o, i), str(i))[:1 if i is None or len(faces) < 3 else 2] for o, i in zip(faces, numbers)]
+    _draw_boxes(image, corners, colors)
+    _draw_plates(image, corners, names, colors)
+
+# %% ../nbs/43a_drawing.ipynb #37fedb3b
 def draw_faces(
     rgb: Any,             # uint8 (H, W, 3), or anything else that `read_image` takes
     faces: Any,           # `Face` or `TrackedFace` objects, or a `Result`
     *,
     classes: Sequence[str]=(), # all expressions of the model
     scale: float=1.,      # of the pixels in which the boxes count to those of `rgb`
+    numbers: Iterable[int]|None=None, # of the faces; None = ids where they have some, else 1, 2, ...; () = none
+    columns: int=0,       # of a list with bars beside the image, at most; 0 = no list
+    least: int=0,         # a smaller image is enlarged until its longer side has so many pixels
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
-    "Draw faces with their expressions, and with their numbers where they have some. Raises `ImageError`."
+    "Draw faces with numbers and expressions, and a list beside them if wanted. Raises `ImageError`."
     image = to_rgb(rgb).copy() if isinstance(rgb, np.ndarray) else read_image(rgb)
-    line = max(1, round(max(image.shape)/250))
-    for face in sorted(_checked(faces), key=lambda f: f.box[1], reverse=True):
-        x, y, w, h = (round(v*scale) for v in face.box)
-        color = label_color(face.label, classes)
-        number = f'#{face.id} ' if hasattr(face, 'id') else ''
-        cv2.rectangle(image, (x, y), (x + w, y + h), color, line, cv2.LINE_AA)
-        _draw_label(image, (x, y, w, h), f'{number}{face.label} {face.confidence:.0%}', color)
-    return image
+    if (zoom := least/max(image.shape[:2])) > 1:
+        image, scale = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC), scale*zoom
+    found = _checked(faces)
+    known = [*(face_numbers(found) if numbers is None else numbers), *[None]*len(found)][:len(found)]
+    _draw(image, found, known, classes=classes, scale=scale)
+    if not columns: return image
+    return np.hstack([image, _bar_list(*image.shape[:2], found, numbers=known, classes=classes, columns=columns)])
