@@ -85,15 +85,20 @@ class Prior:
         text = own if self.name == 'own' else self.name
         return text if self.strength == 1 or not self.shares else f'{text} at strength {self.strength:g}'
 
-    def probabilities(self,
+    def mixed(self,
         logits: np.ndarray, # (N, C), or (N, 2C) with a second head; divided by the model's temperature
-    ) -> np.ndarray: # float64 (N, C), rows sum to 1
-        "What the logits mean where faces occur as assumed. Raises `FerError` for another number of logits."
+    ) -> np.ndarray: # (N, C); each is a sum of those of both heads and a constant
+        "The logits of both heads in one, without the shift. Raises `FerError` for another number of logits."
         n, w = self.n_classes, self.votes_weight
         if (found := logits.shape[1]) != 2*n and (w or found != n):
             raise FerError(f'{found} logits do not fit {n} classes' + ' and a second head'*bool(w))
-        z = (1 - w)*logits[:, :n] + w*(logits[:, n:] + self.votes_shift) if w else logits[:, :n]
-        return softmax(z if self.shift is None else z + self.shift)
+        return (1 - w)*logits[:, :n] + w*(logits[:, n:] + self.votes_shift) if w else logits[:, :n]
+
+    def probabilities(self,
+        logits: np.ndarray, # as for `mixed`
+    ) -> np.ndarray: # float64 (N, C), rows sum to 1
+        "What the logits mean where faces occur as assumed. Raises `FerError` for another number of logits."
+        return softmax(self.mixed(logits) + (0. if self.shift is None else self.shift))
 
 # %% ../nbs/02_priors.ipynb #70a2106c
 def _votes_part(about: dict[str, Any], name: str) -> tuple[float, np.ndarray|None]: # weight; (C,)
