@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .backbones import load_backbone
 from .bounded_loading import load_bounded
 from .config_files import read_fields
 from .core import FerError, sha256, shown, write_atomically
@@ -185,10 +186,17 @@ def explain_load_error(path: str | Path, error: Exception) -> str: # a `.keras` 
     here = keras.__version__
     return reason if writer == here else f'{reason}; written by Keras {writer}, this is {here}'
 
+# %% ../nbs/23b_checkpoints.ipynb #c98dc454
+def _load_backbone_weights(network: 'Model', path: str | Path) -> None:
+    "Put the weights of a backbone of `keras.applications` into the layers of the same names."
+    for layer in load_backbone(network.name.removeprefix('face_'), path).layers:
+        if layer.weights: network.get_layer(layer.name).set_weights(layer.get_weights())
+
 # %% ../nbs/23b_checkpoints.ipynb #979609e1
-def load_initial_weights(network: 'Model', path: str | Path) -> None: # a `.keras` file
+def load_initial_weights(network: 'Model', path: str | Path) -> None: # `.keras`, or `.h5`: of a backbone without top
     "Put the weights of a saved network into `network`. Raises FerError where they do not fit."
     try:
+        if str(path).endswith('.h5'): return _load_backbone_weights(network, path)
         network.set_weights(load_bounded(path).get_weights())
     except Exception as e:
         reason = shown(explain_load_error(path, e), 300)

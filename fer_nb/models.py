@@ -63,6 +63,16 @@ def _plain_body(*stages: tuple[int, int]) -> Callable: # (filters, convolutions)
         return x
     return body
 
+# %% ../nbs/20_models.ipynb #0b718556
+def _mobilenet_body(x: Any) -> Any: # faces scaled to -2..2, (N, H, W, 1)
+    "The convolutions of `keras.applications.MobileNet` on the enlarged face: (N, 3, 3, 1024)."
+    import keras
+    from keras import layers
+    x = layers.Resizing(96, 96, dtype='float32', name='enlarge')(x)
+    x = layers.Rescaling(64/127.5, offset=128/127.5 - 1, dtype='float32', name='to_one')(x)
+    x = layers.Concatenate(name='colors')([x, x, x])
+    return keras.applications.MobileNet(include_top=False, weights=None, input_tensor=x).output
+
 # %% ../nbs/20_models.ipynb #e3273d55
 def _heads(x: Any, ferplus: bool) -> Any: # features (N, C); add the FER+ head?
     "Logits (N, 7) named `expression`; with `ferplus` a dict of these and logits (N, 8) named `ferplus`."
@@ -110,6 +120,7 @@ MODELS: dict[str, Callable[..., 'Model']] = {
     's_slim': partial(build_around, residual_body(32, 64, 112, 160)),
     'm_slim': partial(build_around, residual_body(48, 96, 192, 288)),
     'vgg8': partial(build_around, _plain_body((64, 2), (128, 2), (256, 2), (512, 2)), dropout=0.4),
+    'face_mobilenet': partial(build_around, _mobilenet_body, dropout=0.3),
     'baseline': _baseline,
 }
 

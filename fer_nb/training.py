@@ -191,6 +191,14 @@ def _live_teachers(config: TrainConfig, train: FaceSet) -> list[Callable]:
     if not config.teachers or config.teachers.endswith('.npz'): return []
     return load_teachers(config.teachers.split(','), len(train.classes), precision=config.precision)
 
+# %% ../nbs/25_training.ipynb #705169ac
+def _freeze(network: 'Model', first: str) -> None: # name of the first layer that learns
+    "Let the layers below keep their weights and their batch norm. Raises FerError where there is no such layer."
+    names = [layer.name for layer in network.layers]
+    if first not in names:
+        raise FerError(f'config: frozen_below = {shown(repr(first))} is no layer of {network.name}: {", ".join(names)}')
+    for layer in network.layers[:names.index(first)]: layer.trainable = False
+
 # %% ../nbs/25_training.ipynb #de394951
 def _check_crop(config: TrainConfig, train: FaceSet, network: 'Model') -> None:
     "Raises FerError where faces, crop and network do not go together."
@@ -209,6 +217,7 @@ def _prepare(
     _set_seeds(config.seed)
     network = network or _build(config, train, config.precision)
     if config.init_from: load_initial_weights(network, config.init_from)
+    if config.frozen_below: _freeze(network, config.frozen_below)
     _check_crop(config, train, network)
     steps = len(make_batches(train, config)) * config.epochs
     trainer = make_trainer(network, config, _class_weights(config, train), teachers=_live_teachers(config, train))
