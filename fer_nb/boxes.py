@@ -6,6 +6,7 @@
 __all__ = ['Detection']
 
 # %% ../nbs/41_boxes.ipynb #02783b83
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -72,3 +73,13 @@ def match_boxes(
         if best is not None: del left[best]
         answer.append(best)
     return answer
+
+# %% ../nbs/41_boxes.ipynb #13268488
+def reading_order(found: Iterable[Detection]) -> list[Detection]:
+    "Faces row by row, each row from left to right."
+    rows: list[list[Detection]] = []
+    middle = lambda d: d.box[1] + d.box[3]/2
+    for d in sorted(found, key=middle):
+        if rows and middle(d) - sum(map(middle, rows[-1]))/len(rows[-1]) < .9*d.box[3]: rows[-1].append(d)
+        else: rows.append([d])
+    return [d for row in rows for d in sorted(row, key=lambda d: tuple(d.box[:2]))]

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .boxes import Box, Detection
+from .boxes import Box, Detection, reading_order
 from .core import FerError, shown
 from .detection import Detector
 from .image_formats import ImageError
@@ -184,7 +184,7 @@ def detect_and_crop(
         _check_flattened(source, size)
         image = load_image(source, max_pixels, bgr=bgr)
         whole = Detection(Box(0, 0, *image.rgb.shape[1::-1]), 1.)
-        found = detector.detect(image.rgb) if detector else [whole]
+        found = reading_order(detector.detect(image.rgb)) if detector else [whole]
         crops = [crop_face(image.rgb, o.box, rule=rule, landmarks=o.landmarks, size=size) for o in found]
     except Exception as e: return FaceCrops(_name(source), _reason(_name(source), e))
     warnings = image.warnings + tuple(w for o in found if (w := _turned(o, rule)))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .baselines import GrowingBaseline, SceneCuts, class_means
+from .boxes import reading_order
 from .classification import scaled_logits
 from .core import FerError
 from .cropping import FaceCrops, crop_face
@@ -88,7 +89,8 @@ def _find_tracks(stream: _StreamState, time: float, rgb: np.ndarray) -> list[Tra
     "Search where it is time to, and move the known faces on where it is not."
     if time - stream.searched < stream.options.detect_every - _SLACK: return stream.tracker.predict(time)
     stream.searched = time
-    return stream.tracker.update(time, stream.recognizer.detector.detect(rgb), rgb.shape[1::-1])
+    found = reading_order(stream.recognizer.detector.detect(rgb))
+    return stream.tracker.update(time, found, rgb.shape[1::-1])
 
 # %% ../nbs/52a_face_stream.ipynb #c5b45c1d
 def _classify_tracks(stream: _StreamState, time: float, rgb: np.ndarray, tracks: list[Track]) -> None:

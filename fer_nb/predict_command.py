@@ -52,7 +52,7 @@ def _lines(
     name = escaped(name)
     name = name if len(name) <= width else f'...{name[3-width:]}'
     if not result['faces']: yield f'{name:<{width}}     -  {escaped(_why_not(result))}'
-    for i, face in enumerate(result['faces']):
+    for i, face in enumerate(result['faces'], 1):
         box = '{:.0f},{:.0f} {:.0f}x{:.0f}'.format(*face['box'])
         answer = f'{face["label"]:<10}  {face["confidence"]:>10.0%}'
         yield f'{name:<{width}}  {i:>4}  {answer}  {box:<20}  {_most_probable(face["probabilities"])}'

@@ -41,7 +41,7 @@ def result_rows(
 ) -> Iterator[tuple[Any, ...]]: # in the order of `result_columns`
     "One row for each face of an image, or one that says why there is none."
     warning = '; '.join(result.warnings) or None
-    for i, face in enumerate(result.faces or [None]):
+    for i, face in enumerate(result.faces or [None], 1):
         yield (
             result.source, result.status, *_face_cells(i, face, result.classes), result.prior, warning, result.error
         )

@@ -47,7 +47,7 @@ def _assign(
 @dataclass
 class Track:
     "A face that is being followed."
-    id: int       # 0, 1, 2, ... in the order in which they came
+    id: int       # 1, 2, 3, ... in the order in which they came
     box: Box      # in pixels, floats; may reach over the border
     score: float  # of the last detection
     landmarks: tuple|None = None # five (x, y), where the detector knows them
@@ -198,7 +198,7 @@ class _Known:
         self.states = _updated(known, _new_states(time, detections), time, self.smooth)
         self.time, self.size = time, size or self.size
         new = np.flatnonzero((self.states['id'] < 0) & (self.states['count'] >= confirm))
-        self.states['id'][new], self.ids = self.ids + np.arange(len(new)), self.ids + len(new)
+        self.states['id'][new], self.ids = self.ids + 1 + np.arange(len(new)), self.ids + len(new)
 
     def predict(self, time: float) -> list[Track]:
         "The faces to be shown at a time after the last update, where they should be by then."
