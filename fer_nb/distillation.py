@@ -102,15 +102,17 @@ def ask(teacher: Teacher, faces: Any) -> np.ndarray: # (N, H, W, 1), 0..255
     return ops.convert_to_numpy(teacher.answer(faces))
 
 # %% ../nbs/24_distillation.ipynb #36b1a330
-def _ask(teacher: Teacher, faces: FaceSet, config: TrainConfig, bar: Any) -> np.ndarray: # a step for each view
-    "Mean probabilities (N, K) over as many views of each face as the bar has."
+def _ask(teacher: Teacher, faces: FaceSet, config: TrainConfig, views: int, bar: Any) -> np.ndarray: # 0, 1, ...
+    "Mean probabilities (N, K) over the views of each face that the bar counts."
     import keras
     seed, total = keras.random.SeedGenerator(config.seed), np.zeros((len(faces), len(teacher.classes)))
     if teacher.size: config = replace(config, crop=faces.images.shape[1], progressive_size=0)
-    for _ in bar:
+    for mirrored in bar:
         answers = []
         for i in range(0, len(faces), 256):
-            x = augment(faces.images[i:i+256, ..., None], config, seed=seed, erasing=0.)
+            x = faces.images[i:i+256, ..., None]
+            if views: x = augment(x, config, seed=seed, erasing=0.)
+            elif mirrored: x = x[:, :, ::-1]
             answers.append(ask(teacher, x))
         total += np.concatenate(answers)
     return total / bar.total
@@ -123,20 +125,20 @@ def make_soft_labels(
     *,
     weights: Sequence[float] = (), # of each teacher in the mean; none: all the same
     config: TrainConfig = TrainConfig(), # gives the views and the seed
-    views: int = 16, # of each face
+    views: int = 16, # of each face, changed at random; 0: the plain face and its mirror image
     progress: bool = True, # show a progress bar?
 ) -> np.ndarray:
     "Write the teachers' mean probabilities (N, C) over views of each face, for `TrainConfig.teachers`; return them."
     from tqdm import tqdm
-    if views not in range(1, 10_001): raise FerError(f'{shown(views)} views: 1 to 10,000 are needed')
+    if views not in range(10_001): raise FerError(f'{shown(views)} views: 0 to 10,000 are possible')
     if not len(teachers) or not len(faces): raise FerError(f'{len(teachers)} teachers and {len(faces)} faces')
     shares, out = _shares(weights or [1.] * len(teachers), len(teachers)), check_target(out, '.npz')
     given = [load_soft_labels(o, faces) if _is_npz(o) else as_teacher(o, faces) for o in teachers]
     total = np.zeros((len(faces), len(faces.classes)))
     for teacher, share in zip(given, shares):
         if isinstance(teacher, Teacher):
-            bar = tqdm(range(views), unit='view', desc=teacher.path.name, disable=not progress)
-            answers = _ask(teacher, faces, config, bar)
+            bar = tqdm(range(views or 2), unit='view', desc=teacher.path.name, disable=not progress)
+            answers = _ask(teacher, faces, config, views, bar)
             teacher = _in_order(answers, teacher.classes, faces, shown(teacher.path, 200))
         total += share * teacher
     _save(out, total, [getattr(o, 'path', o) for o in teachers], shares, faces, views)

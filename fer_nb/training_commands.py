@@ -112,7 +112,8 @@ def _soft_labels_options(add: Callable) -> None:
     add_data(add)
     _add_extra(add)
     add('--config', type=Path, metavar='FILE', help='whose augmentation of the faces to use (default: the default one)')
-    add('--views', type=int, default=8, metavar='N', help='augmented views of each face (default: %(default)s)')
+    add('--views', type=int, default=8, metavar='N',
+        help='views of each face, changed at random; 0: the plain face and its mirror image (default: %(default)s)')
     add('--out', type=Path, default=Path('_runs/soft_labels.npz'), metavar='FILE',
         help='file to write (default: %(default)s)')
     add('--quiet', action='store_true', help='no progress bar')
