@@ -103,13 +103,16 @@ def fit_linear_head(
     subject_baseline: bool = False, # learn from samples without their subject's mean, too?
 ) -> LinearHead:
     "The logistic regression whose penalty suits unseen subjects best, by likelihood."
+    from threadpoolctl import threadpool_limits
     groups = np.arange(len(x)) if subjects is None or len(set(subjects.tolist())) < 2 else subjects
     if subject_baseline: x, y, groups = _doubled(x, y, groups)
     def loss(logits: np.ndarray) -> float: return float(-np.log(softmax(logits)[np.arange(len(y)), y] + 1e-9).mean())
     found = []
-    for penalty in _PENALTIES:
-        logits = _predict_folds(x, y, groups, classes=classes, inverse_penalty=penalty, balanced=balanced)
-        temperature = fit_temperature(y, logits, prior=.5)
-        found.append((loss(logits/temperature), penalty, temperature))
-    _, penalty, temperature = min(found)
-    return LinearHead(*_fit(x, y, classes=classes, inverse_penalty=penalty, balanced=balanced), temperature, penalty)
+    with threadpool_limits(1):
+        for penalty in _PENALTIES:
+            logits = _predict_folds(x, y, groups, classes=classes, inverse_penalty=penalty, balanced=balanced)
+            temperature = fit_temperature(y, logits, prior=.5)
+            found.append((loss(logits/temperature), penalty, temperature))
+        _, penalty, temperature = min(found)
+        head = _fit(x, y, classes=classes, inverse_penalty=penalty, balanced=balanced)
+    return LinearHead(*head, temperature, penalty)
