@@ -19,6 +19,7 @@ import numpy as np
 
 from .baselines import Baseline, class_means, make_baseline, offset_for
 from .boxes import Box
+from .class_maps import Explanation, explain_faces
 from .classification import Classifier, classify, scaled_logits
 from .core import FerError, shown
 from .cropping import WHOLE_IMAGE, FaceCrops, crop_rule, detect_and_crop
@@ -28,6 +29,7 @@ from .images import MAX_PIXELS, read_image
 from .model_files import ModelError, find_model
 from .priors import TRAINED, Prior, choose_prior
 from .result_tables import results_to_df
+from .settings import recognizer_settings
 from .sources import check_crops, is_many
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class TrackedFace(Face):
 class Result:
     "What was found in one image."
     status: str         # "ok", "no_face" or "unreadable"
-    faces: list[Face]   # the largest first
+    faces: list[Face]   # row by row, each from left to right; tables and images number them from 1
     size: tuple[int, int]|None # (width, height) of the image; None if it is unreadable
     error: str|None     # why it is unreadable
     source: str         # the path, or the kind of object it came from
@@ -66,6 +68,7 @@ class Result:
     warnings: tuple[str, ...] = () # what was odd about an image that could be read
     prior: str = TRAINED # how often each expression was expected
     baseline: str = '' # of the person, where one was used: of how many images
+    settings: dict[str, Any] = field(default_factory=dict, repr=False) # what made it: model, version, detector, ...
 
     def to_dict(self) -> dict[str, Any]: # of numbers, texts, tuples, lists and dicts, fit for `json.dumps`
         "The result as plain data."
@@ -79,10 +82,15 @@ class Result:
 
     def plot(self,
         image: Any=None, # anything that `read_image` takes, also a smaller copy; None = read `source` again
-    ) -> np.ndarray: # uint8 (H, W, 3), RGB
-        "The image with its faces. Raises `ImageError` where it cannot be read."
-        rgb = read_image(self.source if image is None else image)
-        return draw_faces(rgb, self.faces, classes=self.classes, scale=rgb.shape[1]/(self.size or rgb.shape[1::-1])[0])
+    ) -> np.ndarray: # uint8 (H, W, 3), RGB; a tiny image is enlarged
+        "The image with its faces; from three on with a list beside it. Raises `ImageError` where it cannot be read."
+        return _plotted(self, read_image(self.source if image is None else image))
+
+# %% ../nbs/44_recognition.ipynb #1eb5f644
+def _plotted(result: Result, rgb: np.ndarray) -> np.ndarray:
+    "An image with the faces of a result, at any size of the image."
+    scale, columns = rgb.shape[1]/(result.size or rgb.shape[1::-1])[0], 3*(len(result.faces) > 2)
+    return draw_faces(rgb, result.faces, classes=result.classes, scale=scale, columns=columns, least=240)
 
 # %% ../nbs/44_recognition.ipynb #ebe9633b
 def make_face(
@@ -208,8 +216,22 @@ class _Baselines(_Crops):
         "What the person's face looks like at rest; no labels are needed. Raises `FerError` for too few faces."
         return _find_baseline(self, images, face=face, bgr=bgr)
 
+# %% ../nbs/44_recognition.ipynb #aff80cd0
+class _Explained(_Baselines):
+    "The part that says why."
+    def explain(self,
+        source: Any, *, # as for a call; with `crops`: as for `recognize_crops`
+        crops: bool=False, # they are faces, already cropped
+        bgr: bool=False, baseline: Baseline|None=None, # as for a call
+    ) -> Any: # an `Explanation`, which has the `Result`; a list of them for several images, or for crops
+        "Why: what each place of each face adds to the answer. Raises `ModelError` for a model that cannot say it."
+        if crops: check_crops(source, self.classifier.size)
+        sources = source if (many := crops or is_many(source)) else [source]
+        found = _explain(self, sources, crops=crops, bgr=bgr, baseline=baseline)
+        return list(found) if many else next(found)
+
 # %% ../nbs/44_recognition.ipynb #002144ba
-class Recognizer(_Baselines):
+class Recognizer(_Explained):
     """Images in, faces with expressions out. Several threads may use one, and it can be sent to another process.
 
     `model` is a shipped model by name or a .tflite file, `detector` is "haar", "yunet", "auto", a YuNet file or a
@@ -254,7 +276,9 @@ def _recognize(
     "The results of images. Raises `FerError` for a baseline of another model, at once."
     offset = offset_for(baseline, recognizer.classifier.about)
     found = _see(recognizer, sources, detector, rule=rule, bgr=bgr, at_once=at_once)
-    return (o for some in found for o in _classify_faces(recognizer, some, offset, str(baseline or '')))
+    known = str(baseline or '')
+    made = recognizer_settings(recognizer, baseline=known, **({} if detector else dict(detector='none')))
+    return (o for some in found for o in _classify_faces(recognizer, some, offset, known, made))
 
 # %% ../nbs/44_recognition.ipynb #1deb2ab0
 def _see(
@@ -277,16 +301,35 @@ def _see(
 # %% ../nbs/44_recognition.ipynb #0d5e0b7c
 def _classify_faces(
     recognizer: _Parts, seen: list[FaceCrops], offset: np.ndarray|None, baseline: str, # as text
+    settings: dict[str, Any]|None=None, # None = as the recognizer has them
 ) -> Iterator[Result]:
     "The results of some images, whose faces are classified together."
     r = recognizer
     p = iter(classify(r.classifier, [crop for o in seen for crop in o.crops], prior=r.assumed, offset=offset))
+    made = settings or recognizer_settings(r, baseline=baseline)
     for o in seen:
         faces = [
             make_face(o, d, p=next(p), classes=r.classes, min_confidence=r.min_confidence) for d in o.found
         ]
         status = 'unreadable' if o.error else 'ok' if faces else 'no_face'
-        yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings, str(r.assumed), baseline)
+        yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings, str(r.assumed), baseline, made)
+
+# %% ../nbs/44_recognition.ipynb #9a768817
+def _explain(
+    recognizer: _Parts, sources: Iterable[Any], *, crops: bool, bgr: bool, baseline: Baseline|None,
+) -> Iterator[Explanation]: # in the same order
+    "The results of images with the maps of their faces."
+    r, offset = recognizer, offset_for(baseline, recognizer.classifier.about)
+    detector, rule = (None, WHOLE_IMAGE) if crops else (r.detector, r.rule)
+    for some in _see(r, sources, detector, rule=rule, bgr=bgr):
+        results = _classify_faces(r, some, offset, str(baseline or ''))
+        for seen, result in zip(some, results):
+            yield explain_faces(r.classifier, seen, result, rule=rule, prior=r.assumed, offset=offset)
+
+# %% ../nbs/44_recognition.ipynb #299dcc59
+def _largest_crop(seen: FaceCrops) -> np.ndarray: # uint8 (size, size)
+    areas = [o.box.width*o.box.height for o in seen.found]
+    return seen.crops[int(np.argmax(areas))]
 
 # %% ../nbs/44_recognition.ipynb #206ca759
 def _find_baseline(recognizer: _Parts, images: Iterable[Any], *, face: str, bgr: bool) -> Baseline:
@@ -298,6 +341,6 @@ def _find_baseline(recognizer: _Parts, images: Iterable[Any], *, face: str, bgr:
     if 'subject_mean' not in r.classifier.about: class_means(r.classifier.about)   # raises before anything is read
     detector, rule = (None, WHOLE_IMAGE) if face == 'crop' else (r.detector, r.rule)
     seen = [o for some in _see(r, images, detector, rule=rule, bgr=bgr) for o in some]
-    crops = [o.crops[0] for o in seen if len(o.crops) == 1 or o.crops and face == 'largest']
+    crops = [_largest_crop(o) for o in seen if len(o.crops) == 1 or o.crops and face == 'largest']
     logits = scaled_logits(r.classifier, crops)
     return make_baseline(logits, r.classifier.about, prior=r.assumed, skipped=len(seen) - len(crops))
