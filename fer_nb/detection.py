@@ -299,10 +299,17 @@ def load_detector(
     if not isinstance(kind, str): return YuNetDetector(_detector_file(kind), tiles=tiles)
     if kind == 'haar': return HaarDetector(tiles=tiles)
     if kind not in ('auto', 'yunet'): return YuNetDetector(_detector_file(kind), tiles=tiles)
-    file: str|Path|None = os.environ.get('FER_NB_YUNET') or yunet_path()
-    if file and (os.environ.get('FER_NB_YUNET') or os.access(file, os.R_OK)):
-        return YuNetDetector(file, tiles=tiles, known=True)
+    if named := os.environ.get('FER_NB_YUNET'):
+        try: return YuNetDetector(named, tiles=tiles, known=True)
+        except FerError as e: raise FerError(f'FER_NB_YUNET: {e}') from None
+    if (file := yunet_path()) and os.access(file, os.R_OK): return YuNetDetector(file, tiles=tiles, known=True)
     if kind == 'auto': return HaarDetector(tiles=tiles)
     raise FerError(
         'YuNet needs its file: run `fer_nb download-yunet`, set FER_NB_YUNET to it, or give its path as the detector'
     )
+
+# %% ../nbs/42_detection.ipynb #ffd1f6ba
+def working_detector() -> tuple[Detector, str]: # and why it is not the one that was wanted; "" where it is
+    "The best detector that works: for a page, which goes on with Haar where FER_NB_YUNET names a wrong file."
+    try: return load_detector(), ''
+    except FerError as e: return HaarDetector(), f'{e}. Until that is mended, faces are searched with Haar.'

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +88,11 @@ def _show(
 def _write_image(
     path: Path, # the PNG
     image: Any, # RGB uint8 (H, W, 3)
+    settings: dict[str, Any], # what made it
 ) -> None:
-    "Write an image in one piece."
-    import cv2
-    write_atomically(path, lambda part: part.write_bytes(cv2.imencode('.png', image[..., ::-1])[1].tobytes()))
+    "Write an image in one piece. Its metadata say what made it."
+    from fer_nb.settings import encode_image
+    write_atomically(path, lambda part: part.write_bytes(encode_image(image, settings)))
 
 # %% ../nbs/81_predict_command.ipynb #195b88e1
 def _check_targets(
@@ -117,13 +118,12 @@ def _settings(
     args: argparse.Namespace,
     recognizer: 'Recognizer',
     baseline: 'Baseline|None',
-) -> str: # a cell of a table
+) -> dict[str, Any]: # of all results
     "What the answers depend on beside the image: model, detector and options."
-    about, detector = recognizer.classifier.about, 'none' if args.no_detect else recognizer.detector.name
-    tiles = f', tiles {args.tiles}' if args.tiles else ''
-    least = f'min {recognizer.min_confidence:g}, prior {recognizer.assumed}'
-    if baseline: least += f', baseline {sha256(json.dumps(baseline.to_dict()).encode())[:8]} ({baseline})'
-    return f"model {about['name']} {about['sha256'][:8]}, detector {detector}{tiles}, {least}"
+    from fer_nb.settings import recognizer_settings
+    more: dict[str, Any] = dict(detector='none') if args.no_detect else {}
+    if baseline: more['baseline'] = f'{sha256(json.dumps(baseline.to_dict()).encode())[:8]} ({baseline})'
+    return recognizer_settings(recognizer, **more)
 
 # %% ../nbs/81_predict_command.ipynb #3325ae3b
 def _baseline(
@@ -168,7 +168,7 @@ class _Batch:
     images: dict[Path|str, Path] # {input: annotated image}
     finished: Finished # what an earlier run did
     table: RowFile|None
-    settings: str # last cell of every line
+    settings: dict[str, Any] # of all results
     baseline: 'Baseline|None' = None # of the person whom all inputs show
     done: int = 0
     again: int = 0 # found in the table, and skipped
@@ -213,7 +213,7 @@ def _annotate(
             batch.kept += 1
             return True
         if hasattr(image, 'seek'): image.seek(0)
-        _write_image(path, result.plot(image))
+        _write_image(path, result.plot(image), result.settings)
     except Exception as e:
         print(f'fer_nb predict: {shown(path, 300)}: not written ({shown(e, 300)})', file=sys.stderr)
         return False
@@ -221,10 +221,10 @@ def _annotate(
     return True
 
 # %% ../nbs/81_predict_command.ipynb #2741d40c
-def _add_rows(table: RowFile, result: 'Result', settings: str) -> None:
+def _add_rows(table: RowFile, result: 'Result') -> None:
     "Write the rows of a result. Raises `Unfinished` where they cannot be written."
     from fer_nb.result_tables import result_lines
-    try: table.write(result_lines(result, settings))
+    try: table.write(result_lines(result))
     except BrokenPipeError: raise
     except OSError as e:
         reason = f'{shown(table.path, 300)}: {e.strerror}; all lines in it are whole'
@@ -237,9 +237,9 @@ def _next(batch: _Batch, source: Path|str) -> None:
         batch.again += 1
         return
     image = _stdin() if source == STDIN else source
-    result = _answer(batch, image)
+    result = replace(_answer(batch, image), settings=batch.settings)
     if not (batch.args.csv and is_stdout(batch.args.csv)): _show(result.to_dict(), batch.args.json)
-    if batch.table and not known: _add_rows(batch.table, result, batch.settings)
+    if batch.table and not known: _add_rows(batch.table, result)
     good = result.status != 'unreadable' and (path is None or _annotate(batch, result, image, path))
     batch.done += good
     batch.failed += not good
@@ -280,6 +280,13 @@ def _head(args: argparse.Namespace) -> None:
     if args.json or args.csv and is_stdout(args.csv): return
     print(f"{'file':<30}  face  expression  confidence  {'x,y width x height':<20}  most probable", flush=True)
 
+# %% ../nbs/81_predict_command.ipynb #04addc1d
+def _earlier(args: argparse.Namespace, columns: Iterable[str], settings: dict[str, Any]) -> Finished:
+    "What an earlier run left in the table. Raises `FerError` where that was made in another way."
+    from fer_nb.settings import settings_text
+    if not args.resume: return Finished()
+    return read_finished(args.csv, columns, settings=table_cell(settings_text(settings)))
+
 # %% ../nbs/81_predict_command.ipynb #7be11c87
 @command(
     _predict_options,
@@ -295,8 +302,8 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     images = _check_targets(args, sources)
     recognizer = make_recognizer(args)
     baseline = _baseline(args, recognizer)
-    columns, settings = (*result_columns(recognizer.classes), 'settings'), _settings(args, recognizer, baseline)
-    finished = read_finished(args.csv, columns, settings=settings) if args.resume else Finished()
+    columns, settings = result_columns(recognizer.classes), _settings(args, recognizer, baseline)
+    finished = _earlier(args, columns, settings)
     if not (args.overwrite or args.resume): _check_images(images.values())
     batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished), settings, baseline)
     try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .boxes import Box
 from .core import csv_text
+from .settings import settings_text
 
 if TYPE_CHECKING:
     import pandas
@@ -22,7 +23,7 @@ def result_columns(
 ) -> tuple[str, ...]:
     "The columns of a table of results."
     answer = ('score', 'label', 'confidence', *classes, 'prior')
-    return ('source', 'status', 'face', *Box._fields, *answer, 'warning', 'error')
+    return ('source', 'status', 'face', *Box._fields, *answer, 'warning', 'error', 'settings')
 
 # %% ../nbs/43c_result_tables.ipynb #90afa0f6
 def _face_cells(
@@ -40,10 +41,11 @@ def result_rows(
     result: Any, # a `Result`
 ) -> Iterator[tuple[Any, ...]]: # in the order of `result_columns`
     "One row for each face of an image, or one that says why there is none."
-    warning = '; '.join(result.warnings) or None
+    warning, made = '; '.join(result.warnings) or None, settings_text(result.settings) or None
     for i, face in enumerate(result.faces or [None], 1):
         yield (
-            result.source, result.status, *_face_cells(i, face, result.classes), result.prior, warning, result.error
+            result.source, result.status, *_face_cells(i, face, result.classes), result.prior, warning, result.error,
+            made,
         )
 
 # %% ../nbs/43c_result_tables.ipynb #0b2f52c8
@@ -69,10 +71,9 @@ def source_cell(source: str) -> str:
 
 def result_lines(
     result: Any, # a `Result`
-    *more: Any, # further cells of each line
 ) -> str:
     "The lines of CSV that a result gives."
-    return csv_text((source_cell(source), *cells, *more) for source, *cells in result_rows(result))
+    return csv_text((source_cell(source), *cells) for source, *cells in result_rows(result))
 
 def results_to_csv(
     results: Sequence[Any], # of `Result`

@@ -8,7 +8,7 @@ import pytest
 
 from fer_nb import yunet_file
 from fer_nb.core import sha256
-from fer_nb.detection import load_detector
+from fer_nb.detection import load_detector, working_detector
 from fer_nb.yunet_file import DownloadError, download_yunet
 
 RIGHT = b'the file that is wanted'
@@ -106,3 +106,16 @@ def test_yunet_of_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv('FER_NB_CACHE', str(tmp_path))
     (tmp_path / yunet_file.yunet_path().name).write_bytes(file.read_bytes())
     assert load_detector().name == load_detector('yunet').name == 'yunet'
+
+
+def test_a_wrong_yunet_file_is_named_by_its_variable(tmp_path, monkeypatch):
+    "Commands say what is wrong; a page goes on with Haar and has the reason."
+    (tmp_path / 'empty.onnx').touch()
+    for wrong, why in {'empty.onnx': 'the file is empty', 'none.onnx': 'No such file', '.': 'not a folder'}.items():
+        monkeypatch.setenv('FER_NB_YUNET', str(tmp_path / wrong))
+        with pytest.raises(ValueError, match=f'^FER_NB_YUNET: .*{why}'): load_detector()
+        detector, reason = working_detector()
+        assert detector.name == 'haar' and reason.startswith('FER_NB_YUNET: ') and why in reason
+    monkeypatch.delenv('FER_NB_YUNET')
+    monkeypatch.setenv('FER_NB_CACHE', str(tmp_path))
+    assert working_detector()[1] == ''
