@@ -189,7 +189,7 @@ def _of_class_folders(path: Path) -> Iterator[tuple[str, str, str, bytes]]:
             except FerError: continue
             yield unquote(parts[-2]), found[1] if found else '', parts[-1], data
 
-# %% ../nbs/75_class_examples.ipynb #0a02772c
+# %% ../nbs/75_class_examples.ipynb #dd33fbbb
 def load_examples(
     collection: Collection,
     path: Path, # a folder or a zip
@@ -198,15 +198,15 @@ def load_examples(
     takes: dict[str, int] = {}
     most, added, seen = 3*collection.limits.classes*collection.limits.examples, 0, 0
     for name, take, file, data in islice(_of_class_folders(path), most):
-        own, seen = _class_named(collection, name), seen + 1
+        own, seen = class_named(collection, name), seen + 1
         number = takes.get(take) or collection.new_take()
         if take: takes[take] = number
         added += bool((item := add_example(collection, own, data, name=file, take=number)) and item.usable)
     if not seen: raise FerError('there are no images in class folders')
     return added
 
-# %% ../nbs/75_class_examples.ipynb #ceebc04e
-def _class_named(collection: Collection, name: str) -> OwnClass:
+# %% ../nbs/75_class_examples.ipynb #12f449f3
+def class_named(collection: Collection, name: str) -> OwnClass:
     "The class of this name, perhaps a new one. Raises `FerError`."
     same = [o for o in collection.classes if o.name.strip().casefold() == name.strip().casefold()]
     if same: return same[0]
