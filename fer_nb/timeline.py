@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../nbs/55_timeline.ipynb #41b09d48
-def _course(
+def face_course(
     face: Presence,
     tally: Tally,
 ) -> tuple[int, np.ndarray, np.ndarray]: # first bin, (n, C) mean probabilities, (n,) main label
@@ -69,7 +69,7 @@ def _draw_label(ax: Any, name: str, begin: float, end: float, color: str, room: 
 # %% ../nbs/55_timeline.ipynb #1c73066d
 def _draw_course(ax: Any, face: Presence, tally: Tally) -> None:
     "Probabilities and labels of a face over time."
-    colors, (start, p, labels) = _label_colors(tally.classes), _course(face, tally)
+    colors, (start, p, labels) = _label_colors(tally.classes), face_course(face, tally)
     begin = tally.start or 0.
     edges = begin + tally.width*(start + np.arange(len(p) + 1))
     under = np.hstack([np.zeros((len(p), 1)), p.cumsum(axis=1)])
@@ -108,7 +108,7 @@ def _set_times(ax: Any, begin: float, end: float) -> None:
     ax.xaxis.set_major_formatter(lambda t, _: format_time(t))
 
 # %% ../nbs/55_timeline.ipynb #0f9c199e
-def _longest_faces(tally: Tally, most: int) -> list[Presence]:
+def longest_faces(tally: Tally, most: int) -> list[Presence]:
     "The faces that were there longest, by number."
     seen = sorted((o for o in tally.faces.values() if o.bins), key=lambda o: -o.seconds)
     return sorted(seen[:most], key=lambda o: o.id)
@@ -146,7 +146,7 @@ def plot_timeline(
     "The expressions of the faces over time."
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    longest, fig = _longest_faces(tally, faces), figure or Figure()
+    longest, fig = longest_faces(tally, faces), figure or Figure()
     with rc_context({'text.parse_math': False, 'text.usetex': False}):
         axes = _draw_faces(fig, longest, tally)
         _set_times(axes[-1], tally.start or 0., tally.time or 0.)

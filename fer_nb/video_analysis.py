@@ -115,7 +115,7 @@ def analyze_video(
     video_out: str|os.PathLike|None=None, # .mp4: the video with its faces drawn in
     timeline: str|os.PathLike|None=None,  # .png, .svg or .pdf: the expressions over time
     summary: str|os.PathLike|None=None,   # .json: the summary as plain data
-    progress: bool=True,   # show a bar with the time left?
+    progress: bool|AbstractContextManager=True, # a bar with the time left? or another: `update()` follows each frame
     start: float=0.,       # seconds: frames before are left out
     stop: float|None=None, # seconds: this frame and later ones are left out
     timeout: float=10.,    # seconds to wait for a camera or a stream
@@ -130,7 +130,7 @@ def analyze_video(
     recognizer = recognizer or Recognizer()
     stream = FaceStream(recognizer, options)
     with read_video(source, timeout=timeout, start=start, stop=stop, fps=fps) as reader:
-        bar: AbstractContextManager = _progress_bar(reader.info, start, stop) if progress else nullcontext()
+        bar = _progress_bar(reader.info, start, stop) if progress is True else progress or nullcontext()
         outputs = Outputs(paths, recognizer.classes)
         with Interrupts() as interrupts, bar as counter:
             return _write_results(_analyze(reader, stream, outputs, interrupts, counter), paths)
