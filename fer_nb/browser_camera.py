@@ -17,16 +17,30 @@ import numpy as np
 
 from .core import FerError
 from .face_stream import FaceStream, StreamOptions
+from .face_tables import table_columns
 from .image_formats import ImageError
 from .images import load_image
-from .live import NO_ADVICE, draw_frame, frame_rate, least_confidence
+from fer_nb.live import (
+    BASELINE_HELP,
+    NO_ADVICE,
+    default_recognizer,
+    draw_frame,
+    frame_rate,
+    knows_baselines,
+    least_confidence,
+    use_baselines,
+    with_yunet,
+)
 from .recognition import Face, Recognizer, expecting_everyday
-from .widgets import EXPECTED_HELP, STATIC, css_color, prior_choices, prior_label, style_sheet
+from .settings import recognizer_settings, settings_text
+from .widgets import EXPECTED_HELP, css_color, prior_choices, prior_label, script, style_sheet
 
 # %% ../nbs/62a_browser_camera.ipynb #9f7660f4
 _MAX_BYTES = 4 << 20 #: of one frame
 _MAX_VIEWS = 8       #: pages that may use one widget at a time
 _STILL = 1280        #: pixels of the longer side of a single image
+_LONGEST = 600       #: seconds of a recording
+_MOST_ROWS = 100_000 #: of a recording
 
 # %% ../nbs/62a_browser_camera.ipynb #edb95ba0
 def _frame_problem(content: dict, buffers: Sequence) -> str: # "" where all is well
@@ -53,6 +67,7 @@ class _FrameMessage:
         self.time: float = fields['time']   # seconds
         self.uncertain = bool(fields.get('uncertain')) # whether it asks for the label "uncertain"
         self.prior = str(fields.get('prior')) # which faces to expect, by the name of the choice
+        self.baseline = bool(fields.get('baseline')) # whether each face builds a baseline of its own
         self.data = bytes(buffers[0])
 
     def rgb(self) -> np.ndarray: # uint8 (H, W, 3); raises `ImageError`
@@ -68,6 +83,7 @@ def _face_message(
     return dict(
         id=getattr(face, 'id', number), box=[round(v/n, 4) for v, n in zip(face.box, size*2)], label=face.label,
         confidence=round(face.confidence, 4), p=[round(p, 4) for p in face.probabilities.values()],
+        score=round(face.score, 4), baseline=getattr(face, 'baseline', None),
     )
 
 # %% ../nbs/62a_browser_camera.ipynb #6b3b52e4
@@ -119,7 +135,7 @@ class _Views:
         self.frame: np.ndarray|None = None
         self.faces: Sequence[Face] = []
         self.shown: deque[float] = deque(maxlen=30)
-        self.count = 0
+        self.count, self.fetching = 0, threading.Lock()
 
     @property
     def fps(self) -> float: return frame_rate(self.shown) # results a second, lately
@@ -127,6 +143,10 @@ class _Views:
     def draw(self) -> np.ndarray|None: # uint8 (H, W, 3)
         "The newest frame with its faces."
         return None if self.frame is None else draw_frame(self.frame, self.faces)
+
+    def use(self, recognizer: Recognizer) -> None:
+        "Answer with this one from now on."
+        self.recognizer, self.priors = recognizer, prior_choices(recognizer)
 
     def stream(self, view: str) -> FaceStream:
         "The stream of a view; only so many are kept."
@@ -145,7 +165,7 @@ def _camera_widget(settings: dict) -> Any: # an anywidget
         need = "the browser's camera needs anywidget: pip install 'fer_nb[notebook]'"
         raise ModuleNotFoundError(need, name=e.name) from None
     class Camera(anywidget.AnyWidget):
-        _esm, _css = (STATIC/'camera.js').read_text(encoding='utf-8'), style_sheet('camera')
+        _esm, _css = script('camera_faces', 'camera_record', 'camera'), style_sheet('camera')
         settings = traitlets.Dict().tag(sync=True)
     return Camera(settings=settings)
 
@@ -163,14 +183,20 @@ class BrowserCamera(_Views):
         mirror: bool=True,   # show it as a mirror does
         away: float=30.,     # seconds after which the camera is closed when page or widget are out of sight
     ) -> None:
-        super().__init__(recognizer or Recognizer(), options)
+        recognizer, problem = (recognizer, '') if recognizer else default_recognizer()
+        super().__init__(recognizer, options)
         if uncertain is True and not self.least: raise FerError(NO_ADVICE)
         if not (0 < quality <= 1 and 32 <= size <= _STILL and rate > 0):
             raise FerError(f'quality must be within 0..1, size within 32..{_STILL}, rate over 0')
-        settings = dict(size=size, quality=quality, rate=rate, mirror=mirror, away=away)
-        self.widget = _camera_widget(settings | _label_settings(self, uncertain))
+        settings = dict(size=size, quality=quality, rate=rate, mirror=mirror, away=away, problem=problem)
+        self.widget = _camera_widget(settings | _label_settings(self, uncertain) | _other_settings(self))
         self.mailbox = _Mailbox(lambda message: self.widget.send(_answer(self, message)))
         self.widget.on_msg(lambda _, content, buffers: _receive(self, content, buffers))
+
+    def forget(self, view: str) -> None:
+        "A page has closed its camera."
+        self.mailbox.drop(view)
+        self.streams.pop(view, None)
 
     def close(self) -> None: self.widget.close()
     def _repr_mimebundle_(self, **kwargs: Any) -> Any: return self.widget._repr_mimebundle_(**kwargs)
@@ -186,19 +212,45 @@ def _label_settings(camera: BrowserCamera, uncertain: bool|str) -> dict:
         prior=prior_label(camera.priors, camera.recognizer),
     )
 
+# %% ../nbs/62a_browser_camera.ipynb #47ac4965
+def _made_by(recognizer: Recognizer, least: float, baseline: bool) -> str:
+    "What gave an answer: it is in each row of a recording, and in a snapshot."
+    own = dict(baseline='own' if baseline else None)
+    return settings_text(recognizer_settings(recognizer, min_confidence=least, **own))
+
+# %% ../nbs/62a_browser_camera.ipynb #b028267c
+_RECORDED = (
+    'Only numbers are recorded, no image: for each face and answer the time, its number, place and probabilities, and '
+    f'which model and settings gave them. It ends after {_LONGEST//60} minutes or {_MOST_ROWS:,} rows at the latest. '
+    'The rows stay in this page until you save them.'
+)
+
+def _other_settings(camera: BrowserCamera) -> dict:
+    "What the browser has to know of the detector, of baselines and of recordings."
+    known, options = knows_baselines(camera.recognizer), camera.options
+    return dict(
+        detector=camera.recognizer.detector.name, baselines=known, baseline_help=BASELINE_HELP,
+        baseline=known and bool(options and options.baseline), recorded=_RECORDED, longest=_LONGEST, most=_MOST_ROWS,
+        columns=list(dict.fromkeys([*table_columns(camera.recognizer.classes), 'settings'])),
+    )
+
 # %% ../nbs/62a_browser_camera.ipynb #f7f6ab29
 def _with_minimum(faces: Sequence[Face], least: float) -> list[Face]:
     "The same faces, uncertain below another confidence."
     best = lambda face: max(face.probabilities, key=lambda name: face.probabilities[name])
     return [replace(face, label=best(face) if face.confidence >= least else 'uncertain') for face in faces]
 
+def _wanted(camera: BrowserCamera, message: _FrameMessage) -> tuple[Recognizer, float]:
+    "With which prior, and below which confidence a face is uncertain."
+    return camera.priors.get(message.prior, camera.recognizer), camera.least if message.uncertain else 0.
+
 def _find_faces(camera: BrowserCamera, message: _FrameMessage, rgb: np.ndarray) -> Sequence[Face]:
     "Tracked in the frames of a view, or alone in a single image."
-    least = camera.least if message.uncertain else 0.
-    recognizer = camera.priors.get(message.prior, camera.recognizer)
+    recognizer, least = _wanted(camera, message)
     if message.kind == 'still': return _with_minimum(recognizer(rgb).faces, least)
     stream = camera.stream(message.view)
     stream.min_confidence = least
+    use_baselines(stream, message.baseline and knows_baselines(recognizer))
     stream.use(recognizer)
     return stream(message.time, rgb)
 
@@ -214,18 +266,33 @@ def _answer(camera: BrowserCamera, message: _FrameMessage) -> dict:
     except Exception as e: return answer | dict(error=f'{type(e).__name__}: {e}')
     camera.frame, camera.faces, camera.count = rgb, faces, camera.count + 1
     camera.shown.append(perf_counter())
-    plain = [_face_message(face, i, rgb.shape[1::-1]) for i, face in enumerate(faces)]
-    return answer | dict(faces=plain, ms=round(1000*(perf_counter() - began), 1))
+    plain = [_face_message(face, i, rgb.shape[1::-1]) for i, face in enumerate(faces, 1)]
+    made = _made_by(*_wanted(camera, message), message.baseline and knows_baselines(camera.recognizer))
+    return answer | dict(faces=plain, size=rgb.shape[1::-1], made=made, ms=round(1000*(perf_counter() - began), 1))
+
+# %% ../nbs/62a_browser_camera.ipynb #0e2c72e8
+def _fetch(camera: BrowserCamera) -> None:
+    "Begin to fetch the better detector, unless that is under way."
+    if camera.fetching.acquire(blocking=False):
+        threading.Thread(target=_use_yunet, args=[camera], daemon=True, name='fer_nb download').start()
+
+def _use_yunet(camera: BrowserCamera) -> None:
+    "Fetch the better detector, use it, and say so."
+    error = ''
+    try: camera.use(with_yunet(camera.recognizer))
+    except FerError as e: error = str(e)
+    finally: camera.fetching.release()
+    detector = camera.recognizer.detector.name
+    camera.widget.settings = {**camera.widget.settings, 'detector': detector}
+    camera.widget.send(dict(kind='detector', detector=detector, error=error))
 
 # %% ../nbs/62a_browser_camera.ipynb #3fa53af0
 def _receive(camera: BrowserCamera, content: object, buffers: Sequence=()) -> None:
     "Take a message of the browser. What is wrong with it is answered where the sender is known."
     fields = content if isinstance(content, dict) else {}
     kind, view, number = fields.get('kind'), fields.get('view'), fields.get('number')
-    if kind == 'stop':
-        camera.mailbox.drop(str(view))
-        camera.streams.pop(str(view), None)
-        return
+    if kind == 'stop': return camera.forget(str(view))
+    if kind == 'fetch': return _fetch(camera)
     try: message = _FrameMessage(content, buffers)
     except FerError as e:
         if not isinstance(view, str) or type(number) is not int: return

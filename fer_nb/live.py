@@ -7,11 +7,13 @@ __all__ = []
 
 # %% ../nbs/60c_live.ipynb #70351a6d
 import atexit
+import copy
 import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from time import perf_counter
 from typing import Any, Self, TypeVar
@@ -21,6 +23,8 @@ import cv2
 import numpy as np
 
 from .core import FerError
+from .cropping import crop_rule
+from .detection import YuNetDetector, load_detector
 from .drawing import draw_faces, label_color
 from .face_stream import FaceStream, StreamOptions
 from .image_formats import ImageError
@@ -28,6 +32,7 @@ from .recognition import Face, Recognizer, TrackedFace, expecting_everyday
 from .video_basics import VideoError
 from .video_input import VideoReader, read_video
 from .widgets import advised_confidence
+from .yunet_file import download_yunet
 
 # %% ../nbs/60c_live.ipynb #e4c8b186
 def _plate(
@@ -58,15 +63,19 @@ def _draw_bars(image: np.ndarray, face: Face) -> None:
         cv2.putText(image, name, at, cv2.FONT_HERSHEY_SIMPLEX, line/30, (255, 255, 255), 1, cv2.LINE_AA)
 
 # %% ../nbs/60c_live.ipynb #68409f96
+MANY_FACES = 3 #: from which on bars stand in a list beside the image
+
 def draw_frame(
     rgb: np.ndarray,       # uint8 (H, W, 3)
     faces: Sequence[Face], # in its pixels
     *,
     bars: bool=True,       # also all probabilities
+    listed: bool|None=None, # in a list beside the image; None = from three faces on
 ) -> np.ndarray: # uint8 (H, W, 3), a copy
     "A frame with the boxes, labels and bars of its faces."
-    image = draw_faces(rgb, faces, classes=tuple(faces[0].probabilities) if faces else ())
-    if bars:
+    beside = bars and (len(faces) >= MANY_FACES if listed is None else listed)
+    image = draw_faces(rgb, faces, classes=tuple(faces[0].probabilities) if faces else (), columns=int(beside))
+    if bars and not beside:
         for face in faces: _draw_bars(image, face)
     return image
 
@@ -128,6 +137,33 @@ NO_ADVICE = 'the model advises no confidence below which a face is uncertain; gi
 def least_confidence(recognizer: Recognizer) -> float: # 0..1; 0 = there is none
     "The confidence below which a face is uncertain: the recognizer's own, or the one that the model's file advises."
     return recognizer.min_confidence or advised_confidence(recognizer) or 0.
+
+# %% ../nbs/60c_live.ipynb #b1734549
+def default_recognizer() -> tuple[Recognizer, str]: # and what is wrong with the better detector, "" = nothing
+    "The default recognizer, with the built-in detector where the better one cannot be used."
+    try: return Recognizer(), ''
+    except FerError as e:
+        return Recognizer(detector='haar'), f'{e}. Faces are searched with the built-in detector (Haar) instead.'
+
+# %% ../nbs/60c_live.ipynb #4eb2f4d2
+def with_yunet(recognizer: Recognizer) -> Recognizer:
+    "The same recognizer with the better detector, which is fetched where it is not there. Raises `FerError`."
+    try: detector = load_detector('yunet')
+    except FerError: detector = YuNetDetector(download_yunet(), known=True)
+    other = copy.copy(recognizer)
+    other.detector, other.rule = detector, crop_rule(recognizer.classifier.about.get('crop'), detector.name)
+    return other
+
+# %% ../nbs/60c_live.ipynb #e6d75e56
+BASELINE_HELP = 'each face learns what it looks like at rest, and is judged against that'
+
+def knows_baselines(recognizer: Recognizer) -> bool: return 'class_logits' in recognizer.classifier.about
+
+def use_baselines(stream: FaceStream, on: bool) -> None:
+    "Begin or end the baselines of all faces; nothing happens where it is so already."
+    if stream.options.baseline == on: return
+    stream.options = replace(stream.options, baseline=on)
+    stream.restart()
 
 # %% ../nbs/60c_live.ipynb #40253f99
 def _explain(error: Exception, source: object) -> str:

@@ -8,8 +8,7 @@ __all__ = ['LiveView']
 # %% ../nbs/62_webcam.ipynb #9edd6d8b
 import math
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -20,8 +19,10 @@ import numpy as np
 
 from .core import home_path, write_atomically
 from .face_stream import StreamOptions
-from .live import Live, draw_frame
+from .live import BASELINE_HELP, Live, draw_frame, knows_baselines, use_baselines
 from .recognition import Recognizer
+from .settings import encode_image as image_file
+from .settings import recognizer_settings
 from fer_nb.widgets import (
     EXPECTED_HELP,
     encode_image,
@@ -72,11 +73,12 @@ def _free_path(path: Path) -> Path:
 def _save_image(
     rgb: np.ndarray,        # uint8 (H, W, 3)
     path: str|os.PathLike,  # "snapshot.png", or a folder that exists; names that are taken get a number
+    settings: Mapping[str, Any]={}, # what made it
 ) -> Path: # where it is now
     "Write an image. Raises `OSError` naming the file where that fails, and leaves nothing half-written."
     path = home_path(path)
     path = _free_path(path/'snapshot.png' if path.is_dir() else path.with_suffix('.png'))
-    try: write_atomically(path, lambda part: part.write_bytes(encode_image(rgb, '.png')))
+    try: write_atomically(path, lambda part: part.write_bytes(image_file(rgb, settings)))
     except OSError:
         path.unlink(missing_ok=True)
         raise
@@ -115,10 +117,9 @@ def _expect(view: 'LiveView', recognizer: Recognizer) -> None:
 def _baseline_box(view: 'LiveView') -> Any: # disabled where the model's file does not allow it
     "Whether each face builds a baseline of its own."
     import ipywidgets as W
-    known = 'class_logits' in view.recognizer.classifier.about
     box = W.Checkbox(
-        value=view.stream.options.baseline, disabled=not known, indent=False, description='own baselines',
-        tooltip='each face learns what it looks like at rest, and is judged against that', layout=dict(width='130px'),
+        value=view.stream.options.baseline, disabled=not knows_baselines(view.recognizer), indent=False,
+        description='own baselines', tooltip=BASELINE_HELP, layout=dict(width='130px'),
     )
     box.observe(lambda change: _use_baselines(view, change['new']), 'value')
     return box
@@ -126,9 +127,8 @@ def _baseline_box(view: 'LiveView') -> Any: # disabled where the model's file do
 def _use_baselines(view: 'LiveView', on: bool) -> None:
     "Begin or end the baselines of all faces."
     with view.lock:
-        view.options = replace(view.stream.options, baseline=on)
-        view.stream.options = view.options
-        view.stream.restart()
+        use_baselines(view.stream, on)
+        view.options = view.stream.options
 
 # %% ../nbs/62_webcam.ipynb #cc2488a9
 def _screen_widget(width: int) -> Any: # an anywidget with a method `show`
@@ -260,7 +260,8 @@ def _snapshot(view: LiveView, path: str|os.PathLike|None) -> Path|None:
     "Save the newest frame with its faces; the path, or None where it failed (`message` says why)."
     if (image := view.draw()) is None: return None
     saved = None
-    try: saved = _save_image(image, path or view.folder_box.value or '.')
+    made = recognizer_settings(view.recognizer, min_confidence=view.least if view.uncertain else 0.)
+    try: saved = _save_image(image, path or view.folder_box.value or '.', made)
     except (OSError, ValueError) as e: view.message = f'The image was not saved: {e}'
     else: view.message = f'Saved: {saved}'
     view.notice.value = _message_html(view)

@@ -19,7 +19,7 @@ import numpy as np
 
 from .core import FerError
 from .face_stream import FaceStream, StreamOptions
-from .live import at_own_speed, draw_frame, frame_rate
+from .live import MANY_FACES, at_own_speed, draw_frame, frame_rate
 from .recognition import Recognizer, TrackedFace
 from .video_input import VideoReader, read_video
 from .widgets import plural
@@ -106,12 +106,13 @@ def _key(seconds: float=0.) -> int: return cv2.waitKey(max(1, round(1000*seconds
 
 def _show_frames(title: str, video: VideoReader, stream: FaceStream, mirror: bool, bars: bool) -> int: # how many
     "Show frames until a person ends it."
-    count, shown = 0, deque[float](maxlen=30)
+    count, shown, listed = 0, deque[float](maxlen=30), False
     for time, rgb in at_own_speed(video, _key):
         if mirror: rgb = cv2.flip(rgb, 1)
         faces = stream(time, rgb)
         shown.append(perf_counter())
-        image = _with_footer(draw_frame(rgb, faces, bars=bars), shown, faces)
+        listed = listed or len(faces) >= MANY_FACES # and stays, so that the window keeps its size
+        image = _with_footer(draw_frame(rgb, faces, bars=bars, listed=listed), shown, faces)
         if not count: cv2.resizeWindow(title, *image.shape[1::-1])
         cv2.imshow(title, image)
         count += 1

@@ -109,11 +109,47 @@ def video(tmp_path_factory) -> Path:
     return path
 
 
+def still_crowd(faces: int) -> np.ndarray:
+    "Several faces side by side, in rows of four, 640 x 480: Eileen Collins and Grace Hopper, also mirrored."
+    import matplotlib
+    import skimage
+
+    hopper = cv2.imread(str(Path(matplotlib.get_data_path()) / 'sample_data/grace_hopper.jpg'))[30:410, 70:450]
+    one, two = skimage.data.astronaut()[:340, 60:400, ::-1], cv2.resize(hopper, (340, 340))
+    rows, columns = -(-faces // 4), min(4, faces)
+    side = min(640 // columns, 480 // rows) * (9 if rows == 1 else 10) // 10
+    image = np.full((480, 640, 3), 90, np.uint8)
+    for i in range(faces):
+        y, x = (480 - rows * side) // 2 + i // 4 * side, (640 - columns * side) // 2 + i % 4 * side
+        face = (one, two, one[:, ::-1], two[:, ::-1])[i % 4]
+        image[y : y + side, x : x + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+    return image
+
+
 @pytest.fixture(scope='session')
-def browser_type_launch_args(browser_type_launch_args, chromium, video) -> dict:
-    "A browser whose camera shows the video. A test that needs another camera passes its `args` as a parameter."
-    camera = browser_type_launch_args.get('args', [*GRANTED, f'--use-file-for-fake-video-capture={video}'])
-    return {**browser_type_launch_args, 'executable_path': chromium, 'args': [*FLAGS, *camera]}
+def crowds(tmp_path_factory):
+    "`crowds(n)` is a video of n faces for the camera, which move a little."
+
+    def make(faces: int) -> Path:
+        path, image = tmp_path_factory.mktemp('camera') / f'{faces}-faces.mjpeg', still_crowd(faces)
+        with open(path, 'wb') as file:
+            for turn in np.linspace(0, 2 * np.pi, 60, endpoint=False):
+                matrix = np.float32([[1, 0, 4 * np.sin(turn)], [0, 1, 3 * np.cos(turn)]])
+                frame = cv2.warpAffine(image, matrix, (640, 480), borderMode=cv2.BORDER_REPLICATE)
+                file.write(cv2.imencode('.jpg', frame, (cv2.IMWRITE_JPEG_QUALITY, 85))[1])
+        return path
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def browser_type_launch_args(browser_type_launch_args, chromium, video, crowds) -> dict:
+    """A browser whose camera shows the video. A test that needs another camera passes its `args` as a parameter, or
+    how many `faces` its camera shows."""
+    given = dict(browser_type_launch_args)
+    shown = crowds(given.pop('faces')) if 'faces' in given else video
+    camera = given.get('args', [*GRANTED, f'--use-file-for-fake-video-capture={shown}'])
+    return {**given, 'executable_path': chromium, 'args': [*FLAGS, *camera]}
 
 
 @pytest.fixture(scope='session')

@@ -140,7 +140,7 @@ def falls_back(camera, words: str, photo: Path, look, name: str):
     expect(camera.locator('.fer-message'), 'the reason is not given').to_contain_text(words)
     expect(camera, 'the camera is on').to_have_attribute('data-state', 'off')
     look(name, camera)
-    camera.locator('input[type=file]').set_input_files(photo)
+    camera.locator('.fer-chosen').set_input_files(photo)
     expect(camera.locator('.fer-said li'), 'there are not two faces in the single image').to_have_count(2)
     look(f'{name}-image', camera)
 
