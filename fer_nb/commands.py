@@ -199,12 +199,6 @@ def add_model(
     add('--prior-strength', type=_strength, default=1., metavar='T',
         help='how much that counts, from 0 (as trained) to 1 (default: %(default)g)')
 
-# %% ../nbs/80_commands.ipynb #c6926f22
-_BETTER_DETECTOR = (
-    'Faces are searched with Haar, which may miss small or turned ones. '
-    '`fer_nb download-yunet` fetches a better detector: YuNet, 230 kB, from opencv_zoo, MIT.'
-)
-
 # %% ../nbs/80_commands.ipynb #9505b2d5
 def make_recognizer(args: argparse.Namespace) -> 'Recognizer':
     "The recognizer that those options describe. Raises `ValueError` where one is wrong."
@@ -212,12 +206,21 @@ def make_recognizer(args: argparse.Namespace) -> 'Recognizer':
     from fer_nb.recognition import Recognizer
     if args.model == '': raise FerError('--model needs a name; this one is empty')
     detector = load_detector(args.detector, tiles=getattr(args, 'tiles', 0))
-    made = Recognizer(
+    return Recognizer(
         args.model, detector, min_confidence=args.min_confidence, prior=args.prior, prior_strength=args.prior_strength,
     )
-    if args.detector == 'auto' and detector.name == 'haar' and not getattr(args, 'no_detect', False):
+
+# %% ../nbs/80_commands.ipynb #2e5b3dfc
+_BETTER_DETECTOR = (
+    'Faces are searched with Haar, which may miss small or turned ones. '
+    '`fer_nb download-yunet` fetches a better detector: YuNet, 230 kB, from opencv_zoo, MIT.'
+)
+
+def suggest_detector(args: argparse.Namespace, recognizer: 'Recognizer') -> None:
+    "Say on stderr how to get a better detector, where there is none and none was named."
+    cropped = getattr(args, 'no_detect', False)
+    if args.detector == 'auto' and recognizer.detector.name == 'haar' and not cropped:
         print(_BETTER_DETECTOR, file=sys.stderr)
-    return made
 
 # %% ../nbs/80_commands.ipynb #4b4ee640
 def add_folders(add: Callable) -> None: # `add_argument` of a command

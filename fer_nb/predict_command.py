@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .batches import Finished, RowFile, check_folder, check_target, is_stdout, print_counts, read_finished
-from .commands import Unfinished, add_model, command, make_recognizer
+from .commands import Unfinished, add_model, command, make_recognizer, suggest_detector
 from .core import FerError, csv_text, escaped, sha256, shown, table_cell, write_atomically
 from .image_inputs import STDIN, annotation_files, image_inputs
 
@@ -307,6 +307,7 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     if not (args.overwrite or args.resume): _check_images(images.values())
     batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished), settings, baseline)
     try:
+        suggest_detector(args, recognizer)
         _head(args)
         for source in sources: _next(batch, source)
     except BrokenPipeError: raise

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .batches import check_folder, print_counts
-from .commands import add_model, command, make_recognizer
+from .commands import add_model, command, make_recognizer, suggest_detector
 from .core import FerError, escaped, shown, unfinished_parts
 from .video_jobs import Job, find_sources, plan_jobs
 
@@ -166,6 +166,7 @@ def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with a v
     if all(job.complete for job in jobs):
         print_counts(0, skipped=len(jobs))
         return 0
+    suggest_detector(args, recognizer)
     progress = not args.quiet
     def work(job: Job) -> 'VideoSummary':
         from fer_nb.video_analysis import analyze_video
@@ -189,7 +190,9 @@ def _webcam(args: argparse.Namespace) -> int:
     from fer_nb.face_stream import StreamOptions
     from fer_nb.window import show_window
     options = StreamOptions(smooth=args.smooth, baseline=args.baseline)
-    shown = show_window(_source(args.source), make_recognizer(args), options=options)
+    recognizer = make_recognizer(args)
+    suggest_detector(args, recognizer)
+    shown = show_window(_source(args.source), recognizer, options=options)
     print(f'frames: {shown}', file=sys.stderr)
     return 0
 
