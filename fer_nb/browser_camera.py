@@ -23,7 +23,6 @@ from .images import load_image
 from fer_nb.live import (
     BASELINE_HELP,
     NO_ADVICE,
-    default_recognizer,
     draw_frame,
     frame_rate,
     knows_baselines,
@@ -33,7 +32,7 @@ from fer_nb.live import (
 )
 from .recognition import Face, Recognizer, expecting_everyday
 from .settings import recognizer_settings, settings_text
-from .widgets import EXPECTED_HELP, css_color, prior_choices, prior_label, script, style_sheet
+from .widgets import EXPECTED_HELP, css_color, prior_choices, prior_label, recognizer_here, script, style_sheet
 
 # %% ../nbs/62a_browser_camera.ipynb #9f7660f4
 _MAX_BYTES = 4 << 20 #: of one frame
@@ -183,7 +182,7 @@ class BrowserCamera(_Views):
         mirror: bool=True,   # show it as a mirror does
         away: float=30.,     # seconds after which the camera is closed when page or widget are out of sight
     ) -> None:
-        recognizer, problem = (recognizer, '') if recognizer else default_recognizer()
+        recognizer, problem = (recognizer, '') if recognizer else recognizer_here()
         super().__init__(recognizer, options)
         if uncertain is True and not self.least: raise FerError(NO_ADVICE)
         if not (0 < quality <= 1 and 32 <= size <= _STILL and rate > 0):
@@ -220,9 +219,8 @@ def _made_by(recognizer: Recognizer, least: float, baseline: bool) -> str:
 
 # %% ../nbs/62a_browser_camera.ipynb #b028267c
 _RECORDED = (
-    'Only numbers are recorded, no image: for each face and answer the time, its number, place and probabilities, and '
-    f'which model and settings gave them. It ends after {_LONGEST//60} minutes or {_MOST_ROWS:,} rows at the latest. '
-    'The rows stay in this page until you save them.'
+    'Only numbers are recorded, no image: time, number, place and probabilities of each face, model and settings. '
+    f'It ends after {_LONGEST//60} minutes or {_MOST_ROWS:,} rows, and stays in this page until you save it.'
 )
 
 def _other_settings(camera: BrowserCamera) -> dict:

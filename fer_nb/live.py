@@ -31,7 +31,7 @@ from .image_formats import ImageError
 from .recognition import Face, Recognizer, TrackedFace, expecting_everyday
 from .video_basics import VideoError
 from .video_input import VideoReader, read_video
-from .widgets import advised_confidence
+from .widgets import advised_confidence, recognizer_here
 from .yunet_file import download_yunet
 
 # %% ../nbs/60c_live.ipynb #e4c8b186
@@ -138,13 +138,6 @@ def least_confidence(recognizer: Recognizer) -> float: # 0..1; 0 = there is none
     "The confidence below which a face is uncertain: the recognizer's own, or the one that the model's file advises."
     return recognizer.min_confidence or advised_confidence(recognizer) or 0.
 
-# %% ../nbs/60c_live.ipynb #b1734549
-def default_recognizer() -> tuple[Recognizer, str]: # and what is wrong with the better detector, "" = nothing
-    "The default recognizer, with the built-in detector where the better one cannot be used."
-    try: return Recognizer(), ''
-    except FerError as e:
-        return Recognizer(detector='haar'), f'{e}. Faces are searched with the built-in detector (Haar) instead.'
-
 # %% ../nbs/60c_live.ipynb #4eb2f4d2
 def with_yunet(recognizer: Recognizer) -> Recognizer:
     "The same recognizer with the better detector, which is fetched where it is not there. Raises `FerError`."
@@ -210,11 +203,12 @@ class _LiveState:
     def __init__(self,
         source: Any, recognizer: Recognizer|None, options: StreamOptions|None, uncertain: bool|str
     ) -> None:
-        self.source, self.options, self.recognizer = source, options, expecting_everyday(recognizer or Recognizer())
+        recognizer, problem = (recognizer, '') if recognizer else recognizer_here()
+        self.source, self.options, self.recognizer = source, options, expecting_everyday(recognizer)
         self.least = least_confidence(self.recognizer)
         self.uncertain = bool(self.least) if uncertain == 'auto' else bool(uncertain)
         if self.uncertain and not self.least: raise FerError(NO_ADVICE)
-        self.state, self.message, self.began = 'off', '', 0.
+        self.state, self.message, self.began = 'off', problem, 0.
         self.watch: _Watch|None = None
         self.clear()
 

@@ -23,7 +23,6 @@ const SHELL = `
     </span>
   </div>
   <div class="fer-message" role="alert" hidden></div>
-  <div class="fer-better" role="status" hidden><span></span><button type="button" class="fer-button" data-do="fetch">Fetch it</button></div>
   <div class="fer-scene">
     <div class="fer-stage">
       <div class="fer-frame" hidden><video muted playsinline></video><canvas class="fer-still" hidden></canvas><canvas class="fer-overlay" aria-hidden="true"></canvas></div>
@@ -40,6 +39,7 @@ const SHELL = `
     </div>
     <ol class="fer-list fer-faces" aria-label="Faces and their expressions" hidden></ol>
   </div>
+  <div class="fer-better" role="status" hidden><span></span><button type="button" class="fer-button" data-do="fetch">Fetch it</button></div>
   <div class="fer-history" role="group" aria-label="The last 30 seconds" hidden>
     <div class="fer-rows"></div>
     <p class="fer-axis" aria-hidden="true"><span>30 s ago</span><span>20 s</span><span>10 s</span><span>now</span></p>
@@ -105,7 +105,7 @@ function render({model, el}) {
   find(".fer-where").textContent = `${whereKept("Frames")} Nothing is saved unless you save it.`;
   find(".fer-what").textContent = settings.recorded;
   find(".fer-better span").textContent = BETTER;
-  if (settings.problem) say(s, settings.problem, true);
+  if (settings.problem) say(s, settings.problem);
   const expected = find(".fer-expected select");
   expected.replaceChildren(...settings.priors.map(name => new Option(name, name, false, name === settings.prior)));
   expected.onchange = () => { s.options.prior = expected.value; if (s.state === "still") ask(s); };

@@ -114,7 +114,7 @@ function place(face, [x, y, w, h], taken, [wide, high], [across, tall], zoom) {
   return spots[face.side];
 }
 
-const barsSize = (face, zoom) => [184*zoom, (face.p.length*15 + 10)*zoom];
+const barsSize = (face, zoom) => [190*zoom, (face.p.length*15 + 10)*zoom];
 
 // All probabilities on a dark plate, whose place is given back.
 function paintBars(s, pen, face, spot, zoom) {
@@ -124,7 +124,7 @@ function paintBars(s, pen, face, spot, zoom) {
   pen.fill();
   pen.textBaseline = "middle";
   face.shown.forEach((p, i) => {
-    const middle = top + 5*zoom + (i + .5)*line, name = s.settings.classes[i], start = left + 68*zoom, room = across - 112*zoom;
+    const middle = top + 5*zoom + (i + .5)*line, name = s.settings.classes[i], start = left + 68*zoom, room = across - 118*zoom;
     pen.font = `${i === best ? 600 : 400} ${11.5*zoom}px ${FONT}`;
     pen.fillStyle = i === best ? "#fff" : "rgba(255,255,255,.85)";
     pen.fillText(name, left + 8*zoom, middle, 58*zoom);

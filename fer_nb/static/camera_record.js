@@ -28,7 +28,7 @@ function addRows(s, message, taken) {
   else if (record.rows.length >= s.settings.most) endRecording(s, `${s.settings.most.toLocaleString("en")} rows are full.`);
 }
 
-const minutes = seconds => `${Math.round(seconds/60)} minutes`;
+const minutes = seconds => seconds < 120 ? `${seconds} seconds` : `${Math.round(seconds/60)} minutes`;
 
 // A text is in one line and no formula for a spreadsheet (`fer_nb.core.table_cell`).
 function cell(value) {

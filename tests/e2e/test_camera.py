@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import nbformat
-import psutil
 import pytest
 from panels import accessible, appears, is_closed, state_of, watch
 from playwright.sync_api import expect
@@ -15,6 +14,7 @@ from test_lab import command, kernel_of, open_notebook, run_all, save_notebook, 
 
 SECONDS = float(os.environ.get('E2E_SECONDS', 20))  # how long the camera streams
 PHONE = {'viewport': {'width': 390, 'height': 844}, 'has_touch': True, 'is_mobile': True, 'device_scale_factor': 2}
+WIDE = "o => [...o.querySelectorAll('*')].filter(e => e.scrollWidth > o.clientWidth + 1).map(e => e.className)"
 FETCH = """
 import fer_nb.browser_camera
 from fer_nb.core import FerError
@@ -114,8 +114,8 @@ def test_one_face(page, camera, look):
     for name, width, height in (('zoom-200', 640, 450), ('narrow', 390, 844), ('320', 320, 640)):
         page.set_viewport_size({'width': width, 'height': height})
         page.wait_for_timeout(2500)
-        fits = camera.evaluate('o => [...o.querySelectorAll("*")].every(e => e.scrollWidth <= o.clientWidth + 1)')
-        assert fits, f'it is wider than its place at {width} pixels'
+        wide = camera.evaluate(WIDE)
+        assert not wide, f'wider than its place at {width} pixels: {wide}'
         look(f'camera-1-{name}', camera)
     expect(camera.locator('.fer-list li.fer-face')).to_have_count(1)
     accessible(page, '.fer-camera')
@@ -198,7 +198,7 @@ def test_recording(page, camera, look):
 
 
 def test_recording_ends(page, lab, look):
-    "It is bounded, and what is not saved yet is offered: when time is over, out of sight, and when the cell is cleared."
+    "It is bounded; what is not saved is offered when time is over, and saved when the cell is cleared."
     camera = show(page, lab, *SHORT[:1], "camera.widget.settings = {**camera.widget.settings, 'longest': 3}", SHORT[1])
     opens(camera)
     camera.locator('[data-do=record]').click()
@@ -242,7 +242,7 @@ def test_wrong_yunet(page, lab, look):
     "A clear message, and the built-in detector goes on."
     camera = show(page, lab, "import os; os.environ['FER_NB_YUNET'] = '/nowhere/yunet.onnx'", *SHORT)
     expect(camera.locator('.fer-message')).to_contain_text('/nowhere/yunet.onnx')
-    expect(camera.locator('.fer-message')).to_contain_text('built-in detector')
+    expect(camera.locator('.fer-message')).to_contain_text('Haar')
     look('camera-wrong-yunet', camera)
     opens(camera)
 
@@ -259,7 +259,7 @@ def test_keyboard(page, camera):
     camera.locator('[data-do=pause]').focus()
     reached = []
     for _ in range(9):
-        reached.append(page.evaluate("(o => o.dataset.do ?? o.dataset.option ?? o.tagName)(document.activeElement)"))
+        reached.append(page.evaluate('(o => o.dataset.do ?? o.dataset.option ?? o.tagName)(document.activeElement)'))
         page.keyboard.press('Tab')
     assert reached[:3] == ['pause', 'snapshot', 'stop'] and {'record', 'mirror', 'bars'} <= {*reached}, reached
     camera.locator('[data-option=bars]').focus()
@@ -303,15 +303,14 @@ def test_phone(page, camera, visitors, look):
 def test_live_view(page, lab, look):
     "The view of the kernel's camera shows frames, and leaves none in a saved notebook."
     screen = show(page, lab, LIVE, 'view', panel='.fer-screen')
-    page.get_by_role('button', name='Start').click()
+    page.locator('button.widget-button', has_text='Start').click()
     expect(screen.locator('img')).to_have_js_property('naturalWidth', 640)
     expect(screen.locator('li.fer-face')).to_have_count(2)
     look('live-view', screen)
     name = page.evaluate('jupyterapp.shell.currentWidget.context.path')
     text, widgets = save_notebook(page, lab.notes / name)
-    assert 'fer-screen' not in text and not re.search(r'[A-Za-z0-9+/]{2000}', text), 'a frame is in the saved notebook'
+    assert not re.search(r'[A-Za-z0-9+/]{2000}', text + widgets), 'a frame is in the saved notebook'
     assert 'data-face' not in text, 'expressions are in the saved notebook'
     theme(page, 'Dark')
     look('live-view-dark', screen)
-    page.get_by_role('button', name='Stop').click()
-    assert isinstance(kernel_of(page, lab), psutil.Process)
+    page.locator('button.widget-button', has_text='Stop').click()
