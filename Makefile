@@ -55,12 +55,11 @@ figures: $(STAMP)  ## measure all published figures of the shipped models again 
 lab: $(STAMP)  ## open JupyterLab on the notebooks
 	@cd nbs && ../$(BIN)/python -m jupyterlab
 
-app: $(STAMP)  ## serve upload and camera as a page without code, at http://127.0.0.1:8866 or another PORT=... (HOST=name, PAGES=8)
+app: $(STAMP)  ## serve the panels as a page without code, at http://127.0.0.1:8866 or another PORT=... (HOST=name, PAGES=8)
 	@cd nbs && JUPYTER_PATH=../fer_nb ../$(BIN)/python -c 'from fer_nb.app_server import PageServer; PageServer.launch_instance()' \
 	  63_app.ipynb --template=faces --no-browser --PageServer.ip=127.0.0.1 --port=$(PORT) --PageServer.max_pages=$(PAGES) \
 	  $(addprefix --PageServer.hosts=,$(HOST)) --PageServer.port_retries=0 --PageServer.log_format='%(message)s' \
-	  $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) \
-	  --MappingKernelManager.cull_interval=10 --MappingKernelManager.cull_idle_timeout=60
+	  $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) --KernelManager.shutdown_wait_time=1
 
 bench: $(STAMP) $(PEER)/.installed  ## measure speed, also against the package fer; writes models/bench.json
 	@$(BIN)/python benchmarks/run.py

@@ -9,11 +9,14 @@ __all__ = []
 import io
 import re
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from .classification import scaled_logits
@@ -23,6 +26,7 @@ from .image_formats import ImageError
 from .images import load_image
 from .recognition import Recognizer, Result, expecting_everyday, make_face
 from .widgets import encode_image, fit_within, plural, prior_choices
+from .yunet_file import download_yunet
 
 # %% ../nbs/60a_album.ipynb #fa4016b8
 @dataclass
@@ -94,7 +98,7 @@ _ADVICE = [
         rb'.{4}ftyp(hei|hev|mif1|msf1|avi[fs])',
         'This is a HEIC or AVIF image. Export it as JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible).',
     ),
-    (rb'.{4}ftyp|\x1aE\xdf\xa3|.{8}AVI ', 'This is a video. `fer_nb video` analyzes videos.'),
+    (rb'.{4}ftyp|\x1aE\xdf\xa3|.{8}AVI ', 'This is a video, not an image. Videos have a panel of their own.'),
     (
         rb'PK\x03\x04',
         'This is an archive or an office document. Unpack it, or save the image in it as a JPEG or PNG file.',
@@ -138,7 +142,7 @@ class Album:
         self.recognizer, self.min_confidence = expecting_everyday(recognizer), min_confidence
         self.priors = prior_choices(self.recognizer)
         self.max_images, self.max_bytes = max_images, max_bytes
-        self.detectors = available_detectors(recognizer)
+        self.detectors, self.problem = available_detectors(recognizer), ''  # what is wrong with a detector's file
         self.detector = next(iter(self.detectors))
         self.images: list[UploadedImage] = []
         self.refused, self.batch, self._ids = 0, 0, count(1)
@@ -153,6 +157,7 @@ class Album:
 
     def add(self, name: str, data: bytes, size: int|None=None) -> bool: return _add(self, name, data, size)
     def use_detector(self, name: str) -> None: _use_detector(self, name)
+    def fetch_detector(self) -> None: _fetch_detector(self)
     def use_prior(self, label: str) -> None: self.recognizer = self.priors[label]
     def remove(self, id: str='') -> None: _remove(self, id)
 
@@ -185,6 +190,20 @@ def _use_detector(album: Album, name: str) -> None:
     "Search all images again, with another detector."
     album.detector = name
     album.images = [o if o.error else _read(album, o.name, o.data, o.batch) for o in album.images]
+
+# %% ../nbs/60a_album.ipynb #b86137f0
+def _fetch_detector(album: Album) -> None:
+    "Download the better detector, and search all images again with it. Raises `FerError` where that fails."
+    with redirect_stderr(io.StringIO()): file = download_yunet(timeout=6.)  # its progress is for a terminal
+    detector = load_detector(file)
+    rule = crop_rule(album.recognizer.classifier.about.get('crop'), detector.name)
+    album.detectors = {'yunet': (detector, rule), **album.detectors}
+    album.use_detector('yunet')
+
+# %% ../nbs/60a_album.ipynb #c265f204
+def lacks_detector(album: Album) -> bool:
+    "Whether images were searched by the built-in detector because there is no better one."
+    return album.detector == 'haar' and 'yunet' not in album.detectors and any(not o.error for o in album.images)
 
 # %% ../nbs/60a_album.ipynb #14d86a0f
 def _remove(
@@ -221,3 +240,15 @@ def sample_images() -> dict[str, tuple[str, Callable[[], bytes]]]: # {title: (fi
     }
     found = {title: (file.name, file.read_bytes) for title, file in photos.items() if file}
     return {'synthetic people': ('synthetic-people.png', _synthetic_people), **found}
+
+# %% ../nbs/60a_album.ipynb #a2e38300
+@cache
+def sample_thumbnails() -> dict[str, bytes]: # {title: JPEG of 120 x 90 pixels}
+    "What the samples look like, small."
+    def small(data: bytes) -> bytes:
+        rgb = fit_within(load_image(data).rgb, 300, 300)
+        zoom = max(120/rgb.shape[1], 90/rgb.shape[0])
+        large = cv2.resize(rgb, [round(n*zoom) for n in rgb.shape[1::-1]], interpolation=cv2.INTER_AREA)
+        left = (large.shape[1] - 120)//2
+        return encode_image(large[:90, left:left + 120])
+    return {title: small(read()) for title, (_, read) in sample_images().items()}

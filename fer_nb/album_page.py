@@ -19,6 +19,7 @@ import numpy as np
 
 from .album import Album, UploadedImage, file_advice, make_result, named_file, refusal
 from .core import write_atomically
+from .drawing import best_guess, face_text
 from .image_formats import ImageError
 from .images import load_image
 from .recognition import Face, Result
@@ -29,23 +30,48 @@ from .widgets import encode_image, face_card, face_style, plural, prior_label, s
 def _box(
     face: Face,
     number: int,
+    place: tuple[float, float, float, float], # x, y, w, h in percent of the image
+    text: str, # of its tag
+    classes: tuple[str, ...],
+) -> str: # HTML
+    "The box of a face with its tag."
+    x, y, w, h = place
+    more = ' fer-unsure'*(face.label == 'uncertain') + ' fer-below'*(y < 6) + ' fer-atright'*(x + w > 80)
+    tag = f'<span class="fer-tag">{escape(text)}</span>'
+    style = f'left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%;{face_style(face.label, classes)}'
+    title = f'face {escape(face_text(face, number))}'
+    return f'<span class="fer-box{more}" data-face="{number}" title="{title}" style="{style}">{tag}</span>'
+
+# %% ../nbs/60b_album_page.ipynb #f8dd1940
+_Place = tuple[float, float, float, float] #: x, y, w, h in percent of the image
+
+def _overlap(a: _Place, b: _Place) -> bool:
+    return all(a[i] < b[i] + b[i + 2] and b[i] < a[i] + a[i + 2] for i in (0, 1))
+
+# %% ../nbs/60b_album_page.ipynb #2b9ce21d
+def _boxes(
+    faces: Sequence[tuple[int, Face]],
     size: tuple[int, int], # (width, height) of the image
     classes: tuple[str, ...],
 ) -> str: # HTML
-    "The box of a face in percent of its image, with a tag where there is room for one."
-    x, y, w, h = (100*v/n for v, n in zip(face.box, size*2))
-    text = f'{number} {face.label}' if w > 13 else str(number) if w > 3 else ''
-    more = ' fer-unsure'*(face.label == 'uncertain') + ' fer-below'*(y < 6) + ' fer-atright'*(x + w > 85)
-    tag = f'<span class="fer-tag">{escape(text)}</span>' if text else ''
-    place = f'left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%'
-    title = f'face {number}: {escape(face.label)}, {face.confidence:.0%}'
-    style = f'{place};{face_style(face.label, classes)}'
-    return f'<span class="fer-box{more}" data-face="{number}" title="{title}" style="{style}">{tag}</span>'
+    "The boxes of faces over their image."
+    places: list[_Place] = [tuple(100*v/n for v, n in zip(face.box, size*2)) for _, face in faces]
+    tags: list[_Place] = []
+    html = []
+    for (i, face), (x, y, w, h) in zip(faces, places):
+        text = face_text(face, i)
+        wide = 3 + 1.1*len(text) # of a tag, on a page of usual width
+        tag = (x + w - wide if x + w > 80 else x, y + h if y < 6 else y - 6, wide, 6.)
+        others = [o for o in places if o != (x, y, w, h)]
+        if any(_overlap(tag, o) for o in others + tags): text = str(i)
+        else: tags.append(tag)
+        html.append(_box(face, i, (x, y, w, h), text, classes))
+    return ''.join(html)
 
 # %% ../nbs/60b_album_page.ipynb #ee8582a3
 _NO_FACE = (
-    'Faces are found when they look towards the camera and are not too small. Another detector may find more; '
-    'an image that is only one face needs no search.'
+    'Faces are found when they look towards the camera and are not too small. The options offer other ways to find '
+    'them, and one for a picture that is one face only.'
 )
 
 # %% ../nbs/60b_album_page.ipynb #25e6dbcc
@@ -79,9 +105,9 @@ _ImageSource = Callable[[UploadedImage, str], str] #: (image, name of one of its
 def _figure(image: UploadedImage, result: Result, source: _ImageSource) -> str:
     "An image with the boxes of its faces."
     size, faces = result.size or (1, 1), list(enumerate(result.faces, 1))
-    heard = ', '.join(f'face {i} {face.label} {face.confidence:.0%}' for i, face in faces)
+    heard = ', '.join(f'face {face_text(face, i)}' for i, face in faces)
     alt = escape(f'{image.name}: {heard or "no face found"}')
-    boxes = ''.join(_box(face, i, size, result.classes) for i, face in faces if face.box != (0, 0, *size))
+    boxes = _boxes([(i, face) for i, face in faces if face.box != (0, 0, *size)], size, result.classes)
     return f'<figure class="fer-photo"><img {source(image, "view")} alt="{alt}">{boxes}</figure>'
 
 # %% ../nbs/60b_album_page.ipynb #e39135a3
@@ -96,7 +122,6 @@ def image_card(
     result: Result,
     source: _ImageSource,
     *,
-    min_confidence: float=0.,
     actions: str='',  # HTML of its buttons
 ) -> str: # HTML
     "An image, its boxes, and a card for each face."
@@ -104,14 +129,14 @@ def image_card(
     (w, h), faces = result.size, result.faces
     sub = f"{w} × {h} pixels · {plural(len(faces), 'face') if faces else 'no face'}"
     cards = ''.join(
-        face_card(face, i + 1, image=source(image, str(i)), minimum=min_confidence) for i, face in enumerate(faces)
+        face_card(face, i + 1, image=source(image, str(i))) for i, face in enumerate(faces)
     )
     side = f'<ol class="fer-faces">{cards}</ol>'
     if not faces: side = _trouble('No face was found', _NO_FACE, ' fer-calm fer-calmer')
     return (
         f'<section class="fer-card" aria-label="{escape(image.name)}">{_head(image.name, sub, actions)}'
         f'{_warnings(result)}'
-        f'<div class="fer-body{" fer-many"*(len(faces) > 4)}">{_figure(image, result, source)}{side}</div></section>'
+        f'<div class="fer-body{" fer-many"*(len(faces) > 2)}">{_figure(image, result, source)}{side}</div></section>'
     )
 
 # %% ../nbs/60b_album_page.ipynb #b1652f37
@@ -123,7 +148,7 @@ def table_html(
     columns = 'image', 'face', 'expression', 'confidence', *classes
     heads = ''.join(f'<th scope=col>{escape(name)}</th>' for name in columns)
     lines = [
-        (r.source, str(i), face.label, *(f'{p:.0%}' for p in (face.confidence, *face.probabilities.values())))
+        (r.source, str(i), best_guess(face), *(f'{p:.0%}' for p in (face.confidence, *face.probabilities.values())))
         for r in results for i, face in enumerate(r.faces, 1)
     ]
     body = ''.join(f'<tr>{"".join(f"<td>{escape(text)}</td>" for text in line)}</tr>' for line in lines)
@@ -138,6 +163,11 @@ def to_json(results: Sequence[Result]) -> str:
 
 # %% ../nbs/60b_album_page.ipynb #ae73211a
 NOTICE = 'An expression is what a face shows, not what a person feels.'
+
+# %% ../nbs/60b_album_page.ipynb #b9eafc02
+def album_notes(album: Album) -> str: # HTML; "" where there is nothing to say
+    "What a person should know before looking at the images."
+    return ''.join(f'<p>{escape(text)}</p>' for text in (album.problem, refusal(album)) if text)
 
 # %% ../nbs/60b_album_page.ipynb #642569fb
 def expected_faces(album: Album) -> str: # HTML
@@ -181,8 +211,8 @@ def album_html(
     "The album as a page that needs neither kernel nor script; its images are in it."
     source = lambda image, name: f'src="{_data_uri(image.jpegs[name], "image/jpeg")}"'
     least, results = album.min_confidence, {o.id: r for o, r in zip(album.images, album.results)}
-    cards = ''.join(image_card(o, results[o.id], source, min_confidence=least) for o in album.newest_first)
-    notes = f'<div class="fer-notes" role="status"><p>{escape(refusal(album))}</p></div>' if album.refused else ''
+    cards = ''.join(image_card(o, results[o.id], source) for o in album.newest_first)
+    notes = f'<div class="fer-notes" role="status">{said}</div>' if (said := album_notes(album)) else ''
     return (
         f'<style>{style_sheet("upload")}</style>'
         f'<div class="fer-panel fer-upload{" fer-any"*bool(least)}" style="--fer-minimum:{least:g}">{notes}'

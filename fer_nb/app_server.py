@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/63a_app_server.ipynb #6ce8337f
+import asyncio
 import ipaddress
 from collections.abc import Sequence
 from functools import partial
@@ -36,12 +37,13 @@ class PageServer(Voila):
     "Voila for one page: a limited number of kernels, each for a person who opened the page."
     max_pages = Int(8, min=1, help='how many pages may be open at a time').tag(config=True)
     hosts = List(Unicode(), help='names under which the page is reached, beside localhost').tag(config=True)
+    patience = Int(20, min=1, help='seconds for which a kernel without a page is kept').tag(config=True)
     starting = 0 # number of kernels
 
     def init_settings(self) -> dict[str, Any]: # of Tornado
         "What Voila sets, and who may start a kernel."
         self.voila_configuration.prelaunch_hook = partial(_check_visit, hosts=self.hosts)
-        settings = super().init_settings()
+        settings, self.watchers = super().init_settings(), {}
         self._start_kernel, self.kernel_manager.start_kernel = self.kernel_manager.start_kernel, self._start_if_free
         return settings | dict(disable_check_xsrf=True)
 
@@ -49,5 +51,18 @@ class PageServer(Voila):
         "Raises `HTTPError` 503 where all pages are taken."
         if len(self.kernel_manager) + self.starting >= self.max_pages: raise HTTPError(503, reason='Busy')
         self.starting += 1
-        try: return await self._start_kernel(**kwargs)
+        try: kernel = await self._start_kernel(**kwargs)
         finally: self.starting -= 1
+        self.watchers[kernel] = asyncio.create_task(self._watch(kernel))
+        return kernel
+
+    async def _watch(self, kernel: str) -> None: # its id
+        "End a kernel that is idle and has no page."
+        alone = 0 # seconds
+        while kernel in self.kernel_manager and alone < self.patience:
+            await asyncio.sleep(1)
+            state = self.kernel_manager.kernel_model(kernel) if kernel in self.kernel_manager else {}
+            needed = state.get('connections') or state.get('execution_state') in ('starting', 'busy')
+            alone = 0 if needed else alone + 1
+        if kernel in self.kernel_manager: await self.kernel_manager.shutdown_kernel(kernel, now=True)
+        self.watchers.pop(kernel, None)

@@ -7,7 +7,6 @@ __all__ = ['UploadPanel']
 
 # %% ../nbs/61_upload.ipynb #636d3cb1
 import os
-import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -16,51 +15,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from IPython.display import display
 
-from .album import Album, UploadedImage, refusal, sample_images
-from .album_page import NOTICE, album_html, draw_upload, file_to_save, image_card, save_album, table_html
+from .album import Album, UploadedImage, refusal, sample_images, sample_thumbnails
+from fer_nb.album_page import (
+    NOTICE,
+    album_html,
+    album_notes,
+    draw_upload,
+    expected_faces,
+    file_to_save,
+    image_card,
+    save_album,
+    table_html,
+)
 from .recognition import Recognizer, Result, confidence_threshold
 from .result_tables import results_to_df
-from .widgets import EXPECTED_HELP, advised_confidence, plural, prior_label, script, style_sheet
+from .transfers import Transfers, clean_name
+from .upload_controls import better_detector, choose, control_state, fetch_detector, make_controls
+from .widgets import advised_confidence, plural, recognizer_here, script, style_sheet
 
 if TYPE_CHECKING:
     import pandas
-
-# %% ../nbs/61_upload.ipynb #df6ca62c
-def clean_name(name: object) -> str: # one line, at most 200 characters
-    "The name of a file as text that can be shown."
-    text = str(name).encode(errors='backslashreplace').decode() # half of a pair of UTF-16 cannot be sent or saved
-    text = re.sub(r'[\x00-\x1f\x7f\u2028-\u202e\u2066-\u2069]+', ' ', text).strip() or 'unnamed'
-    return text if len(text) <= 200 else f'{text[:120]} ... {text[-70:]}'
-
-# %% ../nbs/61_upload.ipynb #5d15d887
-class _Transfers:
-    "Files that arrive in parts, a few at a time."
-    def __init__(self,
-        max_bytes: int,     # of one file
-        max_files: int=4,   # under way; beyond that the oldest is given up
-    ) -> None:
-        self.max_bytes, self.max_files = max_bytes, max_files
-        self.files: dict[str, tuple[str, int, bytearray]] = {}  # {id: (name, announced size, bytes so far)}
-
-    def begin(self, id: str, name: object, size: int) -> None:
-        self.files[id] = clean_name(name), size, bytearray()
-        while len(self.files) > self.max_files: self.cancel(next(iter(self.files)))
-
-    def cancel(self, id: str) -> None: self.files.pop(id, None)
-
-    def add(self, id: str, data: bytes) -> int|None: # how many bytes there are now; None where none are wanted
-        if id not in self.files: return None
-        _, size, received = self.files[id]
-        if len(received) + len(data) > min(size, self.max_bytes):
-            self.cancel(id)
-            return None
-        received += data
-        return len(received)
-
-    def complete(self, id: str) -> tuple[str, bytes]|None: # name and content, once all of it has arrived
-        if id not in self.files or len(self.files[id][2]) < self.files[id][1]: return None
-        name, _, received = self.files.pop(id)
-        return name, bytes(received)
 
 # %% ../nbs/61_upload.ipynb #6473e2d7
 try:
@@ -81,50 +55,6 @@ _FALLBACK = """<style>@keyframes fer-late { to { opacity: 1 } }</style>
 If there is no drop zone below, this front end lacks <b>anywidget</b>: install it beside JupyterLab,
 or use <code>UploadPanel(plain=True)</code>.</div>"""
 
-# %% ../nbs/61_upload.ipynb #16516fd7
-_AUTO = dict(width='auto')
-_WIDE = dict(description_width='initial')
-_DETECTORS = dict(yunet='YuNet', haar='Haar cascade', none='no search, it is a face', own="the recognizer's own")
-
-# %% ../nbs/61_upload.ipynb #ae415334
-def _advice_button(advised: float|None) -> W.Button:
-    "Sets the minimum confidence that the model's file advises; hidden where it advises none."
-    none = advised is None
-    return W.Button(
-        description='no advice' if none else f"Model's advice: {advised:.0%}", disabled=none,
-        tooltip="Set the minimum confidence that the model's file advises",
-        layout=dict(_AUTO, display='none' if none else None),
-    )
-
-# %% ../nbs/61_upload.ipynb #971a8225
-def _prior_choice(album: Album) -> W.Dropdown:
-    "Which faces to expect; hidden where the model leaves no choice."
-    choices, layout = list(album.priors), dict(_AUTO, display=None if album.priors else 'none')
-    now = prior_label(album.priors, album.recognizer) or None
-    text = dict(description='Expected faces', tooltip=EXPECTED_HELP)
-    return W.Dropdown(options=choices, value=now, style=_WIDE, layout=layout, **text)
-
-# %% ../nbs/61_upload.ipynb #b87c4d95
-def _controls(
-    album: Album,
-    advised: float|None, # minimum confidence that the model's file advises
-) -> dict[str, W.Widget]:
-    "The stock widgets of a panel."
-    detectors = [(_DETECTORS.get(name, name), name) for name in album.detectors]
-    kinds = '.jpg,.jpeg,.jfif,.png,.webp,.avif,.gif,.bmp,.tif,.tiff'
-    return dict(
-        upload=W.FileUpload(accept=kinds, multiple=True, description='Choose images', layout=_AUTO),
-        sample=W.Dropdown(options=['choose ...', *sample_images()], description='Sample', style=_WIDE, layout=_AUTO),
-        detector=W.Dropdown(options=detectors, description='Detector', style=_WIDE, layout=_AUTO),
-        confidence=W.FloatSlider(
-            album.min_confidence, min=0, max=1, step=.01, readout_format='.0%', description='Minimum confidence',
-            style=_WIDE, layout=dict(width='320px'),
-        ),
-        prior=_prior_choice(album),
-        advice=_advice_button(advised),
-        clear_button=W.Button(description='Remove all', tooltip='Remove all images from the panel', layout=_AUTO),
-    )
-
 # %% ../nbs/61_upload.ipynb #5b4340a6
 class _PanelState:
     "The album of a panel, its controls, and what the browser has already."
@@ -137,15 +67,17 @@ class _PanelState:
     clear_button: W.Button
 
     def __init__(self, own: Recognizer|None, min_confidence: float|str|None, max_images: int, max_bytes: int) -> None:
-        recognizer = own or Recognizer()
+        recognizer, problem = (own, '') if own else recognizer_here()
         self.advised = advised_confidence(recognizer)
         if min_confidence is None: min_confidence = own.min_confidence if own else self.advised or 0.
         least = confidence_threshold(min_confidence, recognizer.classifier.about)
         self.album = Album(recognizer, least, max_images=max_images, max_bytes=max_bytes)
-        self.transfers, self.spoken = _Transfers(max_bytes), ''  # what a screen reader says
+        self.album.problem, self.failed = problem, ''  # why the better detector could not be fetched
+        self.transfers, self.spoken = Transfers(max_bytes), ''  # what a screen reader says
         self.sent_cards: dict[str, str] = {}
         self.sent_images: set[str] = set()
-        for name, widget in _controls(self.album, self.advised).items(): setattr(self, name, widget)
+        self.controls = make_controls(self.album, self.advised)
+        for name, widget in self.controls.items(): setattr(self, name, widget)
 
 # %% ../nbs/61_upload.ipynb #27ab7bb9
 class UploadPanel(_PanelState):
@@ -184,13 +116,11 @@ def _describe(panel: UploadPanel) -> str:
 
 # %% ../nbs/61_upload.ipynb #91118c4c
 def _layout(panel: UploadPanel) -> W.VBox:
-    "The controls in a row above the stage."
-    plain = isinstance(panel.stage, W.HTML)
-    shown = [panel.sample, panel.detector, panel.prior, panel.confidence, panel.advice]
-    if plain: shown = [panel.upload, *shown, panel.clear_button]
-    bar = W.HBox(shown, layout=dict(flex_flow='row wrap', align_items='center'))
+    "The stage; with stock widgets only, the controls stand in a row above it."
+    if not isinstance(panel.stage, W.HTML): return W.VBox([W.HTML(_FALLBACK), panel.stage])
+    bar = W.HBox(list(panel.controls.values()), layout=dict(flex_flow='row wrap', align_items='center'))
     bar.add_class('fer-controls')
-    return W.VBox([bar, *([] if plain else [W.HTML(_FALLBACK)]), panel.stage])
+    return W.VBox([bar, panel.stage])
 
 # %% ../nbs/61_upload.ipynb #98ad2fee
 def _add(panel: UploadPanel, name: str, data: bytes) -> None:
@@ -250,28 +180,25 @@ def _connect(panel: UploadPanel) -> None:
 _BUTTON = '<button type="button" class="fer-button{}" data-do="{}"{}>{}</button>'
 _SAVE = _BUTTON.format('', 'save', ' data-what="{}"', '{}')
 _REMOVE = _BUTTON.format(' fer-bare', 'remove', ' aria-label="Remove {}" title="Remove"', '✕')
-_KEPT = (
-    'The images are in the memory of the kernel until you remove them; they are neither written to disk '
-    'nor into the notebook.'
-)
+_KEPT = 'The images stay in memory until you remove them; they are neither written to disk nor into a notebook.'
 
 # %% ../nbs/61_upload.ipynb #e68e4612
-def _live_card(image: UploadedImage, result: Result, min_confidence: float) -> str:
+def _live_card(image: UploadedImage, result: Result) -> str:
     "A card with buttons, whose images the browser asks for by key."
     source = lambda image, name: f'data-key="{image.id}.{name}"'
     save = '' if image.error else _SAVE.format('image', 'Save image')
     actions = save + _REMOVE.format(escape(image.name))
-    return image_card(image, result, source, min_confidence=min_confidence, actions=actions)
+    return image_card(image, result, source, actions=actions)
 
 # %% ../nbs/61_upload.ipynb #2d7670c7
 def _live_foot(album: Album, results: list[Result]) -> str:
     "The table below the cards, and the buttons that save."
-    notice = f'<p class="fer-fine">{NOTICE} {_KEPT}</p>'
-    if not results: return notice
+    if not results: return ''
     held = f"{plural(len(results), 'image')}, {plural(sum(len(r.faces) for r in results), 'face')}"
     buttons = ''.join(_SAVE.format(name.lower(), f'Save {name}') for name in ('CSV', 'JSON', 'report'))
     buttons += _BUTTON.format(' fer-bare', 'remove', '', 'Remove all')
     table = table_html(results, album.recognizer.classes)
+    notice = f'<p class="fer-fine">{expected_faces(album)} {NOTICE} {_KEPT}</p>'
     return f'<div class="fer-save"><span>{held}</span>{buttons}</div>{table}{notice}'
 
 # %% ../nbs/61_upload.ipynb #bc1e3c00
@@ -285,13 +212,14 @@ def _send_images(panel: UploadPanel, keys: Iterable[str]) -> None:
 def _send_cards(panel: UploadPanel, everything: bool) -> None:
     "Send the cards that changed, and what is around them."
     album, results = panel.album, panel.results
-    cards = {o.id: _live_card(o, r, album.min_confidence) for o, r in zip(album.images, results)}
+    cards = {o.id: _live_card(o, r) for o, r in zip(album.images, results)}
     changed = {id: card for id, card in cards.items() if everything or panel.sent_cards.get(id) != card}
     panel.sent_cards = cards
-    note = f'<p>{escape(refusal(album))}</p>' if album.refused else ''
+    state = control_state(panel.controls, panel.advised) | dict(better=better_detector(album, panel.failed))
     panel.stage.send(dict(
-        kind='show', order=[o.id for o in album.newest_first], cards=changed, notes=note, said=escape(panel.spoken),
-        foot=_live_foot(album, results), minimum=album.min_confidence, limits=dict(images=album.max_images),
+        kind='show', order=[o.id for o in album.newest_first], cards=changed, notes=album_notes(album),
+        said=escape(panel.spoken), foot=_live_foot(album, results), minimum=album.min_confidence,
+        limits=dict(images=album.max_images), controls=state,
     ))
 
 # %% ../nbs/61_upload.ipynb #9ea98f3b
@@ -338,6 +266,19 @@ def _save(panel: UploadPanel, what: object, id: str) -> None:
     if file := file_to_save(panel.album, what, id):
         panel.stage.send(dict(kind='file', name=file[0], type=file[1]), [file[2]])
 
+# %% ../nbs/61_upload.ipynb #e9f0f8de
+def _choose(panel: UploadPanel, kind: object, message: dict) -> None:
+    "What was clicked beside the images."
+    if kind == 'set': choose(panel.controls, message.get('what'), message.get('value'))
+    elif kind == 'sample' and message.get('name') in panel.sample.options: panel.sample.value = message['name']
+    elif kind == 'samples':
+        found = sample_thumbnails()
+        panel.stage.send(dict(kind='samples', titles=list(found)), list(found.values()))
+    elif kind == 'fetch':
+        panel.failed = fetch_detector(panel.album, panel.controls)
+        panel.refresh()
+
+# %% ../nbs/61_upload.ipynb #7f3ea1ab
 def _answer(panel: UploadPanel, message: object, buffers: Sequence=()) -> None:
     "Answer a message of the browser."
     if not isinstance(message, dict): return
@@ -348,3 +289,4 @@ def _answer(panel: UploadPanel, message: object, buffers: Sequence=()) -> None:
     elif kind == 'save': _save(panel, message.get('what'), id)
     elif kind == 'remove': _remove(panel, id)
     elif kind == 'surplus' and isinstance(more, int): _refuse(panel, more)
+    else: _choose(panel, kind, message)

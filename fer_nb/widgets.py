@@ -15,7 +15,7 @@ import numpy as np
 
 import fer_nb
 from .core import FerError
-from .drawing import label_color
+from .drawing import best_guess, ink_on, label_color
 from .recognition import Face, Recognizer, confidence_threshold
 
 # %% ../nbs/60_widgets.ipynb #3338ca8d
@@ -30,10 +30,10 @@ def style_sheet(
 
 # %% ../nbs/60_widgets.ipynb #1622b266
 def script(
-    panel: str, # "upload" or "camera"
+    *parts: str, # such as "upload"; the last one exports what a widget needs
 ) -> str:
     "The script that all panels share, followed by that of one: a single ES module."
-    return '\n'.join((STATIC/f'{name}.js').read_text(encoding='utf-8') for name in ('panel', panel))
+    return '\n'.join((STATIC/f'{name}.js').read_text(encoding='utf-8') for name in ('panel', *parts))
 
 # %% ../nbs/60_widgets.ipynb #6b935718
 def css_color(
@@ -47,8 +47,7 @@ def css_color(
 def face_style(label: str, classes: tuple[str, ...]) -> str: # for the attribute `style`
     "The color of a label and that of text on it, black or white, as CSS variables."
     color = css_color(label, classes)
-    bright = np.dot(tuple(bytes.fromhex(color[1:])), (.299, .587, .114)) > 110
-    return f'--fer-color:{color};--fer-on:{"#000" if bright else "#fff"}'
+    return f'--fer-color:{color};--fer-on:#{bytes(ink_on(tuple(bytes.fromhex(color[1:])))).hex()}'
 
 # %% ../nbs/60_widgets.ipynb #0e0a4a27
 def _bar(name: str, p: float, color: str, best: bool) -> str:
@@ -71,13 +70,13 @@ def bars_html(
     return f'<div class="fer-bars" role="img" aria-label="{escape(spoken)}">{bars}</div>'
 
 # %% ../nbs/60_widgets.ipynb #17fe8462
-def _verdict(face: Face, minimum: float) -> str:
-    "The label with its probability, or why there is no label."
-    sure, style = f'{face.confidence:.0%}', 'fer-percent'
-    if face.label == 'uncertain' and minimum:
-        best = max(face.probabilities, key=lambda name: face.probabilities[name])
-        sure, style = f'best guess {escape(best)} {sure}, below the minimum of {minimum:.0%}', 'fer-why'
-    return f'<span class="fer-plate">{escape(face.label)}</span><span class="{style}">{sure}</span>'
+def _verdict(face: Face) -> str:
+    "The expression with its probability, and whether that is below the minimum: `happy? 55%, not sure`."
+    more = ', not sure' if face.label == 'uncertain' else ''
+    return (
+        f'<span class="fer-plate">{escape(best_guess(face))}</span>'
+        f'<span class="fer-percent">{face.confidence:.0%}<small>{more}</small></span>'
+    )
 
 # %% ../nbs/60_widgets.ipynb #8e7c8297
 def baseline_text(face: Face) -> str: # "" where it has none
@@ -91,7 +90,6 @@ def face_card(
     number: int,        # what the page calls it
     *,
     image: str='',      # attributes of an <img> with its crop; "" = no image
-    minimum: float=0.,  # confidence below which a face is uncertain; 0 = do not mention it
 ) -> str: # an <li>
     "A face: its crop, the label, and a bar for each expression."
     name = f'<span class="fer-number">face {number}{baseline_text(face)}</span>'
@@ -100,7 +98,7 @@ def face_card(
     style = face_style(face.label, tuple(face.probabilities))
     return (
         f'<li class="fer-face{unsure}" data-face="{number}" style="{style}">'
-        f'{crop}<div><p class="fer-verdict">{_verdict(face, minimum)}{"" if image else name}</p>'
+        f'{crop}<div><p class="fer-verdict">{_verdict(face)}{"" if image else name}</p>'
         f'{bars_html(face.probabilities)}</div></li>'
     )
 
@@ -152,3 +150,10 @@ def prior_choices(recognizer: Recognizer) -> dict[str, Recognizer]: # by what pa
 def prior_label(choices: dict[str, Recognizer], recognizer: Recognizer) -> str: # "" = none of them
     "Which of some choices a recognizer is."
     return next((label for label, o in choices.items() if str(o.assumed) == str(recognizer.assumed)), '')
+
+# %% ../nbs/60_widgets.ipynb #480ca7f6
+def recognizer_here() -> tuple[Recognizer, str]: # and what is wrong with a detector's file; "" = nothing
+    "The shipped model with the best detector that there is."
+    try: return Recognizer(), ''
+    except FerError as e: reason = str(e)
+    return Recognizer(detector='haar'), f'The better face detector cannot be used: {reason}. Haar (built in) is used.'

@@ -24,6 +24,13 @@ async function isForgotten(kernel) {
 
 const onPage = () => document.querySelector("[data-voila]") !== null;  // and not in a notebook
 
+// What becomes of images, in words: `what` stays on this computer, or goes to the one that serves the page.
+function whereKept(what) {
+  const here = /^(localhost|127\.|\[::1\])/.test(location.hostname) || location.protocol === "vscode-webview:";
+  if (here) return `${what} stay on this computer, in memory.`;
+  return onPage() ? `${what} go to the computer that serves this page, and stay in its memory.` : `${what} stay in the memory of the kernel.`;
+}
+
 function goneText(connection) {
   if (onPage()) return "Connection lost: reload the page.";
   return connection ? "The connection to the kernel is lost." : "The kernel has stopped: run the cell again.";

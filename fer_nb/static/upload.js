@@ -9,23 +9,32 @@ const TYPES = ".jpg,.jpeg,.jfif,.png,.webp,.avif,.gif,.bmp,.tif,.tiff";
 const ICON = `<svg viewBox="0 0 24 24" width="30" height="30" fill="none" stroke="currentColor" stroke-width="1.5"
   stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><rect x="3" y="4" width="18" height="16" rx="2.5"/>
   <circle cx="12" cy="10.5" r="2.8"/><path d="M6.5 20c.6-3.2 2.8-4.8 5.5-4.8s4.9 1.6 5.5 4.8"/></svg>`;
+const FETCH = "Small or turned faces may be missed. A better face detector (YuNet, 230 kB, from opencv_zoo, MIT) can be fetched.";
 const SHELL = `
-  <div class="fer-zone" role="group" aria-label="Add images: drop them here, choose them, or paste one" tabindex="0">
+  <div class="fer-zone" role="group" aria-label="Add images">
     <span class="fer-icon">${ICON}</span>
-    <span class="fer-invite"><b>Drop images here</b><span>JPEG, PNG, WebP, GIF, BMP or TIFF. They stay in your kernel's memory.</span></span>
+    <span class="fer-invite"><b>Drop images here</b><span>JPEG, PNG, WebP, GIF, BMP or TIFF. <span class="fer-where"></span></span></span>
     <span class="fer-ways"><button type="button" class="fer-button fer-main" data-do="choose">Choose images</button>
       <button type="button" class="fer-button" data-do="paste" title="Paste an image from the clipboard (Ctrl+V works, too)">Paste</button></span>
     <input type="file" multiple accept="${TYPES}" aria-label="Choose images" tabindex="-1">
     <span class="fer-progress" hidden><span class="fer-doing"></span><progress max="1" value="0" aria-label="Sending images"></progress></span>
   </div>
+  <div class="fer-samples" role="group" aria-label="Images to try" hidden><span>Or try one of these:</span></div>
+  <details class="fer-options"><summary>Options<span class="fer-chosen"></span></summary><div class="fer-fields">
+    <label>Find faces with <select data-set="detector"></select></label>
+    <label class="fer-expected">Expected faces <select data-set="prior"></select></label>
+    <label>Say “not sure” below <input type="range" min="0" max="100" data-set="confidence"><output></output></label>
+    <button type="button" class="fer-button" data-do="advised" title="What the model's file suggests"></button>
+  </div></details>
+  <div class="fer-better" role="status" hidden><p></p><button type="button" class="fer-button" data-do="fetch">Fetch it</button></div>
   <div class="fer-notes" role="status" aria-live="polite"></div><div class="fer-said" role="status" aria-live="polite"></div>
   <div class="fer-cards"></div><div class="fer-foot"></div>`;
 
 let count = 0;
 
 function newState(model) {
-  return {model, views: new Set(), cards: new Map(), order: [], blobs: new Map(), replies: new Map(), queue: [], firsts: new WeakSet(), busy: null, note: "",
-    limits: {images: 20}, shown: {notes: "", said: "", foot: "", minimum: 0}};
+  return {model, views: new Set(), cards: new Map(), order: [], blobs: new Map(), replies: new Map(), queue: [], firsts: new WeakSet(), busy: null, note: "", samples: [],
+    limits: {images: 20}, shown: {notes: "", said: "", foot: "", minimum: 0, controls: null}};
 }
 
 const all = (s, f) => s.views.forEach(f);
@@ -36,6 +45,7 @@ const escaped = text => text.replace(/[&<>"']/g, c => `&#${c.charCodeAt()};`);
 function receive(s, message, buffers) {
   const reply = s.replies.get(message.id);
   if (message.kind === "show") return show(s, message);
+  if (message.kind === "samples") return offer(s, message.titles, buffers);
   if (message.kind === "images") return keep(s, message.keys, buffers);
   if (message.kind === "file") return download(message, buffers[0]);
   if (message.kind === "got" && reply) reply.got = message.bytes;
@@ -44,6 +54,7 @@ function receive(s, message, buffers) {
 }
 
 function show(s, message) {
+  if (!s.shown.controls) s.model.send({kind: "samples"});
   for (const [id, html] of Object.entries(message.cards)) s.cards.set(id, html);
   for (const id of [...s.cards.keys()]) if (!message.order.includes(id)) s.cards.delete(id);
   Object.assign(s, {order: message.order, limits: message.limits, note: "", shown: message});
@@ -57,6 +68,11 @@ function show(s, message) {
 function keep(s, keys, buffers) {
   keys.forEach((key, i) => { if (!s.blobs.has(key)) s.blobs.set(key, URL.createObjectURL(new Blob([buffers[i]]))); });
   all(s, fill);
+}
+
+function offer(s, titles, buffers) {
+  s.samples = titles.map((title, i) => ({title, url: URL.createObjectURL(new Blob([buffers[i]]))}));
+  all(s, showSamples);
 }
 
 function download({name, type}, buffer) {
@@ -110,7 +126,7 @@ async function take(s, files) {
 }
 
 function progress(s, file, share) {
-  Object.assign(s.busy, {share, text: (s.busy.late ? "The kernel is busy; waiting: " : share < 1 ? "Sending " : "Looking at ") + file.name});
+  Object.assign(s.busy, {share, text: (s.busy.late ? waitingText() : share < 1 ? "Sending " : "Looking at ") + file.name});
   all(s, progressOf);
 }
 
@@ -118,16 +134,60 @@ function progress(s, file, share) {
 function lost(s) {
   Object.assign(s, {lost: true, queue: []});
   for (const reply of s.replies.values()) { reply.done = true; reply.wake(); }
-  all(s, ({el}) => el.querySelectorAll(".fer-zone, .fer-actions, .fer-save").forEach(o => { o.inert = true; }));
+  all(s, ({el}) => el.querySelectorAll(".fer-zone, .fer-samples, .fer-options, .fer-better, .fer-actions, .fer-save").forEach(o => { o.inert = true; }));
 }
 
 function say(s, text) { s.note = text; all(s, draw); }
 
+const waitingText = () => onPage() ? "Still busy; waiting: " : "The kernel is busy; waiting: ";
+
 // ---- what is on the page
+
+function showSamples({s, el}) {
+  const place = el.querySelector(".fer-samples");
+  place.hidden = !s.samples.length;
+  place.querySelectorAll("button").forEach(o => o.remove());
+  for (const {title, url} of s.samples) {
+    const button = Object.assign(document.createElement("button"), {type: "button", className: "fer-sample", title});
+    button.dataset.do = "sample";
+    button.dataset.name = title;
+    button.append(Object.assign(new Image(), {src: url, alt: ""}), Object.assign(document.createElement("span"), {textContent: title}));
+    place.append(button);
+  }
+}
+
+function showOptions({s, el}) {
+  const c = s.shown.controls, find = name => el.querySelector(name);
+  if (!c) return;
+  for (const what of ["detector", "prior"]) {
+    const select = find(`[data-set=${what}]`), {options, value} = c[what];
+    if (select.dataset.options !== JSON.stringify(options)) select.replaceChildren(...options.map(([name, label]) => new Option(label, name)));
+    select.dataset.options = JSON.stringify(options);
+    select.value = value;
+    select.title = c[what].help ?? "";
+  }
+  const slider = find("[data-set=confidence]"), percent = Math.round(100*c.confidence);
+  slider.value = percent;
+  find("output").textContent = `${percent}%`;
+  find(".fer-expected").hidden = !c.prior.options.length;
+  Object.assign(find("[data-do=advised]"), {hidden: c.advised === null, textContent: `Suggested: ${Math.round(100*c.advised)}%`});
+  const chosen = [find("[data-set=detector]").selectedOptions[0]?.textContent, c.prior.options.length && `${c.prior.value} faces`, percent && `not sure below ${percent}%`];
+  find(".fer-chosen").textContent = chosen.filter(o => o).join(" · ");
+  showBetter(find(".fer-better"), c.better);
+}
+
+// What is said of a better detector: null where it is there, or not needed yet; a text where it could not be fetched.
+function showBetter(place, better) {
+  place.hidden = better === null;
+  place.querySelector("p").textContent = better || FETCH;
+  Object.assign(place.querySelector("button"), {disabled: false, textContent: better ? "Try again" : "Fetch it"});
+}
 
 function draw(view) {
   const {s, el} = view, has = s.order.length > 0;
   el.querySelector(".fer-zone").classList.toggle("fer-small", has);
+  el.querySelector(".fer-samples").classList.toggle("fer-small", has);
+  showOptions(view);
   el.style.setProperty("--fer-minimum", s.shown.minimum);
   el.classList.toggle("fer-any", s.shown.minimum > 0);
   put(el.querySelector(".fer-notes"), s.shown.notes + (s.note && `<p>${escaped(s.note)}</p>`));
@@ -190,6 +250,9 @@ function offered(data) {  // files in a drop or a paste, without folders
 const actions = {
   choose: ({el}) => el.querySelector("input[type=file]").click(),
   paste: ({s}) => paste(s),
+  sample: ({s}, o) => s.model.send({kind: "sample", name: o.dataset.name}),
+  advised: ({s}) => s.model.send({kind: "set", what: "confidence", value: s.shown.controls.advised}),
+  fetch: ({s}, o) => { Object.assign(o, {disabled: true, textContent: "Fetching …"}); s.model.send({kind: "fetch"}); },
   save: ({s}, o) => s.model.send({kind: "save", what: o.dataset.what, id: o.closest("[data-id]")?.dataset.id ?? ""}),
   remove: ({s}, o) => s.model.send({kind: "remove", id: o.closest("[data-id]")?.dataset.id ?? ""}),
 };
@@ -211,9 +274,12 @@ function listen(view) {
     if (files.length) take(s, files); else say(s, "That was not a file. Save the image first, then drop the file.");
   });
   input.addEventListener("change", () => { if (input.files.length) take(s, [...input.files]); input.value = ""; });
-  zone.addEventListener("keydown", event => { if (event.target === zone && ["Enter", " "].includes(event.key)) { event.preventDefault(); actions.choose(view); } });
   zone.addEventListener("click", event => { if (event.target.closest("button, input") === null && !zone.classList.contains("fer-small")) actions.choose(view); });
   el.addEventListener("click", event => { const o = event.target.closest("[data-do]"); if (o) actions[o.dataset.do](view, o); });
+  el.addEventListener("input", event => { if (event.target.type === "range") event.target.nextElementSibling.textContent = `${event.target.value}%`; });
+  el.addEventListener("change", ({target: o}) => {
+    if (o.dataset.set) s.model.send({kind: "set", what: o.dataset.set, value: o.type === "range" ? o.value/100 : o.value});
+  });
   const hot = on => event => {
     const face = event.target.closest?.("[data-face]"), card = face?.closest(".fer-card");
     card?.querySelectorAll(`[data-face="${face.dataset.face}"]`).forEach(o => o.classList.toggle("fer-hot", on));
@@ -235,7 +301,7 @@ function begin(s) {
   s.model.send({kind: "hello"});
   return () => {
     s.model.off("msg:custom", hear);
-    for (const url of s.blobs.values()) URL.revokeObjectURL(url);
+    for (const url of [...s.blobs.values(), ...s.samples.map(o => o.url)]) URL.revokeObjectURL(url);
   };
 }
 
@@ -243,10 +309,12 @@ function view(s, el) {
   const view = {s, el};
   el.classList.add("fer-panel", "fer-upload");
   el.innerHTML = SHELL;
+  el.querySelector(".fer-where").textContent = whereKept("They");
   el.querySelector('[data-do="paste"]').hidden = !navigator.clipboard?.read;
   s.views.add(view);
   const stop = listen(view);
   draw(view);
+  showSamples(view);
   progressOf(view);
   const leave = attend(s.model, el, () => lost(s));
   return () => { stop(); leave(); s.views.delete(view); };

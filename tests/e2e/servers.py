@@ -103,7 +103,7 @@ def start_lab(folder: Path, log: Path, root: Path, detector: str) -> Server:
     "JupyterLab over copies of two notebooks, and a short one with a camera."
     notes, port, token = folder / 'notebooks', free_port(), os.urandom(12).hex()
     notes.mkdir()
-    with_values(root / 'nbs/61_upload.ipynb', notes, show=True, detector=detector)
+    with_values(root / 'nbs/61_upload.ipynb', notes, detector=detector)
     with_values(root / 'nbs/62a_browser_camera.ipynb', notes, panels='yes', detector=detector)
     kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
     cells = [nbformat.v4.new_code_cell(cell) for cell in SHORT]

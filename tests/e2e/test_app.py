@@ -57,7 +57,10 @@ def test_upload(page, app, visitors, look, figures):
     text = body.inner_text()
     code = 'import' in text or 'UploadPanel' in text or page.locator('.jp-InputArea-editor').count()
     assert not code, f'there is code on the page: {text[:500]}'
-    assert 'Nothing is saved' in text, 'the page does not say what becomes of images'
+    more = page.locator('.fer-more')
+    more.locator('summary').click()
+    assert 'Nothing is saved' in more.inner_text(), 'the page does not say what becomes of images'
+    more.locator('summary').click()
     look('app-open')
     upload(body, visitors, look, 'app')
     remove = body.locator('.fer-foot [data-do=remove]')
