@@ -60,18 +60,22 @@ class OwnClass:
     @property
     def examples(self) -> list[Example]: return [o for o in self.items if o.usable]
 
-# %% ../nbs/75_class_examples.ipynb #2d16bb95
+# %% ../nbs/75_class_examples.ipynb #ce1dd467
+def _fault(*names: str) -> str: # "" where all is well
+    "What `check_classes` says of names."
+    try: check_classes(names)
+    except FerError as e: return str(e).removeprefix('classes: ')
+    return ''
+
+# %% ../nbs/75_class_examples.ipynb #99a91bcb
 def name_errors(
     names: list[str], # of classes, as they were typed
 ) -> list[str]: # one for each; "" where a name is good
-    "What is wrong with the names of classes."
-    found: list[str] = []
-    for i, name in enumerate(names):
-        good = [o for o, error in zip(names[:i], found) if not error]
-        try: check_classes([*good, name])
-        except FerError as e: found.append(str(e).removeprefix('classes: '))
-        else: found.append('')
-    return found
+    "What is wrong with the names of classes. Of two that are the same, both are."
+    alone = [_fault(o) for o in names]
+    good = [i for i, error in enumerate(alone) if not error]
+    pairs = {i: next(filter(None, (_fault(names[k], names[i]) for k in good if k != i)), '') for i in good}
+    return [error or pairs[i] for i, error in enumerate(alone)]
 
 # %% ../nbs/75_class_examples.ipynb #1314974c
 def read_example(

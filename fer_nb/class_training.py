@@ -103,19 +103,19 @@ def _more_needed(accuracy: float, takes: int, majority: float) -> int|None: # No
     return next((n - takes for n in range(takes + 1, 20*takes + 50)
                  if accuracy_interval(accuracy*n, n)[0] > majority), None)
 
-# %% ../nbs/75a_class_training.ipynb #2d21a59b
+# %% ../nbs/75a_class_training.ipynb #b9b030f8
 def _verdict(found: Estimate, usual: str) -> str: # the largest class
     "An estimate in words."
     assert found.accuracy is not None and found.majority is not None
-    text = (f'{found.accuracy:.0%} right on takes that it had not seen (95 % interval {found.low:.0%} to '
-            f'{found.high:.0%}; {found.takes} takes, {found.examples} examples). '
-            f'Always answering "{usual}" would be right on {found.majority:.0%}.')
+    text = (f'{found.accuracy:.0%} right on photos and recordings that were left out of the training (95% interval '
+            f'{found.low:.0%} to {found.high:.0%}, from {found.takes}). Always answering "{usual}" would be right on '
+            f'{found.majority:.0%}. For other people, or in another light, it may be less.')
     if found.better: return text
     more = _more_needed(found.accuracy, found.takes, found.majority)
     if more is None: return f'{text} It is not better than that, as far as these examples show.'
-    return f'{text} Too few to tell whether it is better: about {more} more separate takes or photos are needed.'
+    return f'{text} Too few to tell whether it is better: about {more} more photos or recordings are needed.'
 
-# %% ../nbs/75a_class_training.ipynb #9237c54b
+# %% ../nbs/75a_class_training.ipynb #2541c512
 def estimate(
     samples: Samples,
     say: Callable[[str], object]=lambda text: None, # is told what is being done
@@ -125,8 +125,8 @@ def estimate(
     few = [(name, _LEAST_TAKES - o) for name, o in zip(samples.classes, samples.takes) if o < _LEAST_TAKES]
     if few:
         missing = ', '.join(f'{more} more of "{name}"' for name, more in few)
-        why = f'Too few to tell how good it is: each class needs {_LEAST_TAKES} separate takes or photos. '
-        return Estimate(f'{why}Missing: {missing}.', total, n)
+        why = f'Too few to tell how good it is: each class needs {_LEAST_TAKES} separate photos or recordings'
+        return Estimate(f'{why}; nearly equal ones count once. Missing: {missing}.', total, n)
     correct = _predict_takes(samples, say) == samples.labels
     shares = np.bincount(samples.groups, correct)/np.bincount(samples.groups)
     accuracy, majority = float(shares.mean()), max(samples.takes)/total

@@ -176,6 +176,7 @@ async function dropped(data) {
     for (let some; (some = await new Promise((ok, no) => reader.readEntries(ok, no))).length;) for (const inner of some) await walk(inner, entry.name);
   };
   for (const entry of entries) await walk(entry, "");
+  if (!entries.length) found.push(...[...(data?.files ?? [])].map(file => ({file, folder: ""})));
   return found;
 }
 
@@ -242,7 +243,7 @@ function card(view, id) {
       make("button", {type: "button", class: "fer-button fer-bare", "data-part": "drop", click: () => s.model.send({kind: "remove", id})}, "✕")),
     make("p", {class: "fer-error", id: error, role: "alert", hidden: true}),
     make("div", {class: "fer-ways"}, make("button", {type: "button", class: "fer-button", "data-part": "choose", click: pick}, "Choose images"), recordButton(view, id)),
-    make("ul", {class: "fer-thumbs", keydown: event => move(s, event)}));
+    make("p", {class: "fer-empty"}, "or drop images here"), make("ul", {class: "fer-thumbs", keydown: event => move(s, event)}));
   return node;
 }
 
@@ -253,6 +254,7 @@ function drawClass(view, node, own, place) {
   name.setAttribute("aria-invalid", String(Boolean(own.error)));
   Object.assign(error, {hidden: !own.error, textContent: own.error});
   node.style.setProperty("--fer-color", own.color);
+  node.querySelector(".fer-empty").hidden = own.items.length > 0;
   node.querySelector(".fer-count").textContent = plural(own.count, "example");
   node.querySelector("[data-part=drop]").setAttribute("aria-label", `Remove class ${title}`);
   node.querySelector("[data-part=choose]").setAttribute("aria-label", `Choose images for ${title}`);
@@ -332,16 +334,20 @@ function paint(view, canvas, faces, mirror) {
   Object.assign(canvas, {width: Math.round(wide*ratio), height: Math.round(high*ratio)});
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  pen.font = "600 14px system-ui, sans-serif";
+  pen.font = `600 ${wide < 420 ? 12 : 14}px system-ui, sans-serif`;
   pen.textBaseline = "middle";
+  const taken = [];
   for (const {id, box: [x, y, w, h], label, confidence} of faces) {
     const left = wide*(mirror ? 1 - x - w : x), top = high*y, color = colors[classes.indexOf(label)] ?? "#b0b0b0", text = `${id} ${label} ${Math.round(100*confidence)}%`;
     for (const [width, style] of [[4.5, "rgba(0,0,0,.4)"], [2.5, color]]) Object.assign(pen, {lineWidth: width, strokeStyle: style}).strokeRect(left, top, wide*w, high*h);
-    const plate = Math.min(wide, pen.measureText(text).width + 14), from = Math.max(0, Math.min(left, wide - plate)), up = Math.max(0, top - 24);
+    const plate = Math.min(wide, pen.measureText(text).width + 14), from = Math.max(0, Math.min(left, wide - plate));
+    const spots = [top - 24, top + high*h + 2, top + 2].map(o => Math.max(0, Math.min(high - 22, o)));   // above, below, inside: where no other plate is
+    const at = spots.find(o => !taken.some(([u, v, long]) => Math.abs(o - v) < 22 && from < u + long && u < from + plate)) ?? spots[0];
+    taken.push([from, at, plate]);
     pen.fillStyle = color;
-    pen.fillRect(from, up, plate, 22);
+    pen.fillRect(from, at, plate, 22);
     pen.fillStyle = ink(color);
-    pen.fillText(text, from + 7, up + 12, plate - 14);
+    pen.fillText(text, from + 7, at + 12, plate - 14);
   }
 }
 
@@ -406,7 +412,7 @@ function dress(view) {
 // A button that records while it is held, by pointer or key. A click of a screen reader, which cannot hold, takes two seconds.
 function recordButton(view, id) {
   const begin = () => { if (view.stream) startRecording(view, id); else trouble(view, "Start the camera first."); };
-  const end = () => stopRecording(view), isKey = event => [" ", "Enter"].includes(event.key);
+  const end = () => { if (view.record?.id === id) stopRecording(view); }, isKey = event => [" ", "Enter"].includes(event.key);
   const down = event => { if (event.button) return; event.currentTarget.setPointerCapture(event.pointerId); begin(); };
   return make("button", {type: "button", class: "fer-button fer-record", "data-part": "record", title: "Hold it (or the space bar) to take examples from the camera",
     pointerdown: down, pointerup: end, pointercancel: end, blur: end, contextmenu: event => event.preventDefault(),
