@@ -26,7 +26,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test fuzz e2e floors figures lab app bench peer readme export lock clean
+.PHONY: help run test fuzz e2e floors figures lab app bench peer explanations readme export lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -66,6 +66,9 @@ bench: $(STAMP) $(PEER)/.installed  ## measure speed, also against the package f
 
 peer: $(STAMP) $(PEER)/.installed  ## measure the accuracy of the package fer on FER2013 (FER_NB_DATA); writes models/peer.json
 	@$(BIN)/python benchmarks/peer_accuracy.py
+
+explanations: $(STAMP)  ## check the activation maps on FER2013 (FER_NB_DATA); writes models/explanations.json
+	@$(BIN)/python benchmarks/explanations.py
 
 export: $(STAMP)  ## write fer_nb/*.py and README.md from the notebooks
 	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python tools/build_readme.py

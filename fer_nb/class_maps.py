@@ -130,7 +130,7 @@ class FaceMaps:
         label, others = compared(self.face.probabilities, label, against)
         found, other = self.evidence(label, others), ' or '.join(others)
         most, least = (0. + max(0., float(o)) for o in (found.max(), -found.min()))
-        return f'for {label} (at most {most:.1f})', f'for {other} (at most {least:.1f})'
+        return f'for {label} (strongest {most:.1f})', f'for {other} (strongest {least:.1f})'
 
 # %% ../nbs/43f_class_maps.ipynb #f4114cc1
 class FaceExplanation(FaceMaps):

@@ -130,7 +130,7 @@ def test_images_crops_and_faceless_ones(root, drawn):
     assert [o.result for o in found] == recognizer(sources)
     assert [len(o.faces) for o in found] == [len(o.result.faces) for o in found]
     assert found[1].faces == found[2].faces == [] and found[2].result.status == 'unreadable'
-    assert found[0].faces[0].legend()[0].startswith('for happy (at most '), 'an uncertain face has a best guess, too'
+    assert found[0].faces[0].legend()[0].startswith('for happy (strongest '), 'an uncertain face has a best guess, too'
     assert all(a.face is b for o in found for a, b in zip(o.faces, o.result.faces))
     several = [recognizer.explain(o, crops=True) for o in (drawn, list(drawn), drawn[..., None])]
     for one, two, three in zip(*several): assert one.result.faces == two.result.faces == three.result.faces
@@ -215,6 +215,6 @@ def test_classes_that_are_compared():
     maps = FaceMaps(answer, np.arange(12.0).reshape(3, 2, 2), np.zeros(3), FRAME, np.zeros((48, 48), np.uint8))
     np.testing.assert_array_equal(maps.evidence(), maps.evidence('a', 'c'))
     np.testing.assert_array_equal(maps.evidence('c'), maps.evidence('c', 'a'))
-    assert maps.legend('b', 'a') == ('for b (at most 4.0)', 'for a (at most 0.0)')
+    assert maps.legend('b', 'a') == ('for b (strongest 4.0)', 'for a (strongest 0.0)')
     for wrong in (('d',), ('a', 'd'), ('a', 'a'), ('a', [])):
         with pytest.raises(FerError): maps.evidence(*wrong)
