@@ -200,8 +200,10 @@ class _Watch(threading.Thread):
 # %% ../nbs/60c_live.ipynb #6644ad27
 class _LiveState:
     "What is known of a source and its faces, as plain values."
-    def __init__(self,
-        source: Any, recognizer: Recognizer|None, options: StreamOptions|None, uncertain: bool|str
+    watch: _Watch|None = None
+    frame: np.ndarray|None
+    def __init__(
+        self, source: Any, recognizer: Recognizer|None, options: StreamOptions|None, uncertain: bool|str,
     ) -> None:
         recognizer, problem = (recognizer, '') if recognizer else recognizer_here()
         self.source, self.options, self.recognizer = source, options, expecting_everyday(recognizer)
@@ -209,14 +211,12 @@ class _LiveState:
         self.uncertain = bool(self.least) if uncertain == 'auto' else bool(uncertain)
         if self.uncertain and not self.least: raise FerError(NO_ADVICE)
         self.state, self.message, self.began = 'off', problem, 0.
-        self.watch: _Watch|None = None
         self.clear()
 
     def clear(self) -> None:
         "Forget what was seen."
         self.stream = FaceStream(self.recognizer, self.options)
-        self.time, self.count = 0., 0
-        self.frame: np.ndarray|None = None
+        self.time, self.count, self.frame = 0., 0, None
         self.faces: list[TrackedFace] = []
         self.shown: deque[float] = deque(maxlen=30)
 
@@ -226,9 +226,8 @@ class _LiveState:
     @property
     def fps(self) -> float: return frame_rate(self.shown) # frames a second, lately
 
-    def draw(self) -> np.ndarray|None: # uint8 (H, W, 3)
-        "The newest frame with its faces."
-        return None if self.frame is None else draw_frame(self.frame, self.faces)
+    # the newest frame with its faces, uint8 (H, W, 3)
+    def draw(self) -> np.ndarray|None: return None if self.frame is None else draw_frame(self.frame, self.faces)
 
 # %% ../nbs/60c_live.ipynb #591cf245
 _L = TypeVar('_L', bound='Live')

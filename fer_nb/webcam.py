@@ -8,6 +8,7 @@ __all__ = ['LiveView']
 # %% ../nbs/62_webcam.ipynb #9edd6d8b
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping
 from html import escape
 from itertools import count
@@ -17,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from .core import home_path, write_atomically
+from .core import FerError, home_path, write_atomically
 from .face_stream import StreamOptions
-from .live import BASELINE_HELP, Live, draw_frame, knows_baselines, use_baselines
+from .live import BASELINE_HELP, Live, draw_frame, knows_baselines, use_baselines, with_yunet
 from .recognition import Recognizer
 from .settings import encode_image as image_file
 from .settings import recognizer_settings
@@ -95,13 +96,13 @@ def _button(text: str, icon: str, act: Callable[[], object], style: str='') -> A
 def _prior_box(view: 'LiveView') -> Any: # hidden where there is no choice
     "Which faces to expect."
     import ipywidgets as W
-    choices = prior_choices(view.recognizer)
+    view.choices = prior_choices(view.recognizer)
     box = W.Dropdown(
-        options=list(choices), value=prior_label(choices, view.recognizer) or None, description='Expected faces',
-        tooltip=EXPECTED_HELP, style=dict(description_width='initial'),
-        layout=dict(width='auto', display=None if choices else 'none'),
+        options=list(view.choices), value=prior_label(view.choices, view.recognizer) or None,
+        description='Expected faces', tooltip=EXPECTED_HELP, style=dict(description_width='initial'),
+        layout=dict(width='auto', display=None if view.choices else 'none'),
     )
-    box.observe(lambda change: _expect(view, choices[change['new']]), 'value')
+    box.observe(lambda change: _expect(view, view.choices[change['new']]), 'value')
     return box
 
 # %% ../nbs/62_webcam.ipynb #dbc65897
@@ -130,6 +131,29 @@ def _use_baselines(view: 'LiveView', on: bool) -> None:
         use_baselines(view.stream, on)
         view.options = view.stream.options
 
+# %% ../nbs/62_webcam.ipynb #33c00089
+_BETTER = (
+    'Small or turned faces may be missed. A better face detector (YuNet, 230 kB, from opencv_zoo, MIT) can be fetched.'
+)
+
+def _detector_box(view: 'LiveView') -> Any: # hidden where there is nothing to fetch
+    "The offer of the better detector."
+    import ipywidgets as W
+    fetch = lambda: threading.Thread(target=_fetch_detector, args=[view], daemon=True).start()
+    shown = None if view.recognizer.detector.name == 'haar' else 'none'
+    layout = dict(display=shown, flex_flow='row wrap', align_items='center')
+    return W.HBox([W.HTML(_BETTER), _button('Fetch it', 'download', fetch)], layout=layout)
+
+def _fetch_detector(view: 'LiveView') -> None:
+    "Fetch the better detector and answer with it from now on, or say why not."
+    try: found = with_yunet(view.recognizer)
+    except FerError as e: view.message = str(e)
+    else:
+        view.choices, view.message = prior_choices(found), 'The better face detector is in use now.'
+        view.detector_box.layout.display = 'none'
+        _expect(view, found)
+    view.notice.value = _message_html(view)
+
 # %% ../nbs/62_webcam.ipynb #cc2488a9
 def _screen_widget(width: int) -> Any: # an anywidget with a method `show`
     "The image and its cards, which never get into the widget's state."
@@ -156,11 +180,11 @@ def _add_controls(view: 'LiveView') -> None:
     view.stop_button = _button('Stop', 'stop', lambda: view.stop(), 'danger')
     view.snapshot_button = _button('Snapshot', 'camera', lambda: view.snapshot())
     view.uncertain_box = W.Checkbox(
-        value=view.uncertain, disabled=not view.least, indent=False, description='say when uncertain',
+        value=view.uncertain, disabled=not view.least, indent=False, description='say when not sure',
         layout=dict(width='170px'),
     )
     view.uncertain_box.observe(lambda change: setattr(view, 'uncertain', change['new']), 'value')
-    view.prior_box, view.baseline_box = _prior_box(view), _baseline_box(view)
+    view.prior_box, view.baseline_box, view.detector_box = _prior_box(view), _baseline_box(view), _detector_box(view)
     view.folder_box = W.Text(
         value=str(view.folder), description='save to', layout=dict(width='300px'), style=dict(description_width='60px')
     )
@@ -176,6 +200,7 @@ def _make_panel(view: 'LiveView') -> Any: # the widget
         W.HBox([view.start_button, view.stop_button, view.status], layout=flow),
         view.notice,
         view.screen,
+        view.detector_box,
         W.HBox([view.prior_box, view.baseline_box, view.uncertain_box], layout=flow),
         W.HBox([view.snapshot_button, view.folder_box], layout=flow),
     ])
@@ -189,6 +214,8 @@ class _PanelWidgets(Live):
     uncertain_box: Any
     prior_box: Any
     baseline_box: Any
+    detector_box: Any
+    choices: dict[str, Recognizer] # the recognizer by what the panel calls each prior
     folder_box: Any
     screen: Any
     status: Any

@@ -9,7 +9,6 @@ const GONE = 60000;       // ... after which the camera is closed
 const FRESH = 1000;       // ... for which an answer is shown when no other comes
 const DETACHED = 5000;    // ... after which a widget that is no longer on the page closes the camera
 const LARGEST = 64 << 20; // bytes of an image that is chosen
-const BETTER = "Small or turned faces may be missed. A better face detector (YuNet, 230 kB, from opencv_zoo, MIT) can be fetched.";
 const ICON = `<svg viewBox="0 0 24 24" width="34" height="34" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"
   aria-hidden="true"><rect x="2.5" y="6" width="13" height="12" rx="2.5"/><path d="M15.5 10.5l6-3v9l-6-3z"/></svg>`;
 const SHELL = `
@@ -104,7 +103,7 @@ function render({model, el}) {
   find(".fer-baseline-help").textContent = settings.baseline_help;
   find(".fer-where").textContent = `${whereKept("Frames")} Nothing is saved unless you save it.`;
   find(".fer-what").textContent = settings.recorded;
-  find(".fer-better span").textContent = BETTER;
+  find(".fer-better span").textContent = FETCH;
   if (settings.problem) say(s, settings.problem);
   const expected = find(".fer-expected select");
   expected.replaceChildren(...settings.priors.map(name => new Option(name, name, false, name === settings.prior)));
@@ -384,7 +383,7 @@ function fetchDetector(s) {
 function detectorIs(s, {detector, error}) {
   s.find("[data-do=fetch]").disabled = false;
   s.settings = {...s.settings, detector};
-  s.find(".fer-better span").textContent = error || BETTER;
+  s.find(".fer-better span").textContent = error || FETCH;
   if (detector !== "haar") say(s, "The better face detector is in use now.");
   dress(s);
   if (s.state === "still") ask(s);

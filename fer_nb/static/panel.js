@@ -1,6 +1,7 @@
 // fer_nb.widgets: what all panels share, in front of the script of each (`script` of that module joins them).
 // A panel calls `attend` once for each of its views.
 
+const FETCH = "Small or turned faces may be missed. A better face detector (YuNet, 230 kB, from opencv_zoo, MIT) can be fetched.";
 const POLL = 500;        // milliseconds between two looks at the kernel
 const ASK = 5000;        // ... between two questions to the server whether the kernel is still there
 const TOLERATED = 3000;  // ... for which a connection may be down before the panel says so

@@ -9,7 +9,6 @@ const TYPES = ".jpg,.jpeg,.jfif,.png,.webp,.avif,.gif,.bmp,.tif,.tiff";
 const ICON = `<svg viewBox="0 0 24 24" width="30" height="30" fill="none" stroke="currentColor" stroke-width="1.5"
   stroke-linecap="round" stroke-linejoin="round" aria-hidden="true"><rect x="3" y="4" width="18" height="16" rx="2.5"/>
   <circle cx="12" cy="10.5" r="2.8"/><path d="M6.5 20c.6-3.2 2.8-4.8 5.5-4.8s4.9 1.6 5.5 4.8"/></svg>`;
-const FETCH = "Small or turned faces may be missed. A better face detector (YuNet, 230 kB, from opencv_zoo, MIT) can be fetched.";
 const SHELL = `
   <div class="fer-zone" role="group" aria-label="Add images">
     <span class="fer-icon">${ICON}</span>
