@@ -1,0 +1,185 @@
+"""How a visit to the web app ends: by the visitor, by a kernel or a server that is gone. Nothing is left then."""
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from panels import accessible
+from playwright.sync_api import expect
+from servers import start_app, until
+from test_app import visit
+
+LOST = 'Connection lost: reload the page.'
+AGAIN = '.fer-upload .fer-gone:visible'
+
+
+def kernels(app) -> list[psutil.Process]:
+    return [o for o in app.family() if 'ipykernel_launcher' in ' '.join(o.cmdline())]
+
+
+def add(page, photo: Path):
+    page.locator('.fer-upload input[type=file]').set_input_files(photo)
+    expect(page.locator('.fer-upload li.fer-face'), 'there are not two faces').to_have_count(2)
+
+
+def is_left(app, gone: set[int], seconds: float) -> float:
+    "Wait until some kernels have ended; the seconds that took."
+    start = time.time()
+    here = lambda: {o.pid for o in kernels(app)}
+    until(lambda: not gone & here(), 'the kernel of a visitor who has left is still there', seconds)
+    return round(time.time() - start, 1)
+
+
+@pytest.fixture
+def guest(page, context):
+    "A page that a test may close; what it says on its console counts as said by `page`."
+    other = context.new_page()
+    other.errors = page.errors
+    yield other
+    other.close()
+
+
+def reload(guest): guest.reload(wait_until='commit')
+def navigate(guest): guest.goto('about:blank')
+def close(guest): guest.close(run_before_unload=True)
+
+
+@pytest.mark.parametrize('leave', [close, reload, navigate])
+def test_leaving(guest, app, visitors, figures, leave):
+    "The kernel of a page that is left ends within 3 seconds, and the photos in it."
+    until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
+    visit(guest, app.address)
+    add(guest, visitors)
+    there = {o.pid for o in kernels(app)}
+    assert len(there) == 1
+    leave(guest)
+    busy = os.getloadavg()[0] > os.cpu_count()
+    figures[f'kernel_gone_after_{leave.__name__}'] = is_left(app, there, 8 if busy else 3)
+
+
+@pytest.mark.parametrize('early', [False, True], ids=['crashed', 'left_early'])
+def test_leaving_without_a_word(browser, app, page, early):
+    "A browser that crashes, or leaves before the page is there, says nothing: the kernel ends by itself."
+    until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
+    context = browser.new_context()
+    other = context.new_page()
+    other.errors = page.errors
+    if early:
+        other.goto(app.address, wait_until='commit')
+        until(lambda: app.kernels(), 'no kernel was started')
+    else: visit(other, app.address)
+    there = {o.pid for o in kernels(app)}
+    context.close()
+    is_left(app, there, 40)
+
+
+def test_twenty_visitors(context, page, app, visitors, figures):
+    "Twenty visitors, one after the other, leave nothing; each needs at most 120 MB."
+    until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
+    server, needed = psutil.Process(app.process.pid), []
+    for i in range(20):
+        guest = context.new_page()
+        guest.errors = page.errors
+        visit(guest, app.address)
+        if i % 5 == 0: add(guest, visitors)
+        needed += [o.memory_full_info().uss / 1e6 for o in kernels(app)]
+        guest.close(run_before_unload=True)
+        until(lambda: not app.kernels(), 'a visitor leaves a kernel', 10)
+        if i == 4: before = sum(o.memory_info().rss for o in app.family())
+    after = sum(o.memory_info().rss for o in app.family())
+    figures['visitors'] = {'mb_each': round(max(needed), 1), 'mb_left_by_15': round((after - before) / 1e6, 1)}
+    assert max(needed) <= 120, f'a visitor needs {max(needed):.0f} MB'
+    assert after - before < 15e6, f'visitors leave {(after - before) / 1e6:.1f} MB in the server'
+    assert server.is_running()
+
+
+def kill(page, app): kernels(app)[0].kill()
+
+
+def shut_down(page, app):
+    kernel = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
+    page.evaluate(f"fetch('/voila/api/shutdown/{kernel}', {{method: 'POST'}})")
+
+
+@pytest.mark.parametrize('end', [kill, shut_down])
+def test_kernel_is_gone(page, app, visitors, look, end):
+    "The page says so, waits for nothing, and takes nothing more; a reload begins again."
+    until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
+    visit(page, app.address)
+    add(page, visitors)
+    end(page, app)
+    expect(page.locator(AGAIN), 'the page does not say that it is dead').to_contain_text(LOST, timeout=20_000)
+    look(f'app-lost-{end.__name__}')
+    accessible(page)
+    assert page.locator('.fer-upload .fer-zone').evaluate('o => o.inert'), 'a dead page takes images'
+    page.locator('.fer-upload input[type=file]').set_input_files(visitors)
+    page.wait_for_timeout(500)
+    expect(page.locator('.fer-upload .fer-progress'), 'a dead page waits').to_be_hidden()
+    said, page.errors = page.errors, []
+    assert all('404' in o or 'WebSocket' in o for o in said), said
+    page.locator(AGAIN).get_by_role('button', name='Reload').click()
+    expect(page.locator('.fer-upload .fer-zone'), 'a reload does not begin again').to_be_visible()
+    expect(page.locator(AGAIN)).to_have_count(0)
+    page.errors = []
+
+
+def test_upload_to_a_dead_kernel(page, app, visitors):
+    "An upload that is under way when the kernel dies ends."
+    until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
+    visit(page, app.address)
+    kernels(app)[0].suspend()
+    page.locator('.fer-upload input[type=file]').set_input_files(visitors)
+    doing = page.locator('.fer-upload .fer-doing')
+    expect(doing, 'the page does not say what it waits for').to_contain_text(visitors.name)
+    expect(doing, 'a wait is not mentioned').to_contain_text('waiting', timeout=10_000)
+    kernels(app)[0].kill()
+    expect(page.locator(AGAIN)).to_contain_text(LOST, timeout=20_000)
+    expect(page.locator('.fer-upload .fer-progress'), 'the upload waits for ever').to_be_hidden()
+    page.errors = []
+
+
+def test_server_is_gone(page, tmp_path, out, root):
+    "The server ends while the page is open."
+    server = start_app(tmp_path, out / 'app-gone.log', root)
+    try: visit(page, server.address)
+    finally: server.stop()
+    expect(page.locator(AGAIN), 'the page does not say that it is dead').to_contain_text(LOST, timeout=20_000)
+    page.errors = []
+
+
+def test_wrong_detector_file(page, tmp_path, out, root, visitors, look, monkeypatch):
+    "FER_NB_YUNET names a file that is no detector: the page says so, and the detector that is built in is used."
+    monkeypatch.setenv('FER_NB_YUNET', str(root / 'README.md'))
+    server = start_app(tmp_path, out / 'app-wrong.log', root)
+    try:
+        visit(page, server.address)
+        expect(page.locator('.fer-upload .fer-notes')).to_contain_text('The better face detector cannot be used')
+        add(page, visitors)
+        look('app-wrong-detector')
+    finally: server.stop()
+    assert 'Traceback' not in server.log.read_text()
+    page.errors = []
+
+
+def test_detector_cannot_be_fetched(page, tmp_path, out, root, visitors, look, monkeypatch):
+    "Without a better detector the page offers one, and says why it cannot be fetched where there is no network."
+    monkeypatch.delenv('FER_NB_YUNET', raising=False)
+    monkeypatch.setenv('FER_NB_CACHE', str(tmp_path / 'cache'))
+    for name in 'https_proxy', 'HTTPS_PROXY': monkeypatch.setenv(name, 'http://127.0.0.1:9')
+    server = start_app(tmp_path, out / 'app-fetch.log', root)
+    try:
+        visit(page, server.address)
+        offer = page.locator('.fer-upload .fer-better')
+        expect(offer, 'a detector is offered before anything was searched').to_be_hidden()
+        add(page, visitors)
+        expect(offer).to_contain_text('Small or turned faces may be missed.')
+        look('app-better', offer)
+        offer.get_by_role('button', name='Fetch it').click()
+        expect(offer).to_contain_text('It could not be fetched')
+        expect(offer).to_contain_text('https://')
+        expect(offer.get_by_role('button', name='Try again')).to_be_enabled()
+        look('app-better-failed', offer)
+        accessible(page)
+    finally: server.stop()
+    page.errors = []
