@@ -289,7 +289,7 @@ def _receive(camera: BrowserCamera, content: object, buffers: Sequence=()) -> No
     "Take a message of the browser. What is wrong with it is answered where the sender is known."
     fields = content if isinstance(content, dict) else {}
     kind, view, number = fields.get('kind'), fields.get('view'), fields.get('number')
-    if kind == 'stop': return camera.forget(str(view))
+    if kind == 'stop': return camera.forget(view) if isinstance(view, str) else None
     if kind == 'fetch': return _fetch(camera)
     try: message = _FrameMessage(content, buffers)
     except FerError as e:

@@ -184,7 +184,10 @@ function look(s) {
   if (s.state !== "on" && s.state !== "paused") return;
   if (s.root.isConnected) s.seen = now;
   if (document.hidden || s.root.getClientRects().length) s.inSight = now;   // not so behind another tab
-  if (now - s.seen > DETACHED) return stop(s, "The camera was closed, because the widget was not on the page any more.");
+  if (now - s.seen > DETACHED) {
+    stop(s, "The camera was closed, because the widget was not on the page any more.");
+    return s.record && keep(s);
+  }
   if (now - s.inSight > 1000*s.settings.away) return stop(s, "The camera was closed, because it was out of sight.");
   if (s.state !== "on" || document.hidden) return;
   s.arrived = s.arrived.filter(t => now - t < 2000);

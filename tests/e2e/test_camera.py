@@ -10,6 +10,7 @@ import pytest
 from panels import accessible, appears, is_closed, state_of, watch
 from playwright.sync_api import expect
 from servers import SHORT, until
+from test_app import tab, visit
 from test_lab import command, kernel_of, open_notebook, run_all, save_notebook, theme
 
 SECONDS = float(os.environ.get('E2E_SECONDS', 20))  # how long the camera streams
@@ -314,3 +315,36 @@ def test_live_view(page, lab, look):
     theme(page, 'Dark')
     look('live-view-dark', screen)
     page.locator('button.widget-button', has_text='Stop').click()
+
+
+@showing(3)
+@pytest.mark.browser_context_args(viewport={'width': 390, 'height': 844}, color_scheme='dark')
+def test_page(page, app, look):
+    "On the page: dark, on a narrow screen; who leaves is asked; a lost connection closes the camera."
+    visit(page, app.address)
+    tab(page, 'Camera')
+    camera = page.locator('.fer-camera')
+    box = camera.locator('[data-do=start]').bounding_box()
+    assert box['y'] + box['height'] < 844, f'the tool is below the fold: {box}'
+    accessible(page, '.fer-camera')
+    look('page-camera-off')
+    opens(camera, 3)
+    page.wait_for_timeout(3000)
+    look('page-camera-3')
+    camera.locator('[data-do=record]').click()
+    expect(camera.locator('.fer-length')).to_contain_text(re.compile('[1-9] rows'))
+    asked = []
+    page.on('dialog', lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.close(run_before_unload=True)
+    until(lambda: asked or page.wait_for_timeout(200), 'it may be left without a question', 20)
+    assert asked == ['beforeunload'] and state_of(camera)['recording'] == '1'
+    for process in app.family():
+        if 'ipykernel_launcher' in ' '.join(process.cmdline()): process.kill()
+    expect(camera.locator('.fer-gone')).to_contain_text('Connection lost: reload the page.')
+    is_closed(page)
+    look('page-camera-lost')
+    accessible(page, '.fer-camera')
+    with page.expect_download() as got: camera.locator('[data-do=keep]').click()
+    assert rows_of(got.value)
+    page.errors.clear()  # the front end tells of the lost kernel
+    page.goto('about:blank')
