@@ -24,6 +24,7 @@ _OFFERED = {
     'upload': ['UploadPanel'],
     'webcam': ['LiveView'],
     'browser_camera': ['BrowserCamera'],
+    'classes_panel': ['ClassesPanel'],
     'export': ['export_model'],
     'fine_tune_config': ['FineTuneConfig'], 'fine_tuning': ['fine_tune'],
     'cross_validation': ['leave_one_subject_out'],

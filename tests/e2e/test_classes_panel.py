@@ -233,10 +233,29 @@ def test_keyboard(page, app, faces, look):
     expect(panel).to_have_attribute('data-training', 'done')
 
 
+def test_kernel_is_gone(page, app, faces, look):
+    "The page says so, closes the camera, and takes nothing more."
+    panel = visit(page, app)
+    panel.locator('[data-do=camera]').click()
+    expect(panel).to_have_attribute('data-camera', 'on')
+    [kernel] = [o for o in app.family() if 'ipykernel_launcher' in ' '.join(o.cmdline())]
+    kernel.kill()
+    expect(page.locator('.fer-classes .fer-gone')).to_contain_text('Connection lost', timeout=20_000)
+    is_closed(page)
+    look('classes-lost')
+    for o in panel.locator('[data-do], [data-part], .fer-own input').all():
+        assert o.is_disabled(), f'a dead page offers {o.inner_text()}'
+    page.errors = []
+
+
 @phone
 def test_phone(page, app, faces, look):
     panel = visit(page, app)
     look('classes-phone')
+    panel.locator('[data-do=camera]').click()
+    record(panel, 1).scroll_into_view_if_needed()
+    look('classes-phone-camera')
+    panel.locator('[data-do=camera]').click()
     fill(page, panel, faces, 4)
     train(panel)
     look('classes-phone-trained')
@@ -245,7 +264,8 @@ def test_phone(page, app, faces, look):
     assert wide <= 390, f'the page is {wide} pixels wide'
     for button in panel.locator('button:visible').all():
         box = button.bounding_box()
-        assert box['height'] >= 30, f'a button is {box["height"]} pixels high'
+        assert box['height'] >= 44, f'a button is {box["height"]} pixels high'
+        assert box['x'] >= 0 and box['x'] + box['width'] <= 390, f'a button is outside of the page: {box}'
 
 
 @dark
