@@ -95,15 +95,10 @@ def _thumbnail(data: bytes) -> np.ndarray: # uint8 (48, 48)
     try: return center_square(read_gray(data))
     except ImageError: return np.full((FACE_SIZE, FACE_SIZE), 200, np.uint8)
 
-# %% ../nbs/75_class_examples.ipynb #fc494adc
-class Collection:
-    "Classes with their examples, within limits."
-    def __init__(self, recognizer: Recognizer, limits: Limits|None=None) -> None:
-        self.limits, self.serial, self.takes = limits or Limits(), 0, 0
-        if recognizer.classifier.size != FACE_SIZE: raise FerError(f'the model does not take {FACE_SIZE} x {FACE_SIZE}')
-        self.cropper = FaceCropper(recognizer.detector, recognizer.classifier.about.get('crop'))
-        self.classes: list[OwnClass] = []
-        for name in ('Class 1', 'Class 2'): self.add_class(name)
+# %% ../nbs/75_class_examples.ipynb #1f3dc154
+class _Numbers:
+    "Ids and takes, counted."
+    serial = takes = 0
 
     def new_id(self) -> str:
         self.serial += 1
@@ -112,6 +107,16 @@ class Collection:
     def new_take(self) -> int:
         self.takes += 1
         return self.takes
+
+# %% ../nbs/75_class_examples.ipynb #c26e5b6d
+class Collection(_Numbers):
+    "Classes with their examples, within limits."
+    def __init__(self, recognizer: Recognizer, limits: Limits|None=None) -> None:
+        self.limits = limits or Limits()
+        if recognizer.classifier.size != FACE_SIZE: raise FerError(f'the model does not take {FACE_SIZE} x {FACE_SIZE}')
+        self.cropper = FaceCropper(recognizer.detector, recognizer.classifier.about.get('crop'))
+        self.classes: list[OwnClass] = []
+        for name in ('Class 1', 'Class 2'): self.add_class(name)
 
     def add_class(self, name: str='') -> OwnClass: # "" = a name that is free; raises `FerError` for one too many
         if len(self.classes) >= self.limits.classes: raise FerError(f'at most {self.limits.classes} classes')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/75a_class_training.ipynb #9a555989
+# %% ../nbs/75a_class_training.ipynb #0343eca3
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ from .labels import check_classes
 from .linear_heads import LinearHead, fit_linear_head
 from .litert_heads import with_linear_head
 from .metrics import accuracy_interval
-from .model_files import head_text, head_weights, n_outputs, with_metadata
+from .model_files import head_text, n_outputs, with_metadata
 from .priors import training_prior
 from .recognition import Recognizer
 

@@ -123,7 +123,7 @@ def _load(panel: ClassesPanel, path: Path) -> int:
     _refresh(panel)
     return added
 
-# %% ../nbs/76_classes_panel.ipynb #f6ba866e
+# %% ../nbs/76_classes_panel.ipynb #7568e6c7
 def _clear(panel: ClassesPanel) -> None:
     "Forget all examples and the model; the classes keep their names."
     for own in panel.collection.classes: own.items = []
@@ -134,8 +134,10 @@ def _save_all(panel: ClassesPanel, folder: Path) -> list[Path]:
     "Write the model, where there is one, and the examples."
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: data for what in ('model', 'zip') if (found := _file(panel, what)) for name, _, data in [found]}
-    for name, data in files.items(): write_atomically(folder/name, lambda part, data=data: part.write_bytes(data))
+    for name, data in files.items(): _write(folder/name, data)
     return [folder/name for name in files]
+
+def _write(path: Path, data: bytes) -> None: write_atomically(path, lambda part: part.write_bytes(data))
 
 # %% ../nbs/76_classes_panel.ipynb #717548a3
 def _train(panel: ClassesPanel, examples: Collection|None=None) -> OwnModel:
