@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/60g_uploaded_video.ipynb #4454e5e7
+# %% ../nbs/60g_uploaded_video.ipynb #180b40ec
 import csv
 import json
 import os
@@ -26,20 +26,21 @@ import numpy as np
 from fer_nb.core import shown
 from fer_nb.face_statistics import Tally, describe_face
 from fer_nb.recognition import Recognizer
+from fer_nb.settings import recognizer_settings, settings_text
 from fer_nb.timeline import face_course, format_time, longest_faces
 from fer_nb.video_analysis import analyze_video
 from fer_nb.video_basics import StreamInfo, VideoError, error_reason
 from fer_nb.video_input import read_video
 from fer_nb.video_summary import VideoSummary
 
-# %% ../nbs/60g_uploaded_video.ipynb #188a580f
+# %% ../nbs/60g_uploaded_video.ipynb #32104199
 def _private_file(name: str) -> FileIO: # for writing and reading
     "A file that is on the disk without a name, and gone when it is closed or the process ends."
     with TemporaryFile(prefix='fer_nb_') as file: kept = FileIO(os.dup(file.fileno()), 'r+b')
     kept.name = name
     return kept
 
-# %% ../nbs/60g_uploaded_video.ipynb #de79e9bf
+# %% ../nbs/60g_uploaded_video.ipynb #f89a3fe1
 _GUARD = 'import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)'
 
 @contextmanager
@@ -49,7 +50,7 @@ def _private_folder() -> Iterator[Path]:
         command = [sys.executable, '-I', '-S', '-c', _GUARD, folder]
         with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True): yield Path(folder)
 
-# %% ../nbs/60g_uploaded_video.ipynb #4b75f029
+# %% ../nbs/60g_uploaded_video.ipynb #7930c85a
 @dataclass(frozen=True)
 class VideoLimits:
     "What a panel takes."
@@ -73,7 +74,7 @@ def _check_video(info: StreamInfo, limits: VideoLimits) -> None:
     if (info.frames or 0) > limits.frames:
         raise VideoError(f'{name}: it has {info.frames:,} frames, the limit is {limits.frames:,}')
 
-# %% ../nbs/60g_uploaded_video.ipynb #a81c9837
+# %% ../nbs/60g_uploaded_video.ipynb #40e80a2f
 class UploadedVideo:
     "A video from the browser: on its way, at work, or analyzed."
     def __init__(self, name: str, size: int, *, id: str='', prior: str='') -> None:
@@ -103,7 +104,7 @@ class UploadedVideo:
     def clear(self) -> None:
         for file in (self.file, *self.files.values()): file.close()
 
-# %% ../nbs/60g_uploaded_video.ipynb #5f2332fe
+# %% ../nbs/60g_uploaded_video.ipynb #2e32a5ca
 _PACE = .25 # seconds between two messages about the progress
 
 class _Progress:
@@ -126,7 +127,7 @@ class _Progress:
         video.told = now
         self.tell()
 
-# %% ../nbs/60g_uploaded_video.ipynb #88582954
+# %% ../nbs/60g_uploaded_video.ipynb #af156f11
 _MOST_ROWS = 200_000
 
 def _face_rows(
@@ -146,7 +147,7 @@ def _face_rows(
             rows.append(np.array([float(row['time']), float(row['face']), *box, *sure, *p], np.float32))
     return b''.join(o.tobytes() for o in rows[:_MOST_ROWS])
 
-# %% ../nbs/60g_uploaded_video.ipynb #18df5594
+# %% ../nbs/60g_uploaded_video.ipynb #91812efb
 _MOST_FACES = 12 # that have a line of their own
 
 def _describe(summary: VideoSummary, info: StreamInfo) -> dict: # fit for JSON
@@ -165,7 +166,7 @@ def _course_of(face: Any, tally: Tally) -> dict:
     parts = np.round(100*p).astype(int).tolist()
     return describe_face(face, tally) | dict(start=start, labels_of_bins=labels.tolist(), parts=parts)
 
-# %% ../nbs/60g_uploaded_video.ipynb #1c963c47
+# %% ../nbs/60g_uploaded_video.ipynb #c3975f75
 def _keep(path: Path) -> FileIO: # the same content, without a name
     with open(path, 'rb') as source:
         kept = _private_file(path.name)
@@ -178,7 +179,7 @@ def _notes(video: UploadedVideo, limits: VideoLimits, problems: Sequence[str], f
     if video.frames >= limits.frames: notes.append(f'only its first {limits.frames:,} frames were analyzed, the limit')
     return [f'{video.name}: {o}' for o in notes]
 
-# %% ../nbs/60g_uploaded_video.ipynb #8bc1e103
+# %% ../nbs/60g_uploaded_video.ipynb #868528d3
 def analyze_upload(
     video: UploadedVideo,
     recognizer: Recognizer,
@@ -198,7 +199,8 @@ def analyze_upload(
         problems = [*summary.problems, *over*(summary.duration >= limits.seconds)]
         notes = _notes(video, limits, problems, folder)
         video.summary = replace(summary, problems=notes, written={})
-        video.found = _describe(video.summary, reader.info)
+        made = settings_text(recognizer_settings(recognizer))
+        video.found = _describe(video.summary, reader.info) | dict(made=made)
         every = 1 + sum(o['frames'] for o in video.summary.faces)//_MOST_ROWS
         size = reader.info.width or 1, reader.info.height or 1
         rows = _face_rows(table, recognizer.classes, size, every) if table.exists() else b''

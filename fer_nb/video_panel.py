@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['VideoPanel']
 
-# %% ../nbs/61a_video_panel.ipynb #90d1864f
+# %% ../nbs/61a_video_panel.ipynb #9e98a39c
+import atexit
 import os
 import re
 import threading
@@ -19,6 +20,7 @@ import anywidget
 import traitlets
 
 from .core import FerError, write_atomically
+from .live import with_yunet
 from .recognition import Recognizer, expecting_everyday
 from .timeline import format_time
 from .transfers import clean_name
@@ -26,18 +28,30 @@ from .uploaded_video import UploadedVideo, VideoLimits, analyze_upload
 from .video_basics import VideoError, error_reason
 from .video_summary import VideoSummary
 from .widgets import EXPECTED_HELP, css_color, prior_choices, prior_label, script, style_sheet
+from .yunet_file import YUNET_URL
 
 if TYPE_CHECKING:
     import pandas
 
-# %% ../nbs/61a_video_panel.ipynb #ea6a3a75
+# %% ../nbs/61a_video_panel.ipynb #3bed76de
 class _Stage(anywidget.AnyWidget):
     "The browser's side. All that belongs to a video goes by messages: its state holds the settings, nothing else."
     _esm, _css = script('video'), style_sheet('video')
     settings = traitlets.Dict().tag(sync=True)
 
-# %% ../nbs/61a_video_panel.ipynb #67ca1a8c
-class VideoPanel:
+# %% ../nbs/61a_video_panel.ipynb #1168b7c7
+class _PanelState:
+    "The video of a panel, and what the page has to know."
+    def __init__(self, recognizer: Recognizer, limits: VideoLimits) -> None:
+        self.recognizer, self.limits = recognizer, limits
+        self.priors = prior_choices(recognizer)
+        self.video: UploadedVideo|None = None # the newest
+        self.message = ''                     # why there is none
+        self.better, self.fetching = '', False # why the better detector could not be fetched; under way?
+        self.lock = threading.RLock()
+
+# %% ../nbs/61a_video_panel.ipynb #ad467e03
+class VideoPanel(_PanelState):
     "Drop, choose or record a video, and see the expressions of its faces over time. `widget` is the widget."
     def __init__(self,
         recognizer: Recognizer|None=None, # None = the default one
@@ -46,11 +60,7 @@ class VideoPanel:
         max_seconds: float=600.,    # of a video
     ) -> None:
         if not (max_bytes > 0 and 0 < max_seconds < 1e6): raise FerError('max_bytes and max_seconds must be over 0')
-        self.recognizer = expecting_everyday(recognizer or Recognizer())
-        self.priors, self.limits = prior_choices(self.recognizer), VideoLimits(max_bytes, max_seconds)
-        self.video: UploadedVideo|None = None # the newest
-        self.message = ''              # why there is none
-        self.lock = threading.RLock()
+        super().__init__(expecting_everyday(recognizer or Recognizer()), VideoLimits(max_bytes, max_seconds))
         self.widget = _Stage(settings=_settings(self))
         self.widget.on_msg(lambda _, content, buffers: _answer(self, content, buffers))
 
@@ -66,7 +76,7 @@ class VideoPanel:
     def __repr__(self) -> str: return f'VideoPanel({self.video.name if self.video else "no video"!r})'
     def _repr_mimebundle_(self, **kwargs: Any) -> Any: return self.widget._repr_mimebundle_(**kwargs)
 
-# %% ../nbs/61a_video_panel.ipynb #2fd06285
+# %% ../nbs/61a_video_panel.ipynb #f7acae85
 def _settings(panel: VideoPanel) -> dict:
     "What the browser has to know."
     classes, limits = panel.recognizer.classes, panel.limits
@@ -76,7 +86,7 @@ def _settings(panel: VideoPanel) -> dict:
         prior=prior_label(panel.priors, panel.recognizer), help=EXPECTED_HELP,
     )
 
-# %% ../nbs/61a_video_panel.ipynb #503c2ca7
+# %% ../nbs/61a_video_panel.ipynb #d46a4b18
 def _work(panel: VideoPanel, video: UploadedVideo) -> None:
     "Analyze a video that is here; the reason is kept where that is not possible."
     recognizer, problem = panel.priors.get(video.prior, panel.recognizer), ''
@@ -91,6 +101,26 @@ def _work(panel: VideoPanel, video: UploadedVideo) -> None:
         if problem: panel.video, panel.message = None, problem
     _tell(panel, everything=True)
 
+# %% ../nbs/61a_video_panel.ipynb #5bfc84d3
+_AT_WORK: dict[threading.Thread, UploadedVideo] = {}
+
+@atexit.register
+def _end_work() -> None:
+    "Before Python ends, the work ends: a thread must not be cut off in the middle of a frame."
+    for thread, video in list(_AT_WORK.items()):
+        video.close()
+        thread.join(2)
+
+def _start_work(panel: VideoPanel, video: UploadedVideo) -> None:
+    "Analyze a video in a thread."
+    def work() -> None:
+        _work(panel, video)
+        del _AT_WORK[thread]
+    thread = threading.Thread(target=work, daemon=True, name='fer_nb video')
+    _AT_WORK[thread] = video
+    thread.start()
+
+# %% ../nbs/61a_video_panel.ipynb #67c296eb
 def _add(panel: VideoPanel, name: str, data: bytes) -> None:
     "Analyze a video, and wait for the end. Raises `VideoError`."
     if problem := _refusal(panel, name, len(data)): raise VideoError(problem)
@@ -100,7 +130,7 @@ def _add(panel: VideoPanel, name: str, data: bytes) -> None:
     _work(panel, video)
     if panel.video is not video: raise VideoError(panel.message)
 
-# %% ../nbs/61a_video_panel.ipynb #496e0787
+# %% ../nbs/61a_video_panel.ipynb #753a1823
 _STALE = 30. # seconds after which a video that does not come any more is given up
 
 def _refusal(panel: VideoPanel, name: str, size: int) -> str: # "" where it may come
@@ -129,7 +159,7 @@ def _close(panel: VideoPanel) -> None:
     _replace(panel, None)
     panel.widget.close()
 
-# %% ../nbs/61a_video_panel.ipynb #59c7bb7d
+# %% ../nbs/61a_video_panel.ipynb #456f7dea
 def _done(panel: VideoPanel) -> UploadedVideo:
     "The video that is analyzed. Raises `VideoError` where there is none."
     if panel.video and panel.video.summary and 'table' in panel.video.files: return panel.video
@@ -157,23 +187,24 @@ def _save(panel: VideoPanel, folder: Path) -> list[Path]: # of what was written;
     write_atomically(folder/names['timeline'], lambda part: panel.results[0].plot().savefig(part, dpi=130))
     return [folder/names[kind] for kind in (*files, 'timeline')]
 
-# %% ../nbs/61a_video_panel.ipynb #0a9e6a50
+# %% ../nbs/61a_video_panel.ipynb #d2f3521d
 def _tell(panel: VideoPanel, everything: bool=False) -> None: # also what was found
     "Say how things are."
     video, send = panel.video, panel.widget.send
-    if video is None: return send(dict(kind='state', state='idle', message=panel.message))
+    detector = dict(detector=panel.recognizer.detector.name or 'own', better=panel.better)
+    if video is None: return send(dict(kind='state', state='idle', message=panel.message) | detector)
     left = (monotonic() - video.began)*(video.total/video.frames - 1) if video.frames and video.total else None
     send(dict(
         kind='state', state=video.state, id=video.id, name=video.name, got=video.got, size=video.size,
         frames=video.frames, total=video.total, left=left if left is None else max(0., left), message='',
-    ))
+    ) | detector)
     if not everything or video.state != 'done': return None
     names, kinds = _file_names(video.name), dict(video='video/mp4', table='text/csv', summary='application/json')
     with panel.lock: sizes = {kind: file.seek(0, os.SEEK_END) for kind, file in video.files.items()}
     files = {k: dict(size=n, name=names.get(k, ''), type=kinds.get(k, '')) for k, n in sizes.items()}
     send(dict(kind='result', id=video.id, name=video.name, files=files) | video.found)
 
-# %% ../nbs/61a_video_panel.ipynb #26d33f24
+# %% ../nbs/61a_video_panel.ipynb #141db260
 _PIECE = 1 << 20 # bytes of a piece of a file, at most
 
 def _begin(panel: VideoPanel, id: str, message: dict) -> None:
@@ -194,11 +225,27 @@ def _receive(panel: VideoPanel, video: UploadedVideo, buffers: Sequence) -> None
         return _tell(panel)
     if video.got == video.size:
         video.state, video.told = 'working', 0.
-        threading.Thread(target=_work, args=[panel, video], daemon=True, name='fer_nb video').start()
+        _start_work(panel, video)
     panel.widget.send(dict(kind='got', id=video.id, bytes=video.got))
     if video.state == 'working': _tell(panel)
 
-# %% ../nbs/61a_video_panel.ipynb #44d55139
+# %% ../nbs/61a_video_panel.ipynb #d206c23a
+def _fetch(panel: VideoPanel) -> None:
+    "Fetch the better detector and use it from now on, or say why not."
+    try: found = with_yunet(panel.recognizer)
+    except FerError as e:
+        panel.better = f'It could not be fetched ({e}). It is at {YUNET_URL}; FER_NB_YUNET names its file.'
+    else: panel.recognizer, panel.priors, panel.better = found, prior_choices(found), ''
+    finally: panel.fetching = False
+    _tell(panel)
+
+def _start_fetching(panel: VideoPanel) -> None:
+    "Fetch it in a thread, unless that is under way."
+    if panel.fetching: return
+    panel.fetching = True
+    threading.Thread(target=_fetch, args=[panel], daemon=True, name='fer_nb download').start()
+
+# %% ../nbs/61a_video_panel.ipynb #830738fc
 def _send_piece(panel: VideoPanel, video: UploadedVideo, message: dict) -> None:
     "Send a piece of a file of results."
     what, at, to = message.get('what'), message.get('at'), str(message.get('to'))[:64]
@@ -212,6 +259,7 @@ def _answer(panel: VideoPanel, message: object, buffers: Sequence=()) -> None:
     if not isinstance(message, dict): return
     kind, id, video = message.get('kind'), message.get('id'), panel.video
     if kind == 'hello': return _tell(panel, everything=True)
+    if kind == 'fetch': return _start_fetching(panel)
     if not isinstance(id, str) or len(id) > 64: return
     if kind == 'begin': _begin(panel, id, message)
     elif video is None or video.id != id: return

@@ -19,6 +19,7 @@ const SHELL = `
     <input type="file" accept="${KINDS}" aria-label="Choose a video" tabindex="-1">
     <label class="fer-expected" hidden>Expected faces <select></select></label>
   </div>
+  <div class="fer-better" role="status" hidden><p></p><button type="button" class="fer-button" data-do="fetch">Fetch it</button></div>
   <div class="fer-message" role="alert" hidden></div>
   <div class="fer-recorder" hidden>
     <video muted playsinline aria-label="The camera"></video>
@@ -50,9 +51,11 @@ const SHELL = `
     <div class="fer-save"><span></span></div>
     <div class="fer-scroll" role="region" tabindex="0" aria-label="Summary"></div>
     <p class="fer-fine">An expression is what a face shows, not what a person feels. The uploaded file is removed already; the results go when you remove
-      them or leave. Keys on the timeline: arrows for a tenth of a second, Page Up and Down for five seconds, Home, End, and the space bar to play.</p>
+      them or leave. Keys on the timeline: arrows for a tenth of a second, Page Up and Down for five seconds, Home, End, and the space bar to play.
+      <span class="fer-made"></span></p>
   </section>`;
 
+const BETTER = "Small or turned faces may be missed. A better face detector (YuNet, 230 kB, from opencv_zoo, MIT) can be fetched.";
 const REFUSED = {
   NotAllowedError: "The camera was not allowed. Allow it at the camera symbol in the address bar of the browser, then start again.",
   NotFoundError: "No camera was found at this computer.",
@@ -112,6 +115,7 @@ function dress(s) {
   s.find(".fer-zone").hidden = busy || recording;
   s.find(".fer-zone").classList.toggle("fer-small", s.state === "done");
   s.find(".fer-invite b").textContent = s.state === "done" ? "Drop another video: it takes the place of this one" : "Drop a video here";
+  s.find(".fer-better").hidden = busy || recording || s.detector !== "haar";
   s.find(".fer-recorder").hidden = !recording;
   s.find(".fer-work").hidden = !busy;
   s.find(".fer-result").hidden = s.state !== "done" || !s.result;
@@ -134,13 +138,25 @@ function hear(s, message, buffers) {
   if (message.kind === "refused" && s.reply?.id === message.id) { say(s, message.message); s.reply.over = true; s.reply.wake(); }
 }
 
-function changed(s, {state, id, name, size, got, frames, total, left, message}) {
+// The better detector: what is said of it, and what was analyzed without it is analyzed again.
+function detectorIs(s, detector, better) {
+  const came = s.detector === "haar" && detector !== "haar", button = s.find("[data-do=fetch]");
+  s.detector = detector;
+  s.find(".fer-better p").textContent = better || BETTER;
+  Object.assign(button, {disabled: false, textContent: better ? "Try again" : "Fetch it"});
+  if (!came) return;
+  say(s, "The better face detector is in use now.", false);
+  if (s.own && s.state === "done") take(s, [s.own.file], false);
+}
+
+function changed(s, {state, id, name, size, got, frames, total, left, message, detector, better}) {
   if (s.reply && s.reply.id === id) { s.reply.got = Math.max(got, s.reply.got); s.reply.wake(); }
   if (s.reply && s.reply.id !== id && s.reply.got >= 0) { s.reply.over = true; s.reply.wake(); }
   if (state !== "done" || id !== s.id) forget(s);
   s.id = id ?? "";
   if (s.state === "recording" && state === "idle") return message && say(s, message);
   s.state = state;
+  detectorIs(s, detector, better);
   if (message) { say(s, message); s.find(".fer-said").textContent = ""; }
   if (state === "sending" && !s.reply) works(s, `Another page sends ${name}`, got/size);
   if (state === "working") {
@@ -160,13 +176,13 @@ function problemOf(s, file) {
   return "";
 }
 
-async function take(s, files) {
+async function take(s, files, fresh = true) {
   if (s.lost) return;
   const busy = s.state === "sending" || s.state === "working" || s.state === "recording";
   if (busy) return say(s, `${files[0].name}: one video at a time. Wait for the other one, or cancel it.`);
   const [file, ...others] = files;
   const left = others.length ? `${others[0].name}${others.length > 1 ? ` and ${others.length - 1} more` : ""}: one video at a time. Only ${file.name} is taken.` : "";
-  say(s, problemOf(s, file) || left);
+  if (fresh) say(s, problemOf(s, file) || left);
   if (!problemOf(s, file)) await deliver(s, file);
 }
 
@@ -221,7 +237,7 @@ function lost(s) {
   s.pieces.forEach(got => got(null));
   if (s.state !== "done") s.state = "idle";
   dress(s);
-  s.root.querySelectorAll(".fer-zone, .fer-save, [data-do=remove]").forEach(o => { o.inert = true; });
+  s.root.querySelectorAll(".fer-zone, .fer-better, .fer-save, [data-do=remove]").forEach(o => { o.inert = true; });
 }
 
 // A whole file of results, in pieces.
@@ -334,6 +350,7 @@ async function found(s, result) {
   s.find(".fer-notes").replaceChildren(...result.problems.map(text => element("p", "", text)));
   s.line.setAttribute("aria-valuemax", (result.end - result.begin).toFixed(1));
   s.find(".fer-now .fer-faces").replaceChildren();
+  s.find(".fer-made").textContent = `Made by ${result.made}.`;
   names(s);
   legend(s);
   table(s);
@@ -644,6 +661,7 @@ function runs(labels) {
 
 const actions = {
   choose: s => s.find("input[type=file]").click(),
+  fetch: (s, o) => { Object.assign(o, {disabled: true, textContent: "Fetching …"}); s.model.send({kind: "fetch"}); },
   record, discard, cancel, play,
   stop: finish,
   save: (s, o) => save(s, o.dataset.what),
