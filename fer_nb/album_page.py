@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from .album import Album, UploadedImage, file_advice, make_result, named_file, refusal
+from .album import Album, UploadedImage, explain_upload, file_advice, make_result, named_file, refusal
 from .core import write_atomically
 from .drawing import best_guess, face_text
 from .image_formats import ImageError
 from .images import load_image
 from .recognition import Face, Result
 from .result_tables import results_to_csv
-from .widgets import encode_image, face_card, face_style, plural, prior_label, style_sheet
+from .settings import encode_image, settings_text
+from .widgets import face_card, face_style, plural, prior_label, style_sheet
 
 # %% ../nbs/60b_album_page.ipynb #a607ccb4
 def _box(
@@ -108,13 +109,29 @@ def _figure(image: UploadedImage, result: Result, source: _ImageSource) -> str:
     heard = ', '.join(f'face {face_text(face, i)}' for i, face in faces)
     alt = escape(f'{image.name}: {heard or "no face found"}')
     boxes = _boxes([(i, face) for i, face in faces if face.box != (0, 0, *size)], size, result.classes)
-    return f'<figure class="fer-photo"><img {source(image, "view")} alt="{alt}">{boxes}</figure>'
+    return f'<figure class="fer-photo"><img {source(image, image.shown + "view")} alt="{alt}">{boxes}</figure>'
 
 # %% ../nbs/60b_album_page.ipynb #e39135a3
 def _warnings(result: Result) -> str: # HTML; "" where there are none
     "What is odd about an image."
     text = '; '.join(result.warnings)
     return f'<p class="fer-fine fer-warning">{escape(text[:1].upper() + text[1:])}.</p>' if text else ''
+
+# %% ../nbs/60b_album_page.ipynb #4f60ac72
+_HOW = (
+    'Orange places speak for the first expression, blue ones for the second. The map has 6 × 6 places; it shows what '
+    'moved this answer, not why a person looks like that. Compare the numbers, not the colors.'
+)
+
+def _evidence(image: UploadedImage) -> str: # HTML; "" where it is not shown
+    "What the colors in an image mean, face by face."
+    if not image.shown: return ''
+    swatch = '<span class="fer-swatch fer-{}"></span>{}'
+    lines = ''.join(
+        f'<li>face {i}: {swatch.format("for", escape(a))} {swatch.format("against", escape(b))}</li>'
+        for i, (a, b) in enumerate(image.legends, 1)
+    )
+    return f'<div class="fer-fine fer-why"><ul>{lines}</ul><p>{_HOW}</p></div>'
 
 # %% ../nbs/60b_album_page.ipynb #410c3d26
 def image_card(
@@ -129,13 +146,13 @@ def image_card(
     (w, h), faces = result.size, result.faces
     sub = f"{w} × {h} pixels · {plural(len(faces), 'face') if faces else 'no face'}"
     cards = ''.join(
-        face_card(face, i + 1, image=source(image, str(i))) for i, face in enumerate(faces)
+        face_card(face, i + 1, image=source(image, image.shown + str(i))) for i, face in enumerate(faces)
     )
     side = f'<ol class="fer-faces">{cards}</ol>'
     if not faces: side = _trouble('No face was found', _NO_FACE, ' fer-calm fer-calmer')
     return (
         f'<section class="fer-card" aria-label="{escape(image.name)}">{_head(image.name, sub, actions)}'
-        f'{_warnings(result)}'
+        f'{_warnings(result)}{_evidence(image)}'
         f'<div class="fer-body{" fer-many"*(len(faces) > 2)}">{_figure(image, result, source)}{side}</div></section>'
     )
 
@@ -200,7 +217,8 @@ def _foot(album: Album, links: bool) -> str:
     table = table_html(results, album.recognizer.classes)
     return (
         f'<div class="fer-foot"><div class="fer-save"><span></span>{save}</div>{table}'
-        f'<p class="fer-fine">{expected_faces(album)} {notice}</p></div>'
+        f'<p class="fer-fine">{expected_faces(album)} {notice}</p>'
+        f'<p class="fer-fine">{escape(settings_text(results[0].settings))}</p></div>'
     )
 
 # %% ../nbs/60b_album_page.ipynb #12c04bac
@@ -219,12 +237,18 @@ def album_html(
         f'<div class="fer-cards">{cards}</div>{_foot(album, links)}</div>'
     )
 
+# %% ../nbs/60b_album_page.ipynb #0d6e54fd
+def _result(album: Album, image: UploadedImage) -> Result:
+    "What is shown of an image."
+    return make_result(image, album.recognizer, album.min_confidence, album.detector)
+
 # %% ../nbs/60b_album_page.ipynb #40144868
 def draw_upload(album: Album, image: UploadedImage) -> np.ndarray: # uint8 (H, W, 3)
     "An image at full size with its faces. Raises `ImageError` where it could not be read."
     if image.error: raise ImageError(image.error)
     rgb = load_image(named_file(image.data, image.name), album.recognizer.max_pixels).rgb
-    return make_result(image, album.recognizer, album.min_confidence).plot(rgb)
+    result = _result(album, image)
+    return explain_upload(album, image, result).plot(rgb) if image.shown else result.plot(rgb)
 
 # %% ../nbs/60b_album_page.ipynb #967ba5e3
 def _file_name(name: str) -> str:
@@ -249,7 +273,8 @@ def file_to_save(
     if what == 'report': return 'faces.html', 'text/html', _report(album).encode()
     image = next((o for o in album.images if o.id == id and not o.error), None)
     if what != 'image' or image is None: return None
-    return _file_name(image.name), 'image/jpeg', encode_image(draw_upload(album, image), quality=95)
+    drawn = encode_image(draw_upload(album, image), _result(album, image).settings, kind='jpeg')
+    return _file_name(image.name), 'image/jpeg', drawn
 
 # %% ../nbs/60b_album_page.ipynb #e3bd7f30
 def save_album(

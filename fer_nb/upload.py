@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from IPython.display import display
 
-from .album import Album, UploadedImage, refusal, sample_images, sample_thumbnails
+from fer_nb.album import (
+    Album,
+    UploadedImage,
+    can_explain,
+    refusal,
+    sample_images,
+    sample_thumbnails,
+    switch_evidence,
+)
 from fer_nb.album_page import (
     NOTICE,
     album_html,
@@ -33,6 +41,7 @@ from .transfers import Transfers, clean_name
 from .upload_controls import better_detector, choose, control_state, fetch_detector, make_controls
 from .widgets import advised_confidence, plural, recognizer_here, script, style_sheet
 
+# %% ../nbs/61_upload.ipynb #9f25522d
 if TYPE_CHECKING:
     import pandas
 
@@ -179,15 +188,17 @@ def _connect(panel: UploadPanel) -> None:
 # %% ../nbs/61_upload.ipynb #11227f1e
 _BUTTON = '<button type="button" class="fer-button{}" data-do="{}"{}>{}</button>'
 _SAVE = _BUTTON.format('', 'save', ' data-what="{}"', '{}')
+_WHY = _BUTTON.format('', 'why', ' aria-pressed="{}" aria-label="Why? Show where the evidence lies in {}"', 'Why?')
 _REMOVE = _BUTTON.format(' fer-bare', 'remove', ' aria-label="Remove {}" title="Remove"', '✕')
 _KEPT = 'The images stay in memory until you remove them; they are neither written to disk nor into a notebook.'
 
 # %% ../nbs/61_upload.ipynb #e68e4612
-def _live_card(image: UploadedImage, result: Result) -> str:
+def _live_card(image: UploadedImage, result: Result, why: bool=False) -> str: # can the answers be explained?
     "A card with buttons, whose images the browser asks for by key."
     source = lambda image, name: f'data-key="{image.id}.{name}"'
     save = '' if image.error else _SAVE.format('image', 'Save image')
-    actions = save + _REMOVE.format(escape(image.name))
+    more = _WHY.format(str(bool(image.shown)).lower(), escape(image.name)) if why and result.faces else ''
+    actions = more + save + _REMOVE.format(escape(image.name))
     return image_card(image, result, source, actions=actions)
 
 # %% ../nbs/61_upload.ipynb #2d7670c7
@@ -212,7 +223,7 @@ def _send_images(panel: UploadPanel, keys: Iterable[str]) -> None:
 def _send_cards(panel: UploadPanel, everything: bool) -> None:
     "Send the cards that changed, and what is around them."
     album, results = panel.album, panel.results
-    cards = {o.id: _live_card(o, r) for o, r in zip(album.images, results)}
+    cards = {o.id: _live_card(o, r, can_explain(album)) for o, r in zip(album.images, results)}
     changed = {id: card for id, card in cards.items() if everything or panel.sent_cards.get(id) != card}
     panel.sent_cards = cards
     state = control_state(panel.controls, panel.advised) | dict(better=better_detector(album, panel.failed))
@@ -266,6 +277,12 @@ def _save(panel: UploadPanel, what: object, id: str) -> None:
     if file := file_to_save(panel.album, what, id):
         panel.stage.send(dict(kind='file', name=file[0], type=file[1]), [file[2]])
 
+# %% ../nbs/61_upload.ipynb #1e4d7129
+def _show_why(panel: UploadPanel, id: str) -> None:
+    "Show where in the faces of an image the evidence lies, or no longer."
+    panel.spoken = switch_evidence(panel.album, id)
+    panel.refresh()
+
 # %% ../nbs/61_upload.ipynb #e9f0f8de
 def _choose(panel: UploadPanel, kind: object, message: dict) -> None:
     "What was clicked beside the images."
@@ -274,6 +291,7 @@ def _choose(panel: UploadPanel, kind: object, message: dict) -> None:
     elif kind == 'samples':
         found = sample_thumbnails()
         panel.stage.send(dict(kind='samples', titles=list(found)), list(found.values()))
+    elif kind == 'why': _show_why(panel, str(message.get('id', '')))
     elif kind == 'fetch':
         panel.failed = fetch_detector(panel.album, panel.controls)
         panel.refresh()

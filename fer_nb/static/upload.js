@@ -253,6 +253,7 @@ const actions = {
   advised: ({s}) => s.model.send({kind: "set", what: "confidence", value: s.shown.controls.advised}),
   fetch: ({s}, o) => { Object.assign(o, {disabled: true, textContent: "Fetching …"}); s.model.send({kind: "fetch"}); },
   save: ({s}, o) => s.model.send({kind: "save", what: o.dataset.what, id: o.closest("[data-id]")?.dataset.id ?? ""}),
+  why: ({s}, o) => s.model.send({kind: "why", id: o.closest("[data-id]")?.dataset.id ?? ""}),
   remove: ({s}, o) => s.model.send({kind: "remove", id: o.closest("[data-id]")?.dataset.id ?? ""}),
 };
 
