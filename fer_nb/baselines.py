@@ -227,17 +227,3 @@ class GrowingBaseline:
         self.offset, self.belief = estimate_offset(
             np.array(self.votes), self.means, trained=self.trained, prior=self.prior, half=_HALF_SECONDS
         )
-
-# %% ../nbs/43d_baselines.ipynb #7ec3df6a
-class SceneCuts:
-    "Says of each frame of a stream whether it begins another scene."
-    def __init__(self, least: float=40.) -> None: # mean change of the brightness, of 255
-        self.least = least
-        self.last: np.ndarray|None = None
-
-    def __call__(self, rgb: np.ndarray) -> bool: # uint8 (H, W, 3)
-        h, w = rgb.shape[:2]
-        now = rgb[::max(1, h//16), ::max(1, w//16)].mean(axis=2)
-        last, self.last = self.last, now
-        if last is None: return False
-        return last.shape != now.shape or float(np.abs(now - last).mean()) > self.least

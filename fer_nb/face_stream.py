@@ -7,18 +7,20 @@ __all__ = ['StreamOptions', 'FaceStream', 'track_video']
 
 # %% ../nbs/52a_face_stream.ipynb #9c664d11
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from .baselines import GrowingBaseline, SceneCuts, class_means
+from .baselines import GrowingBaseline, class_means
 from .boxes import reading_order
 from .classification import scaled_logits
 from .core import FerError
 from .cropping import FaceCrops, crop_face
 from .images import to_rgb
 from .recognition import Recognizer, TrackedFace, confidence_threshold, expecting_everyday, make_face
+from .scene_cuts import SceneCuts
+from .settings import recognizer_settings
 from .tracking import Smoother, Track, Tracker
 from .video_input import read_video
 
@@ -32,6 +34,7 @@ class StreamOptions:
     forget: float = 1.         # seconds after which a face that is not found any more is given up
     min_confidence: float|str|None = None # see `Recognizer`; None = as the recognizer has it
     baseline: bool = False     # does each face build a baseline of its own as it goes? see `fer_nb.baselines`
+    cuts: bool = True          # do all faces end where another scene begins? see `fer_nb.scene_cuts`
 
     def __post_init__(self) -> None:
         for name in ('detect_every', 'classify_every', 'smooth', 'forget'):
@@ -53,7 +56,7 @@ class _StreamState:
         self.count, self.now, self.searched = 0, -np.inf, -np.inf
         self.classified: dict[int, float] = {}
         self.baselines: dict[int, GrowingBaseline] = {}
-        self.cuts = SceneCuts()
+        self.cuts, self.cut = SceneCuts(), False # did the last frame begin another scene?
         if self.options.baseline: class_means(recognizer.classifier.about)
 
     def use(self, recognizer: Recognizer) -> None: # the same one, perhaps with another prior
@@ -61,8 +64,9 @@ class _StreamState:
         if recognizer is not self.recognizer: self.restart()
         self.recognizer = recognizer
 
-    def restart(self) -> None:
+    def restart(self, *, faces: bool=False) -> None: # are the faces new ones?
         "Search and classify again in the next frame, and smooth over nothing that was before."
+        if faces: self.tracker.reset()
         self.smoother.drop(self.classified)
         self.searched, self.classified, self.baselines = -np.inf, {}, {}
 
@@ -77,10 +81,17 @@ class FaceStream(_StreamState):
         rgb, frame = to_rgb(np.asarray(rgb)), self.count
         if time < self.now: self.restart()
         self.now, self.count = time, frame + 1
-        if self.options.baseline and self.cuts(rgb): self.restart()
+        self.cut = self.options.cuts and self.cuts(rgb)
+        if self.cut: self.restart(faces=True)
         tracks = _find_tracks(self, float(time), rgb)
         _classify_tracks(self, float(time), rgb, tracks)
         return [_tracked_face(self, o, rgb.shape[1::-1], frame, float(time)) for o in tracks]
+
+# %% ../nbs/52a_face_stream.ipynb #4ffe0ffb
+def stream_settings(stream: _StreamState) -> dict[str, Any]: # fit for `json.dumps`
+    "What the answers of a stream depend on, see `fer_nb.settings`."
+    known = asdict(stream.options) | dict(min_confidence=float(stream.min_confidence))
+    return recognizer_settings(stream.recognizer, **known)
 
 # %% ../nbs/52a_face_stream.ipynb #4bbf2dd7
 _SLACK = 1e-3 # seconds

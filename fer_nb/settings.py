@@ -40,7 +40,7 @@ def settings_text(settings: Mapping[str, Any]) -> str: # in one line; "" where n
     "Settings as a text, for a cell of a table or the metadata of an image."
     sha256 = str(settings.get('model_sha256', ''))[:8]
     words = {k: f'{v} {sha256}'.strip() if k == 'model' else v for k, v in settings.items() if k != 'model_sha256'}
-    return ', '.join(_setting(k, v) for k, v in words.items() if v not in (None, '', False))
+    return ', '.join(_setting(k, v) for k, v in words.items() if v is not None and v is not False and v != '')
 
 # %% ../nbs/42a_settings.ipynb #03a60dd6
 def encode_image(

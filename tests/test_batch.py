@@ -426,4 +426,4 @@ def test_resume_does_not_mix(few, other):
     assert predict('a.jpg', '--csv', 'faces.csv')[0] == 0
     before = Path('faces.csv').read_bytes()
     code, _, err = predict('a.jpg', 'b.jpg', '--csv', 'faces.csv', '--resume', *other.split())
-    assert code == 2 and 'faces.csv, line 2: made with model m' in err and Path('faces.csv').read_bytes() == before
+    assert code == 2 and 'faces.csv, line 2: made with fer_nb' in err and Path('faces.csv').read_bytes() == before
