@@ -31,7 +31,7 @@ def label_color(
 # %% ../nbs/43a_drawing.ipynb #5d31248b
 def ink_on(color: Sequence[int]) -> tuple[int, ...]: # red, green, blue
     "Black or white, whichever has more contrast with a color (WCAG 2: at least 4.5 to 1)."
-    light = np.array(color)/255
+    light = np.array([*color])/255
     linear = np.where(light <= .04045, light/12.92, ((light + .055)/1.055)**2.4)
     return (0,)*3 if linear @ (.2126, .7152, .0722) > .179 else (255,)*3
 
@@ -263,3 +263,29 @@ def draw_faces(
     _draw(image, found, known, classes=classes, scale=scale)
     if not columns: return image
     return np.hstack([image, _bar_list(*image.shape[:2], found, numbers=known, classes=classes, columns=columns)])
+
+# %% ../nbs/43a_drawing.ipynb #a13cd0b4
+_Line = Sequence[tuple[str, Sequence[int]|None]] #: texts, each with the color of the square before it
+
+def _line_width(line: _Line, size: int) -> int: # pixels
+    return size + sum(_text(text, size).shape[1] + round(size*(.8 if color is None else 2)) for text, color in line)
+
+def with_legend(
+    image: np.ndarray, # uint8 (H, W, 3)
+    lines: Sequence[_Line],
+) -> np.ndarray: # uint8 (H', W, 3)
+    "An image with lines below it, which say what colors mean. The text is smaller where it would not fit."
+    if not lines: return image
+    size = max(12, round(max(image.shape[:2])/64))
+    size = max(8, min(size, int(size*image.shape[1]/max(_line_width(o, size) for o in lines))))
+    row = round(1.5*size)
+    strip = np.full((len(lines)*row + size, image.shape[1], 3), _GROUND, np.uint8)
+    for i, line in enumerate(lines):
+        x, y = size//2, size//2 + i*row
+        for text, color in line:
+            if color is not None:
+                strip[y + size//4:y + size//4 + size, x:x + size] = color
+                x += round(1.2*size)
+            _write(strip, (min(x, strip.shape[1] - 1), y), text, size, _INK)
+            x += _text(text, size).shape[1] + round(.8*size)
+    return np.vstack([image, strip])

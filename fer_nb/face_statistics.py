@@ -84,6 +84,8 @@ class _Counts:
         self.total = np.zeros(2*len(classes) + 1)
         self.waiting: list[TrackedFace] = []  # those of the newest frame, which is not counted yet
         self.start: float|None = None         # time of the first frame
+        self.cuts: list[float] = []           # times at which another scene began, the first 1000
+        self.scenes = 1                       # so many in all
         self.time, self.step = 0., 0.         # time until which is counted; length of the last step
         self.ids = self.frames = self.with_faces = 0
 
@@ -94,8 +96,11 @@ class Tally(_Counts):
         time: float, # seconds
         faces: list[TrackedFace],
         rgb: np.ndarray|None=None, # the frame, for the thumbnails
+        *,
+        cut: bool=False, # does another scene begin?
     ) -> None:
         "Take in a frame."
+        if cut: self.scenes, self.cuts = self.scenes + 1, [*self.cuts, time][:1000]
         if self.start is None: self.start = self.time = time
         if time > self.time: _count(self, time - self.time)
         self.waiting, self.frames, self.with_faces = faces, self.frames + 1, self.with_faces + bool(faces)

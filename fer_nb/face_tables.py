@@ -26,14 +26,14 @@ def table_columns(
     classes: tuple[str, ...], # names of the expressions
 ) -> tuple[str, ...]:
     "The columns of a table."
-    return ('frame', 'time', 'face', 'x', 'y', 'width', 'height', 'score', *classes, 'label', 'confidence')
+    return ('frame', 'time', 'face', 'x', 'y', 'width', 'height', 'score', *classes, 'label', 'confidence', 'settings')
 
 # %% ../nbs/53_face_tables.ipynb #290faa45
-def _table_row(face: TrackedFace) -> tuple[Any, ...]: # in the order of `table_columns`
+def _table_row(face: TrackedFace, settings: str='') -> tuple[Any, ...]: # in the order of `table_columns`
     "A face as a row of a table."
     probabilities = [round(p, 6) for p in face.probabilities.values()]
     where = (face.frame, round(face.time, 6), face.id, *face.box, round(face.score, 6))
-    return (*where, *probabilities, face.label, round(face.confidence, 6))
+    return (*where, *probabilities, face.label, round(face.confidence, 6), settings)
 
 # %% ../nbs/53_face_tables.ipynb #67675233
 def is_stdout(path: Path) -> bool:
@@ -64,6 +64,7 @@ class _Rows:
     "Rows that are being written."
     path: Path # where the table will be
     part: Path # where the rows are until then
+    settings: str # of the first row, empty once it is written
     stream: bool # each row is passed on at once
     classes: tuple[str, ...]
     result: Path|None = None # after `close`: where the rows are, if any could be kept
@@ -92,13 +93,16 @@ class CsvTable(_Rows):
     def __init__(self,
         path: Path, # one that exists is replaced when this one is closed
         classes: tuple[str, ...], # names of the expressions
+        settings: str='', # what made it
     ):
-        self.path, self.classes, self.stream = path, classes, is_stream(path)
+        self.path, self.classes, self.settings, self.stream = path, classes, settings, is_stream(path)
         self._begin(path if self.stream else part_path(path, tidy=False))
 
     def add(self, faces: Iterable[TrackedFace]) -> None:
         "Write the faces of one frame. Raises `OSError`."
-        self._try(self.writer.writerows, ([self._text(o) for o in _table_row(face)] for face in faces))
+        rows = [_table_row(face, '' if i else self.settings) for i, face in enumerate(faces)]
+        self._try(self.writer.writerows, (map(self._text, row) for row in rows))
+        if rows: self.settings = ''
         if not self.stream and time.monotonic() - self.flushed < _FLUSH: return
         self._try(self.file.flush)
         self.flushed = time.monotonic()
@@ -117,7 +121,7 @@ def _schema(classes: tuple[str, ...]) -> Any: # of PyArrow
     import pyarrow
     types = dict.fromkeys(table_columns(classes), pyarrow.float64())
     types |= dict.fromkeys(('frame', 'face', 'x', 'y', 'width', 'height'), pyarrow.int64())
-    types['label'] = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
+    types |= dict.fromkeys(('label', 'settings'), pyarrow.dictionary(pyarrow.int32(), pyarrow.string()))
     return pyarrow.schema(list(types.items()))
 
 # %% ../nbs/53_face_tables.ipynb #d804f3fc
@@ -145,8 +149,9 @@ class ParquetTable(CsvTable):
     def __init__(self,
         path: Path, # one that exists is replaced when this one is closed
         classes: tuple[str, ...], # names of the expressions
+        settings: str='', # what made it
     ):
-        self.path, self.classes, self.stream = path, classes, False
+        self.path, self.classes, self.settings, self.stream = path, classes, settings, False
         self._begin(part_path(Path(f'{path}.csv'), tidy=False))
 
     def _place(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_nb.core import shown
+from fer_nb.drawing import ink_on
 from fer_nb.face_statistics import Presence, Tally
 from fer_nb.labels import COLORS
 
@@ -48,8 +49,7 @@ def _label_colors(classes: tuple[str, ...]) -> dict[str, str]: # {label: "#rrggb
 # %% ../nbs/55_timeline.ipynb #9ee48874
 def _text_color(color: str) -> str:
     "White on a dark color, black on a light one."
-    rgb = [int(color[k:k + 2], 16) for k in (1, 3, 5)]
-    return 'w' if np.dot(rgb, (.299, .587, .114)) < 110 else 'k'
+    return 'k' if ink_on(bytes.fromhex(color[1:])) == (0, 0, 0) else 'w'
 
 # %% ../nbs/55_timeline.ipynb #1fa6cb6d
 def format_time(
@@ -93,6 +93,11 @@ def _draw_name(ax: Any, face: Presence) -> None:
     small.imshow(face.thumbnail)
     small.set_anchor('E')
     small.axis('off')
+
+# %% ../nbs/55_timeline.ipynb #f0effc42
+def _draw_cuts(ax: Any, tally: Tally) -> None:
+    "Where another scene begins, a line across the row."
+    for time in tally.cuts: ax.axvline(time, color='k', lw=.8, ls=(0, (4, 2)))
 
 # %% ../nbs/55_timeline.ipynb #9c240f53
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200) # seconds between two ticks
@@ -149,6 +154,7 @@ def plot_timeline(
     longest, fig = longest_faces(tally, faces), figure or Figure()
     with rc_context({'text.parse_math': False, 'text.usetex': False}):
         axes = _draw_faces(fig, longest, tally)
+        for ax in axes: _draw_cuts(ax, tally)
         _set_times(axes[-1], tally.start or 0., tally.time or 0.)
         _add_legend(fig, tally)
         more = f', {tally.ids - len(longest):,} more not shown' if tally.ids > len(longest) else ''

@@ -14,9 +14,10 @@ from typing import Any
 
 from .core import shown, write_atomically
 from .face_statistics import Tally
-from .face_stream import FaceStream, StreamOptions
+from .face_stream import FaceStream, StreamOptions, stream_settings
 from .face_tables import is_stdout
 from .recognition import Recognizer
+from .settings import figure_metadata, settings_text
 from .timeline import plot_timeline
 from .video_basics import StreamInfo, VideoError, error_reason
 from .video_input import VideoReader, read_video
@@ -58,7 +59,7 @@ def _process(
             faces = stream(time, rgb)
             with interrupts.held():
                 outputs.add(time, rgb, faces)
-                tally.add(time, faces, rgb)
+                tally.add(time, faces, rgb, cut=stream.cut)
                 if bar is not None: bar.update()
         interrupts.end()
     except KeyboardInterrupt: return True, None
@@ -85,14 +86,15 @@ def _analyze(
     tally.finish(1/(reader.info.fps or 25))
     problems = [*reader.problems, *outputs.problems]
     if broken and broken not in reader.problems: problems.append(broken)
-    known = str(stream.recognizer.assumed), stream.options.baseline
+    known = str(stream.recognizer.assumed), stream.options.baseline, stream_settings(stream)
     return VideoSummary(reader.info.name, tally, stopped, problems, outputs.written, outputs.failed, *known)
 
 # %% ../nbs/58_video_analysis.ipynb #1b7cec23
 def _write_results(summary: VideoSummary, paths: dict[str, Path]) -> VideoSummary:
     "Write the timeline and, last of all, the summary itself. What cannot be written is a problem of the summary."
     def plot(part: Path) -> None:
-        plot_timeline(summary.tally, title=Path(summary.source).name).savefig(part, dpi=130)
+        about = figure_metadata(summary.settings, part.suffix)
+        plot_timeline(summary.tally, title=Path(summary.source).name).savefig(part, dpi=130, metadata=about)
     def text(part: Path) -> None:
         part.write_text(_json(summary), encoding='utf-8')
     for kind, write in dict(timeline=plot, summary=text).items():
@@ -131,6 +133,6 @@ def analyze_video(
     stream = FaceStream(recognizer, options)
     with read_video(source, timeout=timeout, start=start, stop=stop, fps=fps) as reader:
         bar = _progress_bar(reader.info, start, stop) if progress is True else progress or nullcontext()
-        outputs = Outputs(paths, recognizer.classes)
+        outputs = Outputs(paths, recognizer.classes, settings_text(stream_settings(stream)))
         with Interrupts() as interrupts, bar as counter:
             return _write_results(_analyze(reader, stream, outputs, interrupts, counter), paths)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from .core import move_part, part_path, shown
+from .core import escaped, move_part, part_path, shown
 from .image_formats import ImageError
 from .images import MAX_PIXELS, to_rgb
 from .video_basics import VideoError, complete_length, error_reason, import_av
@@ -25,12 +25,14 @@ def _open_encoder(
     size: tuple[int, int], # (width, height)
     quality: int,
     codec: str|None,
+    comment: str, # among its metadata
 ) -> tuple[Any, Any]: # the container and its one stream
     "Open a video for writing. H.264 and its kind need even sizes."
     av = import_av()
     codec = codec or next(c for c in ('libx264', 'libopenh264', 'mpeg4') if c in av.codecs_available)
     pieces = {'movflags': 'hybrid_fragmented+delay_moov', 'frag_duration': '500000'}
     container = av.open(f'file:{part}', 'w', format='mp4', container_options=pieces)
+    if comment: container.metadata['comment'] = escaped(comment)
     x264 = {'preset': 'superfast', 'crf': str(quality), 'bf': '0', 'rc-lookahead': '10'}
     stream = container.add_stream(codec, rate=30, options=x264 if codec == 'libx264' else {})
     stream.width, stream.height, stream.pix_fmt = size[0] + size[0]%2, size[1] + size[1]%2, 'yuv420p'
@@ -120,11 +122,12 @@ class VideoWriter(_PartFile):
         *,
         quality: int=23,  # 0 (largest file) to 51 (worst image): x264's "constant rate factor"
         codec: str|None=None, # FFmpeg's name of an encoder; None: the best there is
+        comment: str='',  # kept in the file, for example what made it
     ):
         self.path, self.frames, self._ticks = Path(path), 0, -1
         self.last: float|None = None # seconds of the newest frame
         self.part = _begin_part(self.path, size)
-        try: self._container, self._stream = _open_encoder(self.part, size, quality, codec)
+        try: self._container, self._stream = _open_encoder(self.part, size, quality, codec, comment)
         except (import_av().FFmpegError, ValueError) as e:
             self.part.unlink()
             raise VideoError(f'{shown(path)}: the encoder cannot be used ({error_reason(e)})') from None

@@ -32,17 +32,21 @@ class AnnotatedVideo:
     def __init__(self,
         path: Path, # one that exists is replaced when this one is closed
         classes: tuple[str, ...], # names of the expressions
+        settings: str='', # what made it
     ):
-        self.path, self.classes = path, classes
+        self.path, self.classes, self.settings = path, classes, settings
         self.writer: VideoWriter|None = None
         self.first, self.skipped = 0., 0
 
     def add(self, time: float, rgb: np.ndarray, faces: list[TrackedFace]) -> None:
         "Write one frame. Raises `VideoError`."
-        if self.writer is None: self.writer, self.first = VideoWriter(self.path, (rgb.shape[1], rgb.shape[0])), time
+        drawn = draw_faces(rgb, faces, classes=self.classes, columns=1, least=240)
+        if self.writer is None:
+            size = drawn.shape[1], drawn.shape[0]
+            self.writer, self.first = VideoWriter(self.path, size, comment=self.settings), time
         last = self.writer.last
         if last is not None and not time - self.first > last: self.skipped += 1
-        else: self.writer.add(time - self.first, draw_faces(rgb, faces, classes=self.classes))
+        else: self.writer.add(time - self.first, drawn)
 
     @property
     def result(self) -> Path|None: # where the frames are, if any could be kept
@@ -165,6 +169,7 @@ class _Opened:
     def __init__(self,
         paths: dict[str, Path], # {"table", "video": path}, see `check_results`
         classes: tuple[str, ...], # names of the expressions
+        settings: str='', # what made them
     ):
         self.open: dict[str, Any] = {}
         self.problems: list[str] = []
@@ -173,8 +178,8 @@ class _Opened:
         self.alone = set(paths) == {'table'}
         table, video = paths.get('table'), paths.get('video')
         columns = table and table.suffix.lower() == '.parquet'
-        if table: self.open['table'] = (ParquetTable if columns else CsvTable)(table, classes)
-        if video: self.open['video'] = AnnotatedVideo(video, classes)
+        if table: self.open['table'] = (ParquetTable if columns else CsvTable)(table, classes, settings)
+        if video: self.open['video'] = AnnotatedVideo(video, classes, settings)
 
 # %% ../nbs/57_video_results.ipynb #80426303
 class Outputs(_Opened):

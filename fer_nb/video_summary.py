@@ -31,6 +31,7 @@ class VideoSummary:
     failed: list[str] = field(default_factory=list) # those of them that could not be written, or not to their end
     prior: str = 'trained' # how often each expression was expected
     baseline: bool = False # did each face build a baseline of its own?
+    settings: dict[str, Any] = field(default_factory=dict) # what made it, see `fer_nb.settings`
     @property
     def frames(self) -> int: return self.tally.frames # how many were looked at
     @property
@@ -62,10 +63,10 @@ def _to_dict(summary: VideoSummary) -> dict:
     "A summary as plain data."
     tally, complete = summary.tally, not summary.stopped and not summary.failed
     return _rounded(dict(
-        source=summary.source, prior=summary.prior, baseline=summary.baseline,
+        source=summary.source, settings=summary.settings, prior=summary.prior, baseline=summary.baseline,
         complete=complete, stopped=summary.stopped, duration=summary.duration, frames=summary.frames,
         frames_with_faces=summary.with_faces, number_of_faces=tally.ids, **spread_of(tally.total, tally),
-        faces=summary.faces, problems=list(summary.problems),
+        scenes=tally.scenes, cuts=list(tally.cuts), faces=summary.faces, problems=list(summary.problems),
         written={kind: str(path) for kind, path in summary.written.items()},
     ))
 
@@ -109,8 +110,10 @@ def _report(
     faces = sorted(sorted(summary.faces, key=lambda o: -o['seconds'])[:most], key=lambda o: o['face'])
     stopped = ', stopped before the end' if summary.stopped else ''
     own = ', each face with a baseline of its own' if summary.baseline else ''
-    seen = f'{summary.frames:,} frames, {summary.duration:,.1f} s{stopped}; faces in {summary.with_faces:,} of them'
-    yield f'{shown(Path(summary.source).name)}: {seen}; prior {shown(summary.prior)}{own}'
+    scenes = f' in {summary.tally.scenes:,} scenes' if summary.tally.scenes > 1 else ''
+    seen = f'{summary.frames:,} frames, {summary.duration:,.1f} s{scenes}{stopped}'
+    faces_in = f'faces in {summary.with_faces:,} of them'
+    yield f'{shown(Path(summary.source).name)}: {seen}; {faces_in}; prior {shown(summary.prior)}{own}'
     if faces: yield 'face     from       to  seconds  expressions, by time'
     yield from map(_face_line, faces)
     more = summary.tally.ids - len(faces)
