@@ -196,7 +196,7 @@ def _make_panel(view: 'LiveView') -> Any: # the widget
     _add_controls(view)
     view.status, view.notice, view.screen = W.HTML(), W.HTML(), _screen_widget(view.width)
     flow = dict(display='flex', flex_flow='row wrap', align_items='center')
-    return W.VBox([
+    whole = W.VBox([
         W.HBox([view.start_button, view.stop_button, view.status], layout=flow),
         view.notice,
         view.screen,
@@ -204,6 +204,7 @@ def _make_panel(view: 'LiveView') -> Any: # the widget
         W.HBox([view.prior_box, view.baseline_box, view.uncertain_box], layout=flow),
         W.HBox([view.snapshot_button, view.folder_box], layout=flow),
     ])
+    return whole.add_class('fer-whole') # keys that are pressed in here are no commands of JupyterLab
 
 # %% ../nbs/62_webcam.ipynb #193a731b
 class _PanelWidgets(Live):
