@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/60g_uploaded_video.ipynb #180b40ec
+# %% ../nbs/60g_uploaded_video.ipynb #2b5c1b68
 import csv
 import json
 import os
@@ -33,14 +33,14 @@ from fer_nb.video_basics import StreamInfo, VideoError, error_reason
 from fer_nb.video_input import read_video
 from fer_nb.video_summary import VideoSummary
 
-# %% ../nbs/60g_uploaded_video.ipynb #32104199
+# %% ../nbs/60g_uploaded_video.ipynb #cf20cd82
 def _private_file(name: str) -> FileIO: # for writing and reading
     "A file that is on the disk without a name, and gone when it is closed or the process ends."
     with TemporaryFile(prefix='fer_nb_') as file: kept = FileIO(os.dup(file.fileno()), 'r+b')
     kept.name = name
     return kept
 
-# %% ../nbs/60g_uploaded_video.ipynb #f89a3fe1
+# %% ../nbs/60g_uploaded_video.ipynb #3211d182
 _GUARD = 'import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)'
 
 @contextmanager
@@ -50,7 +50,7 @@ def _private_folder() -> Iterator[Path]:
         command = [sys.executable, '-I', '-S', '-c', _GUARD, folder]
         with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True): yield Path(folder)
 
-# %% ../nbs/60g_uploaded_video.ipynb #7930c85a
+# %% ../nbs/60g_uploaded_video.ipynb #98224ee3
 @dataclass(frozen=True)
 class VideoLimits:
     "What a panel takes."
@@ -74,7 +74,7 @@ def _check_video(info: StreamInfo, limits: VideoLimits) -> None:
     if (info.frames or 0) > limits.frames:
         raise VideoError(f'{name}: it has {info.frames:,} frames, the limit is {limits.frames:,}')
 
-# %% ../nbs/60g_uploaded_video.ipynb #40e80a2f
+# %% ../nbs/60g_uploaded_video.ipynb #3b66b751
 class UploadedVideo:
     "A video from the browser: on its way, at work, or analyzed."
     def __init__(self, name: str, size: int, *, id: str='', prior: str='') -> None:
@@ -104,7 +104,7 @@ class UploadedVideo:
     def clear(self) -> None:
         for file in (self.file, *self.files.values()): file.close()
 
-# %% ../nbs/60g_uploaded_video.ipynb #2e32a5ca
+# %% ../nbs/60g_uploaded_video.ipynb #348e1a54
 _PACE = .25 # seconds between two messages about the progress
 
 class _Progress:
@@ -127,7 +127,7 @@ class _Progress:
         video.told = now
         self.tell()
 
-# %% ../nbs/60g_uploaded_video.ipynb #af156f11
+# %% ../nbs/60g_uploaded_video.ipynb #7a5b7ca2
 _MOST_ROWS = 200_000
 
 def _face_rows(
@@ -147,7 +147,7 @@ def _face_rows(
             rows.append(np.array([float(row['time']), float(row['face']), *box, *sure, *p], np.float32))
     return b''.join(o.tobytes() for o in rows[:_MOST_ROWS])
 
-# %% ../nbs/60g_uploaded_video.ipynb #91812efb
+# %% ../nbs/60g_uploaded_video.ipynb #bb651b73
 _MOST_FACES = 12 # that have a line of their own
 
 def _describe(summary: VideoSummary, info: StreamInfo) -> dict: # fit for JSON
@@ -166,7 +166,7 @@ def _course_of(face: Any, tally: Tally) -> dict:
     parts = np.round(100*p).astype(int).tolist()
     return describe_face(face, tally) | dict(start=start, labels_of_bins=labels.tolist(), parts=parts)
 
-# %% ../nbs/60g_uploaded_video.ipynb #c3975f75
+# %% ../nbs/60g_uploaded_video.ipynb #9f3732eb
 def _keep(path: Path) -> FileIO: # the same content, without a name
     with open(path, 'rb') as source:
         kept = _private_file(path.name)
@@ -179,7 +179,7 @@ def _notes(video: UploadedVideo, limits: VideoLimits, problems: Sequence[str], f
     if video.frames >= limits.frames: notes.append(f'only its first {limits.frames:,} frames were analyzed, the limit')
     return [f'{video.name}: {o}' for o in notes]
 
-# %% ../nbs/60g_uploaded_video.ipynb #868528d3
+# %% ../nbs/60g_uploaded_video.ipynb #2f7008ba
 def analyze_upload(
     video: UploadedVideo,
     recognizer: Recognizer,

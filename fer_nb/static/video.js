@@ -396,8 +396,7 @@ function names(s) {
     line.append(element("b", "", `face ${face.face}`), element("span", "", seconds));
     return line;
   }));
-  s.line.parentElement.hidden = !s.result.faces.length;
-  s.line.style.height = `${s.result.faces.length*ROW + AXIS}px`;
+  s.line.style.height = `${Math.max(10, s.result.faces.length*ROW) + AXIS}px`;
 }
 
 function legend(s) {

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import cv2
 import nbformat
+import numpy as np
 import pytest
-from panels import accessible, appears, is_closed
+from panels import REFUSED, accessible, appears, is_closed
 from playwright.sync_api import expect
 from servers import until
 from test_app import tab, visit
-from test_lab import kernel_of, open_notebook, run_all, save_notebook, theme
+from test_lab import DENIED, kernel_of, open_notebook, run_all, save_notebook, theme
 
 from fer_nb.video_basics import panning_video
 from fer_nb.video_input import read_video
@@ -152,9 +153,34 @@ def test_video(page, panel, clips, look, figures):
     accessible(page, '.fer-video')
     wide = page.evaluate('document.documentElement.scrollWidth')
     assert wide <= 390, f'the page is {wide} pixels wide'
+    page.set_viewport_size({'width': 320, 'height': 640})
+    look('video-320', panel.locator('.fer-frame'))
+    wide = page.evaluate('document.documentElement.scrollWidth')
+    assert wide <= 320, f'the page is {wide} pixels wide'
     panel.locator('[data-do=remove]').click()
     expect(panel).to_have_attribute('data-state', 'idle')
     expect(panel.locator('.fer-result')).to_be_hidden()
+
+
+def test_no_face(page, panel, tmp_path, look):
+    with VideoWriter(tmp_path / 'empty room.mp4', (320, 240)) as writer:
+        for i in range(24): writer.add(i / 12, np.full((240, 320, 3), 90 + i, np.uint8))
+    choose(panel, tmp_path / 'empty room.mp4')
+    is_done(panel)
+    expect(panel.locator('.fer-sub')).to_contain_text('24 frames, 0 with faces · no faces')
+    panel.locator('.fer-timeline').press('End')
+    until(lambda: now(panel) > 1.8, 'End does not lead to the end', 10)
+    look('video-no-face')
+    accessible(page, '.fer-video')
+
+
+@pytest.mark.parametrize('browser_type_launch_args', [DENIED], indirect=True, ids=['denied'])
+def test_refused_camera(page, panel, clips, look):
+    panel.locator('[data-do=record]').click()
+    says(panel, REFUSED)
+    expect(panel).to_have_attribute('data-state', 'idle')
+    choose(panel, clips(1))
+    is_done(panel)
 
 
 def test_dark(page, panel, clips, look):
