@@ -4,11 +4,13 @@ import time
 import zipfile
 
 import cv2
+import nbformat
 import numpy as np
 import pytest
 from panels import accessible, appears, is_closed
 from playwright.sync_api import expect
 from servers import until
+from test_lab import open_notebook, run_all, save_notebook, theme
 
 from fer_nb.class_folders import load_class_folders
 from fer_nb.recognition import Recognizer
@@ -246,6 +248,40 @@ def test_kernel_is_gone(page, app, faces, look):
     for o in panel.locator('[data-do], [data-part], .fer-own input').all():
         assert o.is_disabled(), f'a dead page offers {o.inner_text()}'
     page.errors = []
+
+
+def test_in_a_notebook(page, lab, faces, visitors, look):
+    "The panel of a cell: keys are no commands of JupyterLab, and no image gets into the notebook."
+    cells = [nbformat.v4.new_code_cell(o) for o in (
+        'from fer_nb.classes_panel import ClassesPanel', 'panel = ClassesPanel()\npanel',
+        'panel.model.estimate.text if panel.model else "nothing yet"',
+    )]
+    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.notes / 'own.ipynb')
+    open_notebook(page, lab, 'own.ipynb')
+    run_all(page)
+    panel = page.locator('.fer-classes')
+    appears(page, 'the panel', panel.locator('.fer-own').first)
+    fill(page, panel, faces, 3)
+    own(panel, 0).locator('.fer-thumbs button').first.focus()
+    page.keyboard.press('d')
+    page.keyboard.press('d')
+    panel.locator('[data-do=train]').focus()
+    page.keyboard.press('d')
+    page.keyboard.press('d')
+    train(panel)
+    choose(page, panel.locator('[data-do=image]'), visitors)
+    expect(panel.locator('.fer-answers li')).to_have_count(2)
+    look('classes-lab', panel)
+    theme(page, 'Dark')
+    look('classes-lab-dark', panel)
+    theme(page, 'Light')
+    run_last = "jupyterapp.shell.currentWidget.content.activeCellIndex = 2; jupyterapp.commands.execute('notebook:run-cell')"
+    page.evaluate(f'() => {{ {run_last} }}')
+    expect(page.locator('.jp-OutputArea-output').last).to_contain_text('95% interval')
+    text, state = save_notebook(page, lab.notes / 'own.ipynb')
+    assert text.count('execution_count') >= 3 and 'ClassesPanel()' in text, 'a key has removed a cell'
+    assert 'my happy' not in state and 'iVBOR' not in text, 'names or images are in the saved notebook'
 
 
 @phone
