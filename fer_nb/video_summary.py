@@ -43,8 +43,7 @@ class VideoSummary:
     def faces(self) -> list[dict]: return [describe_face(face, self.tally) for face in self.tally.faces.values()]
 
     def to_dict(self) -> dict: return _to_dict(self) # plain data, fit for `json.dumps`
-    def to_df(self) -> 'DataFrame': # columns: face, first, last, seconds, frames, mean probabilities, label
-        "A row per face. `label` is the one that was shown longest."
+    def to_df(self) -> 'DataFrame': # a row per face; `label` is the one that was shown longest
         return _to_df(self)
     def plot(self, faces: int=8) -> 'Figure':
         "The timeline of those `faces` that were there longest."
