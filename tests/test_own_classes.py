@@ -1,4 +1,4 @@
-"""Classes of your own: the model file is one like any other, made without TensorFlow; whatever a page sends is borne."""
+"""Classes of your own: the model file is like any other, made without TensorFlow; a page may send anything."""
 import json
 import subprocess
 import sys
@@ -107,7 +107,8 @@ anything = st.recursive(
 kinds = 'hello add rename remove begin part cancel frame train save clear'.split()
 fields = 'id name size to folder zip try what view number time take'.split()
 messages = anything | st.builds(
-    lambda kind, more: more | {'kind': kind}, st.sampled_from(kinds), st.dictionaries(st.sampled_from(fields), anything),
+    lambda kind, more: more | {'kind': kind},
+    st.sampled_from(kinds), st.dictionaries(st.sampled_from(fields), anything),
 )
 
 

@@ -13,7 +13,7 @@ const SHORT = 2000;         // ... of a take where a button was clicked and not 
 const SIDE = 640;           // pixels of the longer side of a frame
 const TYPES = ".jpg,.jpeg,.jfif,.png,.webp,.avif,.gif,.bmp,.tif,.tiff";
 const SHELL = `
-  <p class="fer-intro">Give names to your classes, add examples of faces to each, and train. All of it stays on this computer, and is gone when you close the page.</p>
+  <p class="fer-intro">Give names to your classes, add examples of faces to each, and train. <span class="fer-where"></span></p>
   <div class="fer-notes" role="status" aria-live="polite"></div>
   <div class="fer-columns">
     <section class="fer-lens" aria-label="Camera">
@@ -511,6 +511,8 @@ function render(s, el) {
   const id = Array.from(crypto.getRandomValues(new Uint32Array(3)), n => n.toString(36)).join("");
   const root = make("div", {class: "fer-panel fer-classes"}), view = {s, el: root, id, turn: 0, number: 0, stream: null, record: null, grab: document.createElement("canvas")};
   root.innerHTML = SHELL;
+  root.querySelector(".fer-where").textContent = onPage() ? "All of it stays on this computer, and is gone when you close the page."
+    : "All of it stays in the memory of the kernel, and is gone when the kernel is.";
   el.append(root);
   s.views.add(view);
   listen(view);

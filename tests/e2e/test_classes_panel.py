@@ -276,8 +276,10 @@ def test_in_a_notebook(page, lab, faces, visitors, look):
     theme(page, 'Dark')
     look('classes-lab-dark', panel)
     theme(page, 'Light')
-    run_last = "jupyterapp.shell.currentWidget.content.activeCellIndex = 2; jupyterapp.commands.execute('notebook:run-cell')"
-    page.evaluate(f'() => {{ {run_last} }}')
+    page.evaluate("""() => {
+        jupyterapp.shell.currentWidget.content.activeCellIndex = 2;
+        jupyterapp.commands.execute('notebook:run-cell');
+    }""")
     expect(page.locator('.jp-OutputArea-output').last).to_contain_text('95% interval')
     text, state = save_notebook(page, lab.notes / 'own.ipynb')
     assert text.count('execution_count') >= 3 and 'ClassesPanel()' in text, 'a key has removed a cell'
