@@ -16,6 +16,7 @@ import numpy as np
 from .classification import Classifier
 from .core import FerError, shown
 from .cropping import FaceCrops, crop_frame
+from .drawing import with_legend
 from .images import read_image, to_rgb
 from .model_files import ModelError, head_weights
 from .priors import Prior
@@ -89,7 +90,7 @@ def spread(
 
 # %% ../nbs/43f_class_maps.ipynb #c8306e97
 FOR, AGAINST = (230, 125, 0), (0, 100, 200) #: red, green, blue of what speaks for a class and against it
-_MOST = .7 # of the color, at the strongest place
+_MOST, _MOST_LINES = .7, 20 # of the color, at the strongest place; of a legend
 
 def shade(
     rgb: np.ndarray, # uint8 (H, W, 3), changed in place
@@ -169,9 +170,11 @@ class Explanation:
         image: Any=None, # anything that `read_image` takes, also a smaller copy; None = read the source again
         *, label: str|None=None, against: str|Sequence[str]|None=None, # as for `compared`
     ) -> np.ndarray: # uint8 (H, W, 3), RGB
-        "The image with maps, boxes and labels. Raises `ImageError` where it cannot be read."
+        "The image with maps, boxes, labels and a legend. Raises `ImageError` where it cannot be read."
         rgb = to_rgb(image) if isinstance(image, np.ndarray) else read_image(image or self.result.source)
-        return self.result.plot(self.shaded(rgb, label, against))
+        drawn = self.result.plot(self.shaded(rgb, label, against))
+        pairs = [(i, *o.legend(label, against)) for i, o in enumerate(self.faces[:_MOST_LINES], 1)]
+        return with_legend(drawn, [[(str(i), None), (a, FOR), (b, AGAINST)] for i, a, b in pairs])
 
     def to_dict(self) -> dict[str, Any]: # fit for `json.dumps`
         "The result with the maps of each face."

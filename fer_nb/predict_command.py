@@ -72,6 +72,8 @@ def _predict_options(add: Callable) -> None:
     add('--json', action='store_true', help='print one JSON object for each input, a line each')
     add('--csv', metavar='FILE', help='write a table with one row for each face; - is stdout')
     add('--annotate', type=Path, metavar='DIR', help='write each image with its faces marked into this folder')
+    add('--explain', action='store_true',
+        help='with --annotate: shade where the evidence for the label (orange) or for the next one (blue) lies')
     add('--resume', action='store_true', help='go on in the table of --csv; skip what is in it')
     add('--overwrite', action='store_true', help='replace a table and annotated images that are there already')
 
@@ -103,6 +105,7 @@ def _check_targets(
     if args.resume and not args.csv: raise FerError('--resume goes on in a table; name it with --csv')
     if args.resume and args.overwrite: raise FerError('--resume keeps what --overwrite replaces; only one is possible')
     images = annotation_files(sources, args.annotate) if args.annotate else {}
+    if args.explain and not args.annotate: raise FerError('--explain shades what --annotate writes; name a folder')
     if args.csv == '': raise FerError('--csv needs the name of a file; this one is empty')
     if args.csv:
         if args.json and is_stdout(args.csv): raise FerError('--json and --csv cannot both go to stdout; name a file')
@@ -111,6 +114,7 @@ def _check_targets(
         paths = (o for o in sources if isinstance(o, Path))
         check_target(args.csv, args.overwrite, resume=args.resume, sources=paths)
     if args.annotate: check_folder(args.annotate)
+    if not (args.overwrite or args.resume): _check_images(images.values())
     return images
 
 # %% ../nbs/81_predict_command.ipynb #076c876b
@@ -159,6 +163,14 @@ def _check_images(images: Iterable[Path]) -> None:
     more = f' (and {len(old) - 1:,} more)' if len(old) > 1 else ''
     if old: raise FerError(f'{shown(old[0], 300)}{more}: it exists already; --overwrite replaces it, --resume keeps it')
 
+# %% ../nbs/81_predict_command.ipynb #a4eac094
+def _recognizer(args: argparse.Namespace) -> 'Recognizer':
+    "The recognizer. Raises `ModelError` where its answers shall be explained, and cannot."
+    import numpy as np
+    recognizer = make_recognizer(args)
+    if args.explain: recognizer.explain(np.zeros((48, 48), np.uint8))
+    return recognizer
+
 # %% ../nbs/81_predict_command.ipynb #e742ce54
 @dataclass
 class _Batch:
@@ -201,6 +213,21 @@ def _stdin() -> io.BytesIO:
     data.name = '<stdin>'
     return data
 
+# %% ../nbs/81_predict_command.ipynb #74ffd1b4
+def _rewound(image: Any) -> Any:
+    "An image that can be read once more."
+    if hasattr(image, 'seek'): image.seek(0)
+    return image
+
+def _picture(batch: _Batch, result: 'Result', image: Any) -> Any: # RGB uint8 (H, W, 3)
+    "The image with its faces, shaded where that is wanted."
+    if not batch.args.explain: return result.plot(_rewound(image))
+    known: Any = dict(baseline=batch.baseline)
+    if batch.args.no_detect: [found] = batch.recognizer.explain([_rewound(image)], crops=True, **known)
+    else: found = batch.recognizer.explain(_rewound(image), **known)
+    return found.plot(_rewound(image))
+
+# %% ../nbs/81_predict_command.ipynb #b22dcb7e
 def _annotate(
     batch: _Batch,
     result: 'Result',
@@ -212,8 +239,7 @@ def _annotate(
         if not batch.args.overwrite and os.path.lexists(path):
             batch.kept += 1
             return True
-        if hasattr(image, 'seek'): image.seek(0)
-        _write_image(path, result.plot(image), result.settings)
+        _write_image(path, _picture(batch, result, image), result.settings)
     except Exception as e:
         print(f'fer_nb predict: {shown(path, 300)}: not written ({shown(e, 300)})', file=sys.stderr)
         return False
@@ -292,7 +318,7 @@ def _earlier(args: argparse.Namespace, columns: Iterable[str], settings: dict[st
     _predict_options,
     "photo.jpg\nholidays/ 'more/*.png' --csv faces.csv\nholidays/ --csv faces.csv --resume\n"
     'photo.jpg --json | jq .faces[0].label\nhttps://example.org/photo.jpg\n- < photo.jpg\n'
-    'photo.jpg --annotate out/\ncrowd.jpg --tiles 64 --min-confidence auto\ncrops/ --no-detect\n'
+    'photo.jpg --annotate out/ --explain\ncrowd.jpg --tiles 64 --min-confidence auto\ncrops/ --no-detect\n'
     'anna/new.jpg --baseline anna/',
 )
 def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
@@ -300,11 +326,10 @@ def _predict(args: argparse.Namespace) -> int: # 1 if an input could not be read
     from fer_nb.result_tables import result_columns
     sources, skipped = image_inputs(args.paths, args.annotate)
     images = _check_targets(args, sources)
-    recognizer = make_recognizer(args)
+    recognizer = _recognizer(args)
     baseline = _baseline(args, recognizer)
     columns, settings = result_columns(recognizer.classes), _settings(args, recognizer, baseline)
     finished = _earlier(args, columns, settings)
-    if not (args.overwrite or args.resume): _check_images(images.values())
     batch = _Batch(args, recognizer, images, finished, _open_table(args, columns, finished), settings, baseline)
     try:
         suggest_detector(args, recognizer)
