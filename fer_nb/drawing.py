@@ -262,7 +262,8 @@ def draw_faces(
     known = [*(face_numbers(found) if numbers is None else numbers), *[None]*len(found)][:len(found)]
     _draw(image, found, known, classes=classes, scale=scale)
     if not columns: return image
-    return np.hstack([image, _bar_list(*image.shape[:2], found, numbers=known, classes=classes, columns=columns)])
+    height, width = image.shape[:2]
+    return np.hstack([image, _bar_list(height, width, found, numbers=known, classes=classes, columns=columns)])
 
 # %% ../nbs/43a_drawing.ipynb #a13cd0b4
 _Line = Sequence[tuple[str, Sequence[int]|None]] #: texts, each with the color of the square before it

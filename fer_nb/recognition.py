@@ -262,6 +262,12 @@ def expecting_everyday(recognizer: Recognizer) -> Recognizer:
     try: return recognizer.with_prior('everyday', strength=recognizer.prior_strength)
     except FerError: return recognizer
 
+# %% ../nbs/44_recognition.ipynb #fc4c1abb
+def _settings(recognizer: _Parts, detector: Detector|None, baseline: Baseline|None) -> dict[str, Any]:
+    "What made results; no detector for faces that were cropped already."
+    more = {} if detector else dict(detector='none')
+    return recognizer_settings(recognizer, baseline=str(baseline or ''), **more)
+
 # %% ../nbs/44_recognition.ipynb #2be1c0e7
 def _recognize(
     recognizer: _Parts,
@@ -276,8 +282,7 @@ def _recognize(
     "The results of images. Raises `FerError` for a baseline of another model, at once."
     offset = offset_for(baseline, recognizer.classifier.about)
     found = _see(recognizer, sources, detector, rule=rule, bgr=bgr, at_once=at_once)
-    known = str(baseline or '')
-    made = recognizer_settings(recognizer, baseline=known, **({} if detector else dict(detector='none')))
+    known, made = str(baseline or ''), _settings(recognizer, detector, baseline)
     return (o for some in found for o in _classify_faces(recognizer, some, offset, known, made))
 
 # %% ../nbs/44_recognition.ipynb #1deb2ab0
@@ -301,18 +306,17 @@ def _see(
 # %% ../nbs/44_recognition.ipynb #0d5e0b7c
 def _classify_faces(
     recognizer: _Parts, seen: list[FaceCrops], offset: np.ndarray|None, baseline: str, # as text
-    settings: dict[str, Any]|None=None, # None = as the recognizer has them
+    settings: dict[str, Any], # what made them
 ) -> Iterator[Result]:
     "The results of some images, whose faces are classified together."
     r = recognizer
     p = iter(classify(r.classifier, [crop for o in seen for crop in o.crops], prior=r.assumed, offset=offset))
-    made = settings or recognizer_settings(r, baseline=baseline)
     for o in seen:
         faces = [
             make_face(o, d, p=next(p), classes=r.classes, min_confidence=r.min_confidence) for d in o.found
         ]
         status = 'unreadable' if o.error else 'ok' if faces else 'no_face'
-        yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings, str(r.assumed), baseline, made)
+        yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings, str(r.assumed), baseline, settings)
 
 # %% ../nbs/44_recognition.ipynb #9a768817
 def _explain(
@@ -322,7 +326,7 @@ def _explain(
     r, offset = recognizer, offset_for(baseline, recognizer.classifier.about)
     detector, rule = (None, WHOLE_IMAGE) if crops else (r.detector, r.rule)
     for some in _see(r, sources, detector, rule=rule, bgr=bgr):
-        results = _classify_faces(r, some, offset, str(baseline or ''))
+        results = _classify_faces(r, some, offset, str(baseline or ''), _settings(r, detector, baseline))
         for seen, result in zip(some, results):
             yield explain_faces(r.classifier, seen, result, rule=rule, prior=r.assumed, offset=offset)
 

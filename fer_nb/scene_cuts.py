@@ -22,7 +22,7 @@ def _thumbnail(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # uint8 (24, 3
 # %% ../nbs/51a_scene_cuts.ipynb #a36d8d84
 def _lost_parts(before: np.ndarray, now: np.ndarray) -> float: # 0..1; both are gray thumbnails
     "The share of the parts with a structure that are nowhere near in the frame before."
-    wide = cv2.copyMakeBorder(before, *[_NEAR]*4, cv2.BORDER_REPLICATE)
+    wide = cv2.copyMakeBorder(before, _NEAR, _NEAR, _NEAR, _NEAR, cv2.BORDER_REPLICATE)
     fits = []
     for y in range(0, _SIZE[1], _PART):
         for x in range(0, _SIZE[0], _PART):
