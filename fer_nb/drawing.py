@@ -29,7 +29,8 @@ def label_color(
     return tuple(bytes.fromhex(COLORS.get(label, other)[1:]))
 
 # %% ../nbs/43a_drawing.ipynb #5d31248b
-def ink_on(color: Sequence[int]) -> tuple[int, ...]: # red, green, blue
+@lru_cache(256)
+def ink_on(color: tuple[int, ...]|bytes) -> tuple[int, ...]: # red, green, blue
     "Black or white, whichever has more contrast with a color (WCAG 2: at least 4.5 to 1)."
     light = np.array([*color])/255
     linear = np.where(light <= .04045, light/12.92, ((light + .055)/1.055)**2.4)
@@ -65,12 +66,19 @@ def _text(text: str, size: int) -> np.ndarray: # float32 (H, W, 1), 0..1
     return np.asarray(mask, np.float32)[..., None]/255
 
 # %% ../nbs/43a_drawing.ipynb #aa248d7a
-def _write(image: np.ndarray, at: tuple[int, int], text: str, size: int, ink: Sequence[int], *, width: int=0) -> None:
+@lru_cache(2048)
+def _inked(text: str, size: int, ink: tuple[int, ...], ground: tuple[int, ...]) -> np.ndarray: # uint8 (H, W, 3)
+    "A text on a ground of one color."
+    below = np.array(ground, np.float32)
+    return np.rint(below + (np.array(ink, np.float32) - below)*_text(text, size)).astype(np.uint8)
+
+def _write(
+    image: np.ndarray, at: tuple[int, int], text: str, size: int, ground: tuple[int, ...], *, width: int=9999,
+) -> None:
     "Write a text into an image, in place; what reaches beyond `width` pixels or the image is cut off."
-    x, y = at
-    ink_here = _text(text[:80], size)[:max(0, image.shape[0] - y), :max(0, min(width or 9999, image.shape[1] - x))]
-    place = image[y:y + ink_here.shape[0], x:x + ink_here.shape[1]]
-    place[:] = np.rint(place + (np.array(ink, np.float32) - place)*ink_here)
+    (x, y), letters = at, _inked(text[:80], size, ink_on(ground), ground)[:, :width]
+    high, wide = max(0, image.shape[0] - y), max(0, image.shape[1] - x)
+    image[y:y + letters.shape[0], x:x + letters.shape[1]] = letters[:high, :wide]
 
 # %% ../nbs/43a_drawing.ipynb #0beefab0
 def _hidden(
@@ -148,10 +156,10 @@ def _draw_plates(
         there = np.vstack([there, plate])
         left, top, right, bottom = plate.tolist()
         image[top:bottom, left:right] = color
-        _write(image, (left + _padding(letters), top), text, letters, ink_on(color))
+        _write(image, (left + _padding(letters), top), text, letters, color)
 
 # %% ../nbs/43a_drawing.ipynb #0f41c8c5
-_GROUND, _TRACK, _INK = (24, 24, 27), (62, 62, 68), (238, 238, 238) # colors of the list
+_GROUND, _TRACK = (24, 24, 27), (62, 62, 68) # colors of the list, and of a bar that is empty
 
 def _bar(image: np.ndarray, at: tuple[int, int], width: int, share: float, *, color: Sequence[int], size: int) -> None:
     "A horizontal bar beside a line of text, in place."
@@ -162,7 +170,7 @@ def _bar(image: np.ndarray, at: tuple[int, int], width: int, share: float, *, co
 
 # %% ../nbs/43a_drawing.ipynb #30a5fbd1
 def _line(
-    image: np.ndarray, at: tuple[int, int], name: str, p: float, *, color: Sequence[int], size: int, title: str='',
+    image: np.ndarray, at: tuple[int, int], name: str, p: float, *, color: tuple[int, ...], size: int, title: str='',
     bar: bool=True,
 ) -> None:
     "A line of the list: a name, its bar and its percentage, in place. With a title, that is on a plate."
@@ -170,11 +178,11 @@ def _line(
     if title:
         w, h = _plate_size(title, em)
         image[y:y + h, x:x + w] = color
-        _write(image, (x + _padding(em), y), title, em, ink_on(color))
+        _write(image, (x + _padding(em), y), title, em, color)
     start = x + (_plate_size(title, em)[0] + _padding(em) if title else 0)
-    _write(image, (start, y), name, em, _INK, width=round(x + 8.2*em - start))
+    _write(image, (start, y), name, em, _GROUND, width=round(x + 8.2*em - start))
     if bar: _bar(image, (x + round(8.5*em), y), round(6.5*em), p, color=color, size=em)
-    _write(image, (x + round(15.4*em), y), f'{p:.0%}', em, _INK)
+    _write(image, (x + round(15.4*em), y), f'{p:.0%}', em, _GROUND)
 
 # %% ../nbs/43a_drawing.ipynb #de11def2
 def _best_bars(face: Any, n: int) -> list[tuple[str, float]]: # in the order of the classes
@@ -218,7 +226,7 @@ def _bar_list(
         at = size + i//rows*wide, size//2 + i%rows*step
         _list_entry(image, at, face, number, n=n, classes=classes, size=size)
     more, last = len(faces) - len(shown), size//2 + (rows - 1)*line
-    if more: _write(image, (size + (used - 1)*wide, last), f'and {more:,} more', size, _INK)
+    if more: _write(image, (size + (used - 1)*wide, last), f'and {more:,} more', size, _GROUND)
     return image
 
 # %% ../nbs/43a_drawing.ipynb #8e57aaa3
@@ -287,6 +295,6 @@ def with_legend(
             if color is not None:
                 strip[y + size//4:y + size//4 + size, x:x + size] = color
                 x += round(1.2*size)
-            _write(strip, (min(x, strip.shape[1] - 1), y), text, size, _INK)
+            _write(strip, (min(x, strip.shape[1] - 1), y), text, size, _GROUND)
             x += _text(text, size).shape[1] + round(.8*size)
     return np.vstack([image, strip])
