@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .core import FerError
-from .face_stream import FaceStream, StreamOptions
+from .face_stream import FaceStream, StreamOptions, stream_settings
 from .face_tables import table_columns
 from .image_formats import ImageError
 from .images import load_image
@@ -212,10 +212,11 @@ def _label_settings(camera: BrowserCamera, uncertain: bool|str) -> dict:
     )
 
 # %% ../nbs/62a_browser_camera.ipynb #47ac4965
-def _made_by(recognizer: Recognizer, least: float, baseline: bool) -> str:
-    "What gave an answer: it is in each row of a recording, and in a snapshot."
-    own = dict(baseline='own' if baseline else None)
-    return settings_text(recognizer_settings(recognizer, min_confidence=least, **own))
+def _made_by(camera: BrowserCamera, message: _FrameMessage) -> str:
+    "What gave an answer: it is in a recording and in the metadata of a snapshot."
+    recognizer, least = _wanted(camera, message)
+    if message.kind == 'still': return settings_text(recognizer_settings(recognizer, min_confidence=least))
+    return settings_text(stream_settings(camera.stream(message.view)))
 
 # %% ../nbs/62a_browser_camera.ipynb #b028267c
 _RECORDED = (
@@ -229,7 +230,7 @@ def _other_settings(camera: BrowserCamera) -> dict:
     return dict(
         detector=camera.recognizer.detector.name, baselines=known, baseline_help=BASELINE_HELP,
         baseline=known and bool(options and options.baseline), recorded=_RECORDED, longest=_LONGEST, most=_MOST_ROWS,
-        columns=list(dict.fromkeys([*table_columns(camera.recognizer.classes), 'settings'])),
+        columns=list(table_columns(camera.recognizer.classes)),
     )
 
 # %% ../nbs/62a_browser_camera.ipynb #f7f6ab29
@@ -265,8 +266,8 @@ def _answer(camera: BrowserCamera, message: _FrameMessage) -> dict:
     camera.frame, camera.faces, camera.count = rgb, faces, camera.count + 1
     camera.shown.append(perf_counter())
     plain = [_face_message(face, i, rgb.shape[1::-1]) for i, face in enumerate(faces, 1)]
-    made = _made_by(*_wanted(camera, message), message.baseline and knows_baselines(camera.recognizer))
-    return answer | dict(faces=plain, size=rgb.shape[1::-1], made=made, ms=round(1000*(perf_counter() - began), 1))
+    sizes = dict(size=rgb.shape[1::-1], ms=round(1000*(perf_counter() - began), 1))
+    return answer | dict(faces=plain, made=_made_by(camera, message), **sizes)
 
 # %% ../nbs/62a_browser_camera.ipynb #0e2c72e8
 def _fetch(camera: BrowserCamera) -> None:

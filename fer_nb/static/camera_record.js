@@ -21,7 +21,9 @@ function addRows(s, message, taken) {
   for (const {id, box, score, label, confidence, p} of message.faces) {
     const [x, y, width, height] = box.map((v, i) => Math.round(v*(i % 2 ? high : wide)));
     const classes = Object.fromEntries(s.settings.classes.map((name, i) => [name, p[i]]));
-    const cells = {...classes, settings: message.made, frame, time, face: id, x, y, width, height, score, label, confidence};
+    const settings = message.made === record.made ? "" : message.made;   // with the first row, and where they change
+    record.made = message.made;
+    const cells = {...classes, settings, frame, time, face: id, x, y, width, height, score, label, confidence};
     record.rows.push(s.settings.columns.map(name => cell(cells[name] ?? "")).join(","));
   }
   if (performance.now() - record.began > 1000*s.settings.longest) endRecording(s, `${minutes(s.settings.longest)} are over.`);
