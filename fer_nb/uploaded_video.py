@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/60g_uploaded_video.ipynb #2b5c1b68
+# %% ../nbs/60g_uploaded_video.ipynb #787ab744
 import csv
 import json
 import os
@@ -26,21 +26,21 @@ import numpy as np
 from fer_nb.core import shown
 from fer_nb.face_statistics import Tally, describe_face
 from fer_nb.recognition import Recognizer
-from fer_nb.settings import recognizer_settings, settings_text
+from fer_nb.settings import settings_text
 from fer_nb.timeline import face_course, format_time, longest_faces
 from fer_nb.video_analysis import analyze_video
 from fer_nb.video_basics import StreamInfo, VideoError, error_reason
 from fer_nb.video_input import read_video
 from fer_nb.video_summary import VideoSummary
 
-# %% ../nbs/60g_uploaded_video.ipynb #cf20cd82
+# %% ../nbs/60g_uploaded_video.ipynb #bd497f14
 def _private_file(name: str) -> FileIO: # for writing and reading
     "A file that is on the disk without a name, and gone when it is closed or the process ends."
     with TemporaryFile(prefix='fer_nb_') as file: kept = FileIO(os.dup(file.fileno()), 'r+b')
     kept.name = name
     return kept
 
-# %% ../nbs/60g_uploaded_video.ipynb #3211d182
+# %% ../nbs/60g_uploaded_video.ipynb #17b6a1c2
 _GUARD = 'import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)'
 
 @contextmanager
@@ -50,7 +50,7 @@ def _private_folder() -> Iterator[Path]:
         command = [sys.executable, '-I', '-S', '-c', _GUARD, folder]
         with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True): yield Path(folder)
 
-# %% ../nbs/60g_uploaded_video.ipynb #98224ee3
+# %% ../nbs/60g_uploaded_video.ipynb #6aeb5721
 @dataclass(frozen=True)
 class VideoLimits:
     "What a panel takes."
@@ -74,7 +74,7 @@ def _check_video(info: StreamInfo, limits: VideoLimits) -> None:
     if (info.frames or 0) > limits.frames:
         raise VideoError(f'{name}: it has {info.frames:,} frames, the limit is {limits.frames:,}')
 
-# %% ../nbs/60g_uploaded_video.ipynb #3b66b751
+# %% ../nbs/60g_uploaded_video.ipynb #2266424a
 class UploadedVideo:
     "A video from the browser: on its way, at work, or analyzed."
     def __init__(self, name: str, size: int, *, id: str='', prior: str='') -> None:
@@ -104,7 +104,7 @@ class UploadedVideo:
     def clear(self) -> None:
         for file in (self.file, *self.files.values()): file.close()
 
-# %% ../nbs/60g_uploaded_video.ipynb #348e1a54
+# %% ../nbs/60g_uploaded_video.ipynb #d1e435a2
 _PACE = .25 # seconds between two messages about the progress
 
 class _Progress:
@@ -127,7 +127,7 @@ class _Progress:
         video.told = now
         self.tell()
 
-# %% ../nbs/60g_uploaded_video.ipynb #7a5b7ca2
+# %% ../nbs/60g_uploaded_video.ipynb #9491c672
 _MOST_ROWS = 200_000
 
 def _face_rows(
@@ -147,17 +147,17 @@ def _face_rows(
             rows.append(np.array([float(row['time']), float(row['face']), *box, *sure, *p], np.float32))
     return b''.join(o.tobytes() for o in rows[:_MOST_ROWS])
 
-# %% ../nbs/60g_uploaded_video.ipynb #bb651b73
+# %% ../nbs/60g_uploaded_video.ipynb #c581886a
 _MOST_FACES = 12 # that have a line of their own
 
 def _describe(summary: VideoSummary, info: StreamInfo) -> dict: # fit for JSON
     "What the page shows of a video."
     tally, told = summary.tally, summary.to_dict()
-    kept = ('duration', 'frames', 'frames_with_faces', 'number_of_faces', 'problems')
+    kept = ('duration', 'frames', 'frames_with_faces', 'number_of_faces', 'problems', 'cuts')
     return {k: told[k] for k in kept} | dict(
         begin=tally.start or 0., end=tally.time, width=tally.width, size=[info.width, info.height],
         faces=[_course_of(face, tally) for face in longest_faces(tally, _MOST_FACES)],
-        cuts=list(getattr(summary, 'cuts', ())), step=1/(info.fps or 25),
+        made=settings_text(summary.settings), step=1/(info.fps or 25),
     )
 
 def _course_of(face: Any, tally: Tally) -> dict:
@@ -166,7 +166,7 @@ def _course_of(face: Any, tally: Tally) -> dict:
     parts = np.round(100*p).astype(int).tolist()
     return describe_face(face, tally) | dict(start=start, labels_of_bins=labels.tolist(), parts=parts)
 
-# %% ../nbs/60g_uploaded_video.ipynb #9f3732eb
+# %% ../nbs/60g_uploaded_video.ipynb #3ad2379a
 def _keep(path: Path) -> FileIO: # the same content, without a name
     with open(path, 'rb') as source:
         kept = _private_file(path.name)
@@ -179,7 +179,7 @@ def _notes(video: UploadedVideo, limits: VideoLimits, problems: Sequence[str], f
     if video.frames >= limits.frames: notes.append(f'only its first {limits.frames:,} frames were analyzed, the limit')
     return [f'{video.name}: {o}' for o in notes]
 
-# %% ../nbs/60g_uploaded_video.ipynb #2f7008ba
+# %% ../nbs/60g_uploaded_video.ipynb #eaa202b5
 def analyze_upload(
     video: UploadedVideo,
     recognizer: Recognizer,
@@ -199,8 +199,7 @@ def analyze_upload(
         problems = [*summary.problems, *over*(summary.duration >= limits.seconds)]
         notes = _notes(video, limits, problems, folder)
         video.summary = replace(summary, problems=notes, written={})
-        made = settings_text(recognizer_settings(recognizer))
-        video.found = _describe(video.summary, reader.info) | dict(made=made)
+        video.found = _describe(video.summary, reader.info)
         every = 1 + sum(o['frames'] for o in video.summary.faces)//_MOST_ROWS
         size = reader.info.width or 1, reader.info.height or 1
         rows = _face_rows(table, recognizer.classes, size, every) if table.exists() else b''

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VideoPanel']
 
-# %% ../nbs/61a_video_panel.ipynb #f20838ae
+# %% ../nbs/61a_video_panel.ipynb #2a9e95bc
 import atexit
 import os
 import re
@@ -22,6 +22,7 @@ import traitlets
 from .core import FerError, write_atomically
 from .live import with_yunet
 from .recognition import Recognizer, expecting_everyday
+from .settings import figure_metadata
 from .timeline import format_time
 from .transfers import clean_name
 from .uploaded_video import UploadedVideo, VideoLimits, analyze_upload
@@ -33,13 +34,13 @@ from .yunet_file import YUNET_URL
 if TYPE_CHECKING:
     import pandas
 
-# %% ../nbs/61a_video_panel.ipynb #7f57ad1c
+# %% ../nbs/61a_video_panel.ipynb #b462a2be
 class _Stage(anywidget.AnyWidget):
     "The browser's side. All that belongs to a video goes by messages: its state holds the settings, nothing else."
     _esm, _css = script('video'), style_sheet('video')
     settings = traitlets.Dict().tag(sync=True)
 
-# %% ../nbs/61a_video_panel.ipynb #432ba530
+# %% ../nbs/61a_video_panel.ipynb #ed8fa891
 class _PanelState:
     "The video of a panel, and what the page has to know."
     def __init__(self, recognizer: Recognizer, limits: VideoLimits) -> None:
@@ -50,7 +51,7 @@ class _PanelState:
         self.better, self.fetching = '', False # why the better detector could not be fetched; under way?
         self.lock = threading.RLock()
 
-# %% ../nbs/61a_video_panel.ipynb #e0ba2923
+# %% ../nbs/61a_video_panel.ipynb #b458da6a
 class VideoPanel(_PanelState):
     "Drop, choose or record a video, and see the expressions of its faces over time. `widget` is the widget."
     def __init__(self,
@@ -76,7 +77,7 @@ class VideoPanel(_PanelState):
     def __repr__(self) -> str: return f'VideoPanel({self.video.name if self.video else "no video"!r})'
     def _repr_mimebundle_(self, **kwargs: Any) -> Any: return self.widget._repr_mimebundle_(**kwargs)
 
-# %% ../nbs/61a_video_panel.ipynb #f05a2daa
+# %% ../nbs/61a_video_panel.ipynb #a6d0904a
 def _settings(panel: VideoPanel) -> dict:
     "What the browser has to know."
     classes, limits = panel.recognizer.classes, panel.limits
@@ -86,7 +87,7 @@ def _settings(panel: VideoPanel) -> dict:
         prior=prior_label(panel.priors, panel.recognizer), help=EXPECTED_HELP,
     )
 
-# %% ../nbs/61a_video_panel.ipynb #cedc9daa
+# %% ../nbs/61a_video_panel.ipynb #18744358
 def _work(panel: VideoPanel, video: UploadedVideo) -> None:
     "Analyze a video that is here; the reason is kept where that is not possible."
     recognizer, problem = panel.priors.get(video.prior, panel.recognizer), ''
@@ -101,7 +102,7 @@ def _work(panel: VideoPanel, video: UploadedVideo) -> None:
         if problem: panel.video, panel.message = None, problem
     _tell(panel, everything=True)
 
-# %% ../nbs/61a_video_panel.ipynb #d1c947c5
+# %% ../nbs/61a_video_panel.ipynb #b73cf6e7
 _AT_WORK: dict[threading.Thread, UploadedVideo] = {}
 
 @atexit.register
@@ -120,7 +121,7 @@ def _start_work(panel: VideoPanel, video: UploadedVideo) -> None:
     _AT_WORK[thread] = video
     thread.start()
 
-# %% ../nbs/61a_video_panel.ipynb #93cc1169
+# %% ../nbs/61a_video_panel.ipynb #56ea53d1
 def _add(panel: VideoPanel, name: str, data: bytes) -> None:
     "Analyze a video, and wait for the end. Raises `VideoError`."
     if problem := _refusal(panel, name, len(data)): raise VideoError(problem)
@@ -130,7 +131,7 @@ def _add(panel: VideoPanel, name: str, data: bytes) -> None:
     _work(panel, video)
     if panel.video is not video: raise VideoError(panel.message)
 
-# %% ../nbs/61a_video_panel.ipynb #c0b12ef3
+# %% ../nbs/61a_video_panel.ipynb #3c1a29ea
 _STALE = 30. # seconds after which a video that does not come any more is given up
 
 def _refusal(panel: VideoPanel, name: str, size: int) -> str: # "" where it may come
@@ -159,7 +160,7 @@ def _close(panel: VideoPanel) -> None:
     _replace(panel, None)
     panel.widget.close()
 
-# %% ../nbs/61a_video_panel.ipynb #6d3ae9be
+# %% ../nbs/61a_video_panel.ipynb #712be210
 def _done(panel: VideoPanel) -> UploadedVideo:
     "The video that is analyzed. Raises `VideoError` where there is none."
     if panel.video and panel.video.summary and 'table' in panel.video.files: return panel.video
@@ -184,10 +185,12 @@ def _save(panel: VideoPanel, folder: Path) -> list[Path]: # of what was written;
     folder.mkdir(parents=True, exist_ok=True)
     names, files = _file_names(video.name), {k: _read(v) for k, v in video.files.items() if k != 'rows'}
     for kind, data in files.items(): write_atomically(folder/names[kind], lambda part: part.write_bytes(data))
-    write_atomically(folder/names['timeline'], lambda part: panel.results[0].plot().savefig(part, dpi=130))
+    about = figure_metadata(panel.results[0].settings, '.png')
+    draw = lambda part: panel.results[0].plot().savefig(part, dpi=130, metadata=about)
+    write_atomically(folder/names['timeline'], draw)
     return [folder/names[kind] for kind in (*files, 'timeline')]
 
-# %% ../nbs/61a_video_panel.ipynb #80b4f2dd
+# %% ../nbs/61a_video_panel.ipynb #236c3e97
 def _tell(panel: VideoPanel, everything: bool=False) -> None: # also what was found
     "Say how things are."
     video, send = panel.video, panel.widget.send
@@ -204,7 +207,7 @@ def _tell(panel: VideoPanel, everything: bool=False) -> None: # also what was fo
     files = {k: dict(size=n, name=names.get(k, ''), type=kinds.get(k, '')) for k, n in sizes.items()}
     send(dict(kind='result', id=video.id, name=video.name, files=files) | video.found)
 
-# %% ../nbs/61a_video_panel.ipynb #6dd5cb20
+# %% ../nbs/61a_video_panel.ipynb #5b95079d
 _PIECE = 1 << 20 # bytes of a piece of a file, at most
 
 def _begin(panel: VideoPanel, id: str, message: dict) -> None:
@@ -229,7 +232,7 @@ def _receive(panel: VideoPanel, video: UploadedVideo, buffers: Sequence) -> None
     panel.widget.send(dict(kind='got', id=video.id, bytes=video.got))
     if video.state == 'working': _tell(panel)
 
-# %% ../nbs/61a_video_panel.ipynb #85f669c8
+# %% ../nbs/61a_video_panel.ipynb #ee80a754
 def _fetch(panel: VideoPanel) -> None:
     "Fetch the better detector and use it from now on, or say why not."
     try: found = with_yunet(panel.recognizer)
@@ -245,7 +248,7 @@ def _start_fetching(panel: VideoPanel) -> None:
     panel.fetching = True
     threading.Thread(target=_fetch, args=[panel], daemon=True, name='fer_nb download').start()
 
-# %% ../nbs/61a_video_panel.ipynb #30b7a5c2
+# %% ../nbs/61a_video_panel.ipynb #78267c55
 def _send_piece(panel: VideoPanel, video: UploadedVideo, message: dict) -> None:
     "Send a piece of a file of results."
     what, at, to = message.get('what'), message.get('at'), str(message.get('to'))[:64]

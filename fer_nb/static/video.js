@@ -408,6 +408,7 @@ function legend(s) {
     return entry;
   }));
   s.find(".fer-legend").hidden = !s.result.faces.length;
+  if (s.result.cuts.length) s.find(".fer-legend").append(element("em", "", `dashed: another scene begins (${s.result.cuts.length})`));
   const more = s.result.number_of_faces - s.result.faces.length;
   if (more > 0) s.find(".fer-legend").append(element("em", "", `and ${more} more face${more === 1 ? "" : "s"}, seen for a shorter time`));
 }
@@ -451,6 +452,7 @@ function player(s) {
     if (video.requestVideoFrameCallback) video.requestVideoFrameCallback((_, frame) => { s.now = frame.mediaTime + s.shift; moved(s); next(); });
   };
   video.onloadedmetadata = () => {
+    if (video.videoWidth) s.find(".fer-frame").style.setProperty("--fer-aspect", video.videoWidth/video.videoHeight);  // a copy may have a list beside the picture
     if (video.duration === Infinity) { video.currentTime = 1e7; video.addEventListener("seeked", () => seek(s, s.now), {once: true}); }  // a recording does not know its length
     else seek(s, s.now);
     next();
@@ -569,6 +571,7 @@ function sized(canvas) {
 function paint(s, faces = facesNow(s)) {
   const {pen, wide, high} = sized(s.overlay), zoom = Math.max(.85, Math.min(1.3, Math.min(wide, high)/420));
   if (!s.result || s.root.dataset.plays === "copy" || !s.find(".fer-marks input").checked) return;
+  const plates = [], hides = (x, y, w, h) => plates.some(([u, v, a, b]) => x < u + a && u < x + w && y < v + b && v < y + h);
   for (const face of [...faces].sort((a, b) => b.box[1] - a.box[1])) {
     const [x, y, w, h] = face.box.map((v, i) => v*(i % 2 ? high : wide)), color = s.settings.colors[face.label];
     pen.setLineDash(face.unsure ? [6*zoom, 5*zoom] : []);
@@ -576,7 +579,9 @@ function paint(s, faces = facesNow(s)) {
     pen.font = `600 ${14*zoom}px ${FONT}`;
     pen.textBaseline = "middle";
     const text = words(face), plate = pen.measureText(text).width + 12*zoom, tall = 22*zoom;
-    const left = Math.max(0, Math.min(x - zoom, wide - plate)), top = Math.max(0, y - tall);
+    const left = Math.max(0, Math.min(x - zoom, wide - plate)), above = Math.max(0, y - tall);
+    const top = [above, Math.min(high - tall, y + h), above + tall].find(o => !hides(left, o, plate, tall)) ?? above;  // plates do not hide one another
+    plates.push([left, top, plate, tall]);
     pen.fillStyle = color;
     pen.fillRect(left, top, plate, tall);
     pen.fillStyle = ink(color);

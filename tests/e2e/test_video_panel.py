@@ -174,6 +174,22 @@ def test_no_face(page, panel, tmp_path, look):
     accessible(page, '.fer-video')
 
 
+def test_cut(page, panel, tmp_path, photos, look):
+    "Where another scene begins, the timeline says so, and the face has another number."
+    hopper, astronaut = (cv2.imread(str(photo))[..., ::-1] for photo in photos)
+    scenes = [cv2.resize(o, (320, 240)) for o in (astronaut[:270, 90:360], hopper[40:440, 60:460])]
+    with VideoWriter(tmp_path / 'two scenes.mp4', (320, 240)) as writer:
+        for i in range(24): writer.add(i / 12, scenes[i // 12])
+    choose(panel, tmp_path / 'two scenes.mp4')
+    is_done(panel)
+    expect(panel.locator('.fer-legend')).to_contain_text('another scene begins (1)')
+    plate = panel.locator('.fer-now .fer-plate')
+    expect(plate).to_contain_text('1 ')
+    panel.locator('.fer-timeline').press('End')
+    expect(plate).to_contain_text('2 ')
+    look('video-cut')
+
+
 @pytest.mark.parametrize('browser_type_launch_args', [DENIED], indirect=True, ids=['denied'])
 def test_refused_camera(page, panel, clips, look):
     panel.locator('[data-do=record]').click()
