@@ -269,13 +269,14 @@ def _transfer(panel: ClassesPanel, kind: str, id: str, message: dict, buffers: S
     finally:
         if file or got is None: panel.stage.send(dict(kind='done', id=id))
 
-# %% ../nbs/76_classes_panel.ipynb #1da3e044
+# %% ../nbs/76_classes_panel.ipynb #d0a6bea2
 def _take_file(panel: ClassesPanel, target: dict, name: str, data: bytes) -> None:
     "A whole file, where it was meant to go. Raises `FerError`."
     collection, folder, own = panel.collection, target.get('folder'), panel.collection.find(str(target.get('to')))
     if target.get('try'): return _try_image(panel, data)
     if target.get('zip'):
-        panel.said = panel.note = f'{plural(load_zip(collection, data), "example")} added from {name}.'
+        try: panel.said = panel.note = f'{plural(load_zip(collection, data), "example")} added from {name}.'
+        except FerError as e: raise FerError(f'{name}: {e}') from None
     elif isinstance(folder, str): add_example(collection, class_named(collection, clean_name(folder)), data, name=name)
     elif own:
         before = len(own.examples)
