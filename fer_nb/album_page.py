@@ -171,7 +171,8 @@ def table_html(
     body = ''.join(f'<tr>{"".join(f"<td>{escape(text)}</td>" for text in line)}</tr>' for line in lines)
     table = f'<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
     title = f'Table of {plural(len(lines), "face")}'
-    return f'<details><summary>{title}</summary><div class="fer-scroll">{table}</div></details>'
+    scroll = f'<div class="fer-scroll" role="region" tabindex="0" aria-label="{title}">' # can be scrolled with keys
+    return f'<details><summary>{title}</summary>{scroll}{table}</div></details>'
 
 # %% ../nbs/60b_album_page.ipynb #2a78be5e
 def to_json(results: Sequence[Result]) -> str:

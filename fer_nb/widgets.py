@@ -15,6 +15,7 @@ import numpy as np
 
 import fer_nb
 from .core import FerError
+from .detection import working_detector
 from .drawing import best_guess, ink_on, label_color
 from .recognition import Face, Recognizer, confidence_threshold
 
@@ -154,6 +155,5 @@ def prior_label(choices: dict[str, Recognizer], recognizer: Recognizer) -> str: 
 # %% ../nbs/60_widgets.ipynb #480ca7f6
 def recognizer_here() -> tuple[Recognizer, str]: # and what is wrong with a detector's file; "" = nothing
     "The shipped model with the best detector that there is."
-    try: return Recognizer(), ''
-    except FerError as e: reason = str(e)
-    return Recognizer(detector='haar'), f'The better face detector cannot be used: {reason}. Haar (built in) is used.'
+    detector, problem = working_detector()
+    return Recognizer(detector=detector), problem

@@ -42,6 +42,11 @@ def answers(port: int) -> bool:
         return False
 
 
+def is_kernel(process: psutil.Process) -> bool:
+    try: return 'ipykernel_launcher' in ' '.join(process.cmdline())
+    except psutil.Error: return False  # it has ended
+
+
 class Server:
     "A server with a folder of its own for everything that it writes; `stop` ends it as Ctrl-C does."
 
@@ -65,10 +70,13 @@ class Server:
         process = psutil.Process(self.process.pid)
         return [process, *process.children(recursive=True)]
 
+    def kernel_processes(self) -> list:
+        "The kernels that it runs."
+        return [o for o in self.family() if is_kernel(o)]
+
     def kernels(self) -> int:
         "How many kernels it runs."
-        alive = [o for o in self.family() if o.is_running() and o.status() != psutil.STATUS_ZOMBIE]
-        return sum('ipykernel_launcher' in ' '.join(o.cmdline()) for o in alive)
+        return len(self.kernel_processes())
 
     def stop(self) -> list:
         "Press Ctrl-C. Processes that are still there 20 seconds later are ended by force, and returned."

@@ -14,10 +14,6 @@ LOST = 'Connection lost: reload the page.'
 AGAIN = '.fer-upload .fer-gone:visible'
 
 
-def kernels(app) -> list[psutil.Process]:
-    return [o for o in app.family() if 'ipykernel_launcher' in ' '.join(o.cmdline())]
-
-
 def add(page, photo: Path):
     page.locator('.fer-upload input[type=file]').set_input_files(photo)
     expect(page.locator('.fer-upload li.fer-face'), 'there are not two faces').to_have_count(2)
@@ -26,7 +22,7 @@ def add(page, photo: Path):
 def is_left(app, gone: set[int], seconds: float) -> float:
     "Wait until some kernels have ended; the seconds that took."
     start = time.time()
-    here = lambda: {o.pid for o in kernels(app)}
+    here = lambda: {o.pid for o in app.kernel_processes()}
     until(lambda: not gone & here(), 'the kernel of a visitor who has left is still there', seconds)
     return round(time.time() - start, 1)
 
@@ -51,7 +47,7 @@ def test_leaving(guest, app, visitors, figures, leave):
     until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
     visit(guest, app.address)
     add(guest, visitors)
-    there = {o.pid for o in kernels(app)}
+    there = {o.pid for o in app.kernel_processes()}
     assert len(there) == 1
     leave(guest)
     busy = os.getloadavg()[0] > os.cpu_count()
@@ -69,7 +65,7 @@ def test_leaving_without_a_word(browser, app, page, early):
         other.goto(app.address, wait_until='commit')
         until(lambda: app.kernels(), 'no kernel was started')
     else: visit(other, app.address)
-    there = {o.pid for o in kernels(app)}
+    there = {o.pid for o in app.kernel_processes()}
     context.close()
     is_left(app, there, 40)
 
@@ -83,7 +79,7 @@ def test_twenty_visitors(context, page, app, visitors, figures):
         guest.errors = page.errors
         visit(guest, app.address)
         if i % 5 == 0: add(guest, visitors)
-        needed += [o.memory_full_info().uss / 1e6 for o in kernels(app)]
+        needed += [o.memory_full_info().uss / 1e6 for o in app.kernel_processes()]
         guest.close(run_before_unload=True)
         until(lambda: not app.kernels(), 'a visitor leaves a kernel', 10)
         if i == 4: before = sum(o.memory_info().rss for o in app.family())
@@ -94,7 +90,7 @@ def test_twenty_visitors(context, page, app, visitors, figures):
     assert server.is_running()
 
 
-def kill(page, app): kernels(app)[0].kill()
+def kill(page, app): app.kernel_processes()[0].kill()
 
 
 def shut_down(page, app):
@@ -128,12 +124,12 @@ def test_upload_to_a_dead_kernel(page, app, visitors):
     "An upload that is under way when the kernel dies ends."
     until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
     visit(page, app.address)
-    kernels(app)[0].suspend()
+    app.kernel_processes()[0].suspend()
     page.locator('.fer-upload input[type=file]').set_input_files(visitors)
     doing = page.locator('.fer-upload .fer-doing')
     expect(doing, 'the page does not say what it waits for').to_contain_text(visitors.name)
     expect(doing, 'a wait is not mentioned').to_contain_text('waiting', timeout=10_000)
-    kernels(app)[0].kill()
+    app.kernel_processes()[0].kill()
     expect(page.locator(AGAIN)).to_contain_text(LOST, timeout=20_000)
     expect(page.locator('.fer-upload .fer-progress'), 'the upload waits for ever').to_be_hidden()
     page.errors = []
@@ -154,7 +150,7 @@ def test_wrong_detector_file(page, tmp_path, out, root, visitors, look, monkeypa
     server = start_app(tmp_path, out / 'app-wrong.log', root)
     try:
         visit(page, server.address)
-        expect(page.locator('.fer-upload .fer-notes')).to_contain_text('The better face detector cannot be used')
+        expect(page.locator('.fer-upload .fer-notes')).to_contain_text('faces are searched with Haar')
         add(page, visitors)
         look('app-wrong-detector')
     finally: server.stop()
