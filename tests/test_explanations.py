@@ -9,14 +9,15 @@ from test_network_outputs import network
 
 from fer_nb import Recognizer, export
 from fer_nb.boxes import Box, Detection
-from fer_nb.class_maps import FOR, FaceMaps, answer_layer, class_maps, crop_corners, shade, spread
+from fer_nb.class_maps import AGAINST, FOR, FaceMaps, answer_layer, class_maps, crop_corners, shade, spread
 from fer_nb.classification import Classifier
 from fer_nb.core import FerError, softmax
 from fer_nb.cropping import CROP_RULES, WHOLE_IMAGE, crop_face
 from fer_nb.images import read_image
 from fer_nb.labels import EXPRESSIONS
-from fer_nb.model_files import ModelError, with_metadata
-from fer_nb.network_outputs import layer_fields
+from fer_nb.litert_heads import with_linear_head
+from fer_nb.model_files import ModelError, read_model, with_metadata
+from fer_nb.network_outputs import head_text, layer_fields
 from fer_nb.priors import choose_prior
 from fer_nb.synthetic import synthetic_faces, synthetic_scene
 
@@ -218,3 +219,25 @@ def test_classes_that_are_compared():
     assert maps.legend('b', 'a') == ('for b (strongest 4.0)', 'for a (strongest 0.0)')
     for wrong in (('d',), ('a', 'd'), ('a', 'a'), ('a', [])):
         with pytest.raises(FerError): maps.evidence(*wrong)
+
+
+def test_a_head_of_your_own_on_a_shipped_network(root, drawn, tmp_path):
+    "Classes of your own, with a last layer of 32 bits: exact up to rounding."
+    about, content = read_model(root / 'models/s.int8.tflite')
+    rng, classes, path = np.random.default_rng(0), ['cat', 'dog', 'bird'], tmp_path / 'own.tflite'
+    kernel, bias = rng.normal(0, 0.3, (152, 3)).astype('f4'), rng.normal(size=3).astype('f4')
+    kept = {k: about[k] for k in ('version', 'input_size', 'channels')}
+    meta = kept | dict(name='own', classes=classes, temperature=0.8, head=head_text(kernel, bias))
+    path.write_bytes(with_metadata(with_linear_head(content, kernel, bias), meta, path))
+    for explanation in Recognizer(str(path)).explain(drawn, crops=True):
+        [maps] = explanation.faces
+        logits = maps.maps.mean(axis=(1, 2)) + maps.offsets
+        np.testing.assert_allclose(softmax(logits[None])[0], [*maps.face.probabilities.values()], atol=1e-5)
+        assert maps.plot('bird', 'cat').shape == (240, 240, 3)
+
+
+def test_a_legend_below_the_image(root):
+    explanation = Recognizer(str(root / 'models/s.int8.tflite'), detector='haar').explain(ASTRONAUT)
+    drawn = explanation.plot()
+    assert drawn.shape[0] > 512 and drawn.shape[1] == 512
+    for color in (FOR, AGAINST): assert (drawn[512:] == color).all(axis=2).sum() > 40
