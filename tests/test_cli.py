@@ -145,7 +145,7 @@ def test_predict_imports_nothing_heavy(run, folder):
 def test_stopped(what, code, said):
     "With more to say than a pipe holds: silent when its reader goes away, counts and one line after Ctrl-C."
     p = subprocess.Popen(
-        [Path(sys.executable).with_name('fer_nb'), 'predict', *['missing.jpg'] * 5000],
+        [Path(sys.executable).with_name('fer_nb'), 'predict', '--detector', 'haar', *['missing.jpg'] * 5000],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     p.stdout.readline()
