@@ -67,6 +67,11 @@ def _link(card: str) -> str: # HTML
     text = 'Save the whole model card'
     return f'<p><a download="MODEL_CARD.md" href="data:text/markdown;base64,{uri}">{text}</a></p>' if card else ''
 
+# %% ../nbs/60f_about.ipynb #b47b3247
+def _scroll(table: str) -> str: # HTML
+    "A table that is scrolled where the page is narrow, also by keys."
+    return f'<div class="fer-table" role="region" tabindex="0" aria-label="How often it is right">{table}</div>'
+
 # %% ../nbs/60f_about.ipynb #f29b5ed6
 def about_html(
     recognizer: Recognizer,
@@ -80,5 +85,5 @@ def about_html(
     return (
         '<details class="fer-about"><summary>About: which model answers, and how often it is right</summary>'
         f'<p>Network <b>{escape(name)}</b> of fer_nb {escape(version)}; faces are found with {detector}.</p>'
-        f'<div class="fer-table">{_figures(card)}</div><p>{ranges}{_USES}</p>{_link(card)}</details>'
+        f'{_scroll(_figures(card))}<p>{ranges}{_USES}</p>{_link(card)}</details>'
     )

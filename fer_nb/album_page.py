@@ -38,7 +38,9 @@ def _box(
     "The box of a face with its tag."
     x, y, w, h = place
     more = ' fer-unsure'*(face.label == 'uncertain') + ' fer-below'*(y < 6) + ' fer-atright'*(x + w > 80)
-    tag = f'<span class="fer-tag">{escape(text)}</span>'
+    first, space, words = text.partition(' ')
+    more_words = f'<span class="fer-words"> {escape(words)}</span>' if space else '' # hidden on narrow pages
+    tag = f'<span class="fer-tag">{first}{more_words}</span>'
     style = f'left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%;{face_style(face.label, classes)}'
     title = f'face {escape(face_text(face, number))}'
     return f'<span class="fer-box{more}" data-face="{number}" title="{title}" style="{style}">{tag}</span>'
@@ -56,13 +58,14 @@ def _boxes(
     classes: tuple[str, ...],
 ) -> str: # HTML
     "The boxes of faces over their image."
-    places: list[_Place] = [tuple(100*v/n for v, n in zip(face.box, size*2)) for _, face in faces]
+    wide, high = (100/n for n in size)
+    places: list[_Place] = [(x*wide, y*high, w*wide, h*high) for x, y, w, h in (face.box for _, face in faces)]
     tags: list[_Place] = []
     html = []
     for (i, face), (x, y, w, h) in zip(faces, places):
         text = face_text(face, i)
-        wide = 3 + 1.1*len(text) # of a tag, on a page of usual width
-        tag = (x + w - wide if x + w > 80 else x, y + h if y < 6 else y - 6, wide, 6.)
+        across = 3 + 1.1*len(text) # of a tag, on a page of usual width
+        tag = (x + w - across if x + w > 80 else x, y + h if y < 6 else y - 6, across, 6.)
         others = [o for o in places if o != (x, y, w, h)]
         if any(_overlap(tag, o) for o in others + tags): text = str(i)
         else: tags.append(tag)

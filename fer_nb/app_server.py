@@ -32,6 +32,21 @@ def _check_visit(handler: Any, *, hosts: Sequence[str] = (), **_: Any) -> None:
     if site not in ('none', 'same-origin') or shown_in != 'document':
         raise HTTPError(403, reason='Opened by another site')
 
+# %% ../nbs/63a_app_server.ipynb #1d25af47
+async def _watch(
+    server: Any, # a `PageServer`
+    kernel: str, # its id
+) -> None:
+    "End a kernel that is idle and has no page."
+    alone = 0 # seconds
+    while kernel in server.kernel_manager and alone < server.patience:
+        await asyncio.sleep(1)
+        state = server.kernel_manager.kernel_model(kernel) if kernel in server.kernel_manager else {}
+        needed = state.get('connections') or state.get('execution_state') in ('starting', 'busy')
+        alone = 0 if needed else alone + 1
+    if kernel in server.kernel_manager: await server.kernel_manager.shutdown_kernel(kernel, now=True)
+    server.guards.pop(kernel, None)
+
 # %% ../nbs/63a_app_server.ipynb #d5b020f9
 class PageServer(Voila):
     "Voila for one page: a limited number of kernels, each for a person who opened the page."
@@ -43,7 +58,8 @@ class PageServer(Voila):
     def init_settings(self) -> dict[str, Any]: # of Tornado
         "What Voila sets, and who may start a kernel."
         self.voila_configuration.prelaunch_hook = partial(_check_visit, hosts=self.hosts)
-        settings, self.watchers = super().init_settings(), {}
+        self.guards: dict[str, asyncio.Task] = {}
+        settings = super().init_settings()
         self._start_kernel, self.kernel_manager.start_kernel = self.kernel_manager.start_kernel, self._start_if_free
         return settings | dict(disable_check_xsrf=True)
 
@@ -53,16 +69,5 @@ class PageServer(Voila):
         self.starting += 1
         try: kernel = await self._start_kernel(**kwargs)
         finally: self.starting -= 1
-        self.watchers[kernel] = asyncio.create_task(self._watch(kernel))
+        self.guards[kernel] = asyncio.create_task(_watch(self, kernel))
         return kernel
-
-    async def _watch(self, kernel: str) -> None: # its id
-        "End a kernel that is idle and has no page."
-        alone = 0 # seconds
-        while kernel in self.kernel_manager and alone < self.patience:
-            await asyncio.sleep(1)
-            state = self.kernel_manager.kernel_model(kernel) if kernel in self.kernel_manager else {}
-            needed = state.get('connections') or state.get('execution_state') in ('starting', 'busy')
-            alone = 0 if needed else alone + 1
-        if kernel in self.kernel_manager: await self.kernel_manager.shutdown_kernel(kernel, now=True)
-        self.watchers.pop(kernel, None)

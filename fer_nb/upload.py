@@ -15,26 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from IPython.display import display
 
-from fer_nb.album import (
-    Album,
-    UploadedImage,
-    can_explain,
-    refusal,
-    sample_images,
-    sample_thumbnails,
-    switch_evidence,
-)
-from fer_nb.album_page import (
-    NOTICE,
-    album_html,
-    album_notes,
-    draw_upload,
-    expected_faces,
-    file_to_save,
-    image_card,
-    save_album,
-    table_html,
-)
+import fer_nb.album_page as pages
+from .album import Album, UploadedImage, can_explain, refusal, sample_images, sample_thumbnails, switch_evidence
+from .album_page import NOTICE, album_html, draw_upload, file_to_save, image_card, save_album, table_html
 from .recognition import Recognizer, Result, confidence_threshold
 from .result_tables import results_to_df
 from .transfers import Transfers, clean_name
@@ -125,7 +108,7 @@ def _describe(panel: UploadPanel) -> str:
 
 # %% ../nbs/61_upload.ipynb #91118c4c
 def _layout(panel: UploadPanel) -> W.VBox:
-    "The stage; with stock widgets only, the controls stand in a row above it."
+    "The stage; with stock widgets only, the controls are a row above it."
     if not isinstance(panel.stage, W.HTML): return W.VBox([W.HTML(_FALLBACK), panel.stage])
     bar = W.HBox(list(panel.controls.values()), layout=dict(flex_flow='row wrap', align_items='center'))
     bar.add_class('fer-controls')
@@ -209,7 +192,7 @@ def _live_foot(album: Album, results: list[Result]) -> str:
     buttons = ''.join(_SAVE.format(name.lower(), f'Save {name}') for name in ('CSV', 'JSON', 'report'))
     buttons += _BUTTON.format(' fer-bare', 'remove', '', 'Remove all')
     table = table_html(results, album.recognizer.classes)
-    notice = f'<p class="fer-fine">{expected_faces(album)} {NOTICE} {_KEPT}</p>'
+    notice = f'<p class="fer-fine">{pages.expected_faces(album)} {NOTICE} {_KEPT}</p>'
     return f'<div class="fer-save"><span>{held}</span>{buttons}</div>{table}{notice}'
 
 # %% ../nbs/61_upload.ipynb #bc1e3c00
@@ -228,7 +211,7 @@ def _send_cards(panel: UploadPanel, everything: bool) -> None:
     panel.sent_cards = cards
     state = control_state(panel.controls, panel.advised) | dict(better=better_detector(album, panel.failed))
     panel.stage.send(dict(
-        kind='show', order=[o.id for o in album.newest_first], cards=changed, notes=album_notes(album),
+        kind='show', order=[o.id for o in album.newest_first], cards=changed, notes=pages.album_notes(album),
         said=escape(panel.spoken), foot=_live_foot(album, results), minimum=album.min_confidence,
         limits=dict(images=album.max_images), controls=state,
     ))

@@ -88,7 +88,7 @@ def control_state(
 def choose(
     controls: dict[str, W.Widget],
     what: object,  # "detector", "prior" or "confidence"; anything else is passed over
-    value: object, # as a page sent it
+    value: Any,    # as a page sent it
 ) -> None:
     "Set a control to what was chosen on a page."
     widget = controls.get(what) if what in ('detector', 'prior', 'confidence') else None
