@@ -262,4 +262,4 @@ def test_cameras(recognizers, portrait):
         assert view.faces[0].probabilities == known.with_prior(prior)(rgb).faces[0].probabilities
     view.prior_box.value = 'as trained'
     assert (view.running, view.faces[0].probabilities) == (False, known(rgb).faces[0].probabilities)
-    assert f'{view.faces[0].confidence:.0%}' in view.cards.value
+    assert f'{view.faces[0].confidence:.0%}' in view.screen.cards
