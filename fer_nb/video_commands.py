@@ -65,6 +65,7 @@ def _add_smooth(add: Callable) -> None:
         help='seconds over which probabilities are smoothed (default: %(default)s; 0: not at all)')
     add('--baseline', action='store_true',
         help='let each face build a baseline of its own as it goes: what it looks like at rest')
+    add('--no-cuts', dest='cuts', action='store_false', help='keep the faces where a video goes over to another scene')
 
 # %% ../nbs/81a_video_commands.ipynb #9cb28eab
 def _source(
@@ -160,7 +161,7 @@ def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with a v
     from fer_nb.face_stream import StreamOptions
     from fer_nb.recognition import expecting_everyday
     rates: Any = dict(detect_every=args.detect_every, classify_every=args.classify_every)
-    options = StreamOptions(**rates, smooth=args.smooth, baseline=args.baseline)
+    options = StreamOptions(**rates, smooth=args.smooth, baseline=args.baseline, cuts=args.cuts)
     jobs, recognizer = _plan(args), expecting_everyday(make_recognizer(args))
     _check_priors(jobs, str(recognizer.assumed))
     if all(job.complete for job in jobs):
@@ -189,7 +190,7 @@ def _webcam(args: argparse.Namespace) -> int:
     "Show the expressions in front of a camera in a window; q or Esc ends it."
     from fer_nb.face_stream import StreamOptions
     from fer_nb.window import show_window
-    options = StreamOptions(smooth=args.smooth, baseline=args.baseline)
+    options = StreamOptions(smooth=args.smooth, baseline=args.baseline, cuts=args.cuts)
     recognizer = make_recognizer(args)
     suggest_detector(args, recognizer)
     shown = show_window(_source(args.source), recognizer, options=options)

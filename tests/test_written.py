@@ -109,3 +109,6 @@ def test_a_cut_ends_all_faces(folder, photos):
     with av.open('out/cut-faces.mp4') as video: assert video.metadata['comment'] == said
     with Image.open('out/cut.png') as figure: assert figure.text['Description'] == said
     assert told['settings']['cuts'] is True and told['settings']['model'] == 'm'
+    assert fer_nb('video', 'cut.mp4', '--out', 'one', '--no-cuts', '--quiet')[0] == 0
+    told = json.loads((folder / 'one/cut.json').read_text())
+    assert (told['settings']['cuts'], told['cuts'], told['scenes'], len(told['faces'])) == (False, [], 1, 1)
