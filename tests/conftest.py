@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# A job that a shell starts in the background ignores Ctrl-C, and so does all that it starts; some tests press it.
+# A job that a shell starts in the background ignores Ctrl-C, with `nohup` a closed terminal, too; so does all that it
+# starts, and some tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope='session')
