@@ -9,16 +9,19 @@ __all__ = []
 import csv
 import json
 import os
+import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from io import BytesIO, FileIO
+from dataclasses import asdict, dataclass, replace
+from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Self
 
 import numpy as np
@@ -41,14 +44,20 @@ def _private_file(name: str) -> FileIO: # for writing and reading
     return kept
 
 # %% ../nbs/60g_uploaded_video.ipynb #17b6a1c2
-_GUARD = 'import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)'
+_GUARD = """import shutil, sys, time
+done = sys.stdin.read() # "" where the kernel is gone; what it had started may still write for a moment
+for i in range(1 if done else 20):
+    time.sleep(.1*bool(i))
+    shutil.rmtree(sys.argv[1], ignore_errors=True)"""
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
     "A folder that is removed in the end; where this process is killed, by another one."
     with TemporaryDirectory(prefix='fer_nb_', ignore_cleanup_errors=True) as folder:
         command = [sys.executable, '-I', '-S', '-c', _GUARD, folder]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True): yield Path(folder)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as guard:
+            try: yield Path(folder)
+            finally: guard.communicate(b'done')
 
 # %% ../nbs/60g_uploaded_video.ipynb #6aeb5721
 @dataclass(frozen=True)
@@ -83,9 +92,10 @@ class UploadedVideo:
         self.began = self.told = monotonic()
         self.frames, self.total = 0, 0 # analyzed; expected, 0 = not known
         self.cancelled = False
+        self.process: subprocess.Popen[bytes]|None = None # which analyzes it
         self.summary: VideoSummary|None = None
         self.found: dict = {}                    # what the page shows at once, see `_describe`
-        self.files: dict[str, FileIO|BytesIO] = {} # {"video", "table", "summary", "rows"}
+        self.files: dict[str, FileIO] = {}       # {"video", "table", "summary", "rows"}
 
     def take(self, data: bytes) -> None:
         "A part of the file has come. Raises `VideoError`."
@@ -97,35 +107,27 @@ class UploadedVideo:
         self.got, self.told = self.got + len(data), monotonic()
 
     def close(self) -> None:
-        "Remove all of it. What is at work ends at its next frame and is removed then."
+        "Remove all of it. What is at work ends at once and is removed then."
         self.cancelled = True
+        if self.process: self.process.kill()
         if self.state != 'working': self.clear()
 
     def clear(self) -> None:
         for file in (self.file, *self.files.values()): file.close()
 
 # %% ../nbs/60g_uploaded_video.ipynb #d1e435a2
-_PACE = .25 # seconds between two messages about the progress
-
 class _Progress:
-    "Counts frames, and says so. Raises `KeyboardInterrupt` to end the work, as Ctrl-C does."
-    def __init__(self, video: UploadedVideo, most: int, tell: Callable[[], object]) -> None:
-        self.video, self.most, self.tell = video, most, tell
+    "Counts frames. Raises `KeyboardInterrupt` to end the work, as Ctrl-C does."
+    def __init__(self, most: int, enough: Callable[[], bool]) -> None:
+        self.frames, self.total, self.most, self.enough = 0, 0, most, enough
 
-    def __enter__(self) -> Self:
-        self.video.began = monotonic()
-        return self
-
+    def __enter__(self) -> Self: return self
     def __exit__(self, *_: object) -> None: pass
 
     def update(self) -> None:
         "A frame is done."
-        video, now = self.video, monotonic()
-        video.frames += 1
-        if video.cancelled or video.frames >= self.most: raise KeyboardInterrupt
-        if now - video.told < _PACE: return
-        video.told = now
-        self.tell()
+        self.frames += 1
+        if self.frames >= self.most or self.enough(): raise KeyboardInterrupt
 
 # %% ../nbs/60g_uploaded_video.ipynb #9491c672
 _MOST_ROWS = 200_000
@@ -173,13 +175,136 @@ def _keep(path: Path) -> FileIO: # the same content, without a name
         shutil.copyfileobj(source, kept)
     return kept
 
-def _notes(video: UploadedVideo, limits: VideoLimits, problems: Sequence[str], folder: Path) -> list[str]:
+def _notes(summary: VideoSummary, limits: VideoLimits, folder: Path) -> list[str]:
     "What was wrong with a video, in words, without the names of temporary files."
-    notes = [o.replace(f'{folder}{os.sep}', '').removeprefix(f'{shown(video.name)}: ') for o in problems]
-    if video.frames >= limits.frames: notes.append(f'only its first {limits.frames:,} frames were analyzed, the limit')
-    return [f'{video.name}: {o}' for o in notes]
+    name = summary.source
+    notes = [o.replace(f'{folder}{os.sep}', '').removeprefix(f'{shown(name)}: ') for o in summary.problems]
+    first = [f'{format_time(limits.seconds)} were']*(summary.duration >= limits.seconds)
+    first += [f'{limits.frames:,} frames were']*(summary.frames >= limits.frames)
+    return [f'{name}: {o}' for o in (*notes, *(f'only its first {o} analyzed, the limit' for o in first))]
 
 # %% ../nbs/60g_uploaded_video.ipynb #eaa202b5
+_FILES = dict(table='faces.csv', video='faces.mp4', summary='faces.json', rows='faces.rows')
+
+def _find(
+    file: FileIO, # a video
+    recognizer: Recognizer,
+    limits: VideoLimits,
+    folder: Path, # where the `_FILES` are written
+    progress: _Progress,
+) -> tuple[VideoSummary, dict]: # what was found, and what the page shows of it
+    "Find the faces of a video. Raises `VideoError`."
+    table, copy, told, rows = (folder/name for name in _FILES.values())
+    file.seek(0)
+    with read_video(file, stop=limits.seconds + .05) as reader:
+        _check_video(reader.info, limits)
+        progress.total = reader.info.frames or 0
+        summary = analyze_video(reader, recognizer, table=table, video_out=copy, progress=progress)
+    summary = replace(summary, problems=_notes(summary, limits, folder), written={})
+    found = _describe(summary, reader.info)
+    every = 1 + sum(o['frames'] for o in summary.faces)//_MOST_ROWS
+    found['step'] *= every
+    size = reader.info.width or 1, reader.info.height or 1
+    rows.write_bytes(_face_rows(table, recognizer.classes, size, every) if table.exists() else b'')
+    told.write_text(json.dumps(summary.to_dict(), indent=1) + '\n', encoding='utf-8')
+    return summary, found
+
+# %% ../nbs/60g_uploaded_video.ipynb #fb327b62
+_PACE = .25 # seconds between two messages about the progress
+
+class _Answers:
+    "Messages to the process that started this one. Where it is gone, this one ends."
+    def __init__(self) -> None:
+        self.file, self.lock = os.fdopen(os.dup(1), 'wb'), threading.Lock()
+        os.dup2(2, 1) # what a library prints is no answer
+
+    def send(self, *message: Any) -> None:
+        try:
+            with self.lock:
+                self.file.write(pickle.dumps(message))
+                self.file.flush()
+        except OSError: os._exit(1)
+
+    def beat(self, progress: _Progress) -> None:
+        while True:
+            self.send('at', progress.frames, progress.total)
+            sleep(_PACE)
+
+# %% ../nbs/60g_uploaded_video.ipynb #4a92f7c1
+def _serve(
+    name: str,         # of the video, which is the standard input
+    limits: dict,      # of `VideoLimits`
+    recognizer: bytes, # pickled
+    folder: str,       # where the files are written; a file "stop" there ends the work in order
+) -> None:
+    "What the process of its own does."
+    answers, file, bounds, stop = _Answers(), FileIO(0), VideoLimits(**limits), Path(folder)/'stop'
+    file.name = name
+    progress, message = _Progress(bounds.frames, stop.exists), tuple[Any, ...]()
+    threading.Thread(target=answers.beat, args=[progress], daemon=True).start()
+    try: own = pickle.loads(recognizer)
+    except Exception: answers.send('unknown')
+    else:
+        try: message = 'done', *_find(file, own, bounds, Path(folder), progress)
+        except VideoError as e: message = 'failed', str(e)
+        except Exception as e: message = 'failed', f'{name}: it cannot be analyzed ({error_reason(e)})'
+        answers.send('at', progress.frames, progress.total)
+        answers.send(*message)
+    os._exit(0) # without the other thread, which may be in the middle of a message
+
+# %% ../nbs/60g_uploaded_video.ipynb #7fdef9f4
+_CHILD = """import importlib, pickle, sys
+with open(sys.argv[1], 'rb') as file: sys.path[:], *job = pickle.load(file)
+importlib.import_module('fer_nb.uploaded_video')._serve(*job)"""
+
+def _start(video: UploadedVideo, recognizer: bytes, limits: VideoLimits, folder: Path) -> subprocess.Popen[bytes]:
+    "The process that analyzes a video. Ctrl-C does not reach it."
+    job = sys.path, video.name, asdict(limits), recognizer, str(folder)
+    (folder/'job').write_bytes(pickle.dumps(job))
+    video.file.seek(0)
+    return subprocess.Popen(
+        [sys.executable, '-c', _CHILD, folder/'job'], stdin=video.file, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, start_new_session=True, creationflags=getattr(subprocess, 'CREATE_NO_WINDOW', 0),
+    )
+
+def _next_answer(process: subprocess.Popen[bytes], stop: Path) -> tuple: # () where the process has ended
+    "Ctrl-C ends the work in order; pressed once more, at once."
+    while True:
+        try: return pickle.load(process.stdout) # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            if stop.exists(): raise
+            stop.touch()
+        except (EOFError, pickle.UnpicklingError): return ()
+
+# %% ../nbs/60g_uploaded_video.ipynb #f601f026
+def _lost(name: str, code: int) -> str:
+    "Why there is no answer."
+    how = signal.strsignal(-code) if code < 0 else f'code {code}'
+    return f'{name}: its analysis was ended from outside ({how}). Perhaps there is too little memory for it.'
+
+def _by_process(
+    video: UploadedVideo,
+    recognizer: Recognizer,
+    limits: VideoLimits,
+    folder: Path,
+    at: Callable[[int, int], object], # called with the number of frames: analyzed, expected
+) -> tuple[VideoSummary, dict]|None: # None where it is cancelled, or the recognizer cannot be sent there
+    "What `_find` finds in a process of its own. Raises `VideoError`."
+    try: sent = pickle.dumps(recognizer)
+    except Exception: return None
+    with _start(video, sent, limits, folder) as process:
+        video.process = process
+        try:
+            if video.cancelled: return None
+            while (answer := _next_answer(process, folder/'stop'))[:1] == ('at',): at(*answer[1:])
+            if not answer and not video.cancelled: raise VideoError(_lost(video.name, process.wait(9)))
+        finally:
+            process.kill()
+            video.process = None
+    if answer[:1] == ('failed',): raise VideoError(answer[1])
+    return answer[1:] if answer[:1] == ('done',) else None
+
+# %% ../nbs/60g_uploaded_video.ipynb #5071e906
 def analyze_upload(
     video: UploadedVideo,
     recognizer: Recognizer,
@@ -187,23 +312,21 @@ def analyze_upload(
     tell: Callable[[], object], # called a few times a second
 ) -> None:
     "Find the faces of a video, and keep what the page shows and saves. Raises `VideoError`."
-    video.file.seek(0)
-    with _private_folder() as folder, read_video(video.file, stop=limits.seconds + .05) as reader:
-        table, copy = folder/'faces.csv', folder/'faces.mp4'
-        _check_video(reader.info, limits)
-        video.total = reader.info.frames or 0
-        progress = _Progress(video, limits.frames, tell)
-        summary = analyze_video(reader, recognizer, table=table, video_out=copy, progress=progress)
-        if video.cancelled: return
-        over = [f'only its first {format_time(limits.seconds)} were analyzed, the limit']
-        problems = [*summary.problems, *over*(summary.duration >= limits.seconds)]
-        notes = _notes(video, limits, problems, folder)
-        video.summary = replace(summary, problems=notes, written={})
-        video.found = _describe(video.summary, reader.info)
-        every = 1 + sum(o['frames'] for o in video.summary.faces)//_MOST_ROWS
-        size = reader.info.width or 1, reader.info.height or 1
-        rows = _face_rows(table, recognizer.classes, size, every) if table.exists() else b''
-        told = json.dumps(video.summary.to_dict(), indent=1) + '\n'
-        video.files = dict(rows=BytesIO(rows), summary=BytesIO(told.encode()))
-        video.files |= {kind: _keep(path) for kind, path in dict(table=table, video=copy).items() if path.exists()}
-        video.found['step'] *= every
+    def at(frames: int, total: int) -> bool: # is it cancelled?
+        video.frames, video.total, now = frames, total, monotonic()
+        if not frames: video.began = now
+        if now - video.told >= _PACE:
+            video.told = now
+            tell()
+        return video.cancelled
+
+    with _private_folder() as folder:
+        found = _by_process(video, recognizer, limits, folder, at)
+        if not found and not video.cancelled:
+            progress = _Progress(limits.frames, lambda: at(progress.frames, progress.total))
+            found = _find(video.file, recognizer, limits, folder, progress)
+            at(progress.frames, progress.total)
+        if not found or video.cancelled: return
+        video.summary, video.found = found
+        paths = {kind: folder/name for kind, name in _FILES.items()}
+        video.files = {kind: _keep(path) for kind, path in paths.items() if path.exists()}

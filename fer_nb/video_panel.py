@@ -93,6 +93,7 @@ def _work(panel: VideoPanel, video: UploadedVideo) -> None:
     recognizer, problem = panel.priors.get(video.prior, panel.recognizer), ''
     try: analyze_upload(video, recognizer, panel.limits, lambda: _tell(panel))
     except VideoError as e: problem = str(e)
+    except KeyboardInterrupt: problem = f'{video.name}: its analysis was stopped'
     except Exception as e: problem = f'{video.name}: it cannot be analyzed ({error_reason(e)})'
     with panel.lock:
         video.state = 'done'
@@ -107,7 +108,7 @@ _AT_WORK: dict[threading.Thread, UploadedVideo] = {}
 
 @atexit.register
 def _end_work() -> None:
-    "Before Python ends, the work ends: a thread must not be cut off in the middle of a frame."
+    "Before Python ends, the work ends: a thread must not be cut off in the middle of it."
     for thread, video in list(_AT_WORK.items()):
         video.close()
         thread.join(2)
@@ -170,7 +171,7 @@ def _to_df(panel: VideoPanel) -> 'pandas.DataFrame': # a row for each face of ea
     import pandas
     return pandas.read_csv(BytesIO(_read(_done(panel).files['table'])))
 
-def _read(file: FileIO|BytesIO, at: int=0, size: int=-1) -> bytes:
+def _read(file: FileIO, at: int=0, size: int=-1) -> bytes:
     file.seek(at)
     return file.read(size) or b''
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import nbformat
 import numpy as np
+import psutil
 import pytest
 from panels import REFUSED, accessible, appears, is_closed
 from playwright.sync_api import expect
@@ -89,6 +90,18 @@ def says(panel, words):
 
 
 def leftovers() -> set: return set(Path(tempfile.gettempdir()).glob('fer_nb_*/*faces*'))
+
+
+def worker(server) -> psutil.Process:
+    "The process that analyzes a video."
+    found = [o for o in server.family() if any('fer_nb.uploaded_video' in part for part in o.cmdline())]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def has_ended(process) -> bool:
+    try: return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess: return True
 
 
 def now(panel) -> float: return float(panel.get_attribute('data-now'))
@@ -209,7 +222,7 @@ def test_dark(page, panel, clips, look):
     look('video-forced')
 
 
-def test_cancel(page, panel, clips, look):
+def test_cancel(page, panel, app, clips, look):
     "Cancel ends the work soon, and leaves nothing; only one video is taken at a time."
     before = leftovers()
     choose(panel, clips(60, 'long.mp4'))
@@ -218,11 +231,40 @@ def test_cancel(page, panel, clips, look):
     accessible(page, '.fer-video')
     assert 'left' in panel.locator('.fer-left').inner_text(), 'the time left is not said'
     assert leftovers() > before, 'this shows nothing: its files are elsewhere'
+    work = worker(app)
     panel.locator('[data-do=cancel]').click()
+    until(lambda: has_ended(work), 'the work goes on', 3 if os.getloadavg()[0] > os.cpu_count() else 1)
     expect(panel).to_have_attribute('data-state', 'idle')
     until(lambda: leftovers() == before, 'something was left on the disk', 20)
     choose(panel, clips(1))
     is_done(panel)
+
+
+def test_killed(page, panel, app, clips, look):
+    "The work is ended from outside, as when memory runs out: the message names the video, and the next one goes well."
+    before = leftovers()
+    choose(panel, clips(60, 'long.mp4'))
+    until(lambda: 'frame' in panel.locator('.fer-left').inner_text(), 'there is no progress')
+    worker(app).kill()
+    says(panel, 'long.mp4: its analysis was ended from outside (Killed). Perhaps there is too little memory for it.')
+    expect(panel).to_have_attribute('data-state', 'idle')
+    assert leftovers() == before, 'something was left on the disk'
+    look('video-work-killed')
+    choose(panel, clips(1))
+    is_done(panel)
+
+
+def test_memory(page, panel, app, clips, figures):
+    "A video costs the kernel hardly any memory, and no process is left of the work."
+    until(lambda: app.kernels() == 1, 'the kernels of earlier pages are still there', 40)
+    (kernel,) = app.kernel_processes()
+    needed = lambda: kernel.memory_full_info().uss / 1e6
+    before = needed()
+    choose(panel, clips(20))
+    is_done(panel)
+    figures['video'] = {'kernel_mb': [round(before, 1), round(after := needed(), 1)]}
+    assert after - before < 25 and after <= 120, f'the kernel needs {before:.0f} MB before, {after:.0f} MB after'
+    assert not kernel.children(), 'a process is left'
 
 
 def test_broken_files(page, panel, clips, tmp_path, look):
@@ -294,8 +336,10 @@ def test_page_left(page, panel, app, clips):
     before = leftovers()
     choose(panel, clips(60, 'long.mp4'))
     until(lambda: 'frame' in panel.locator('.fer-left').inner_text(), 'there is no progress')
+    work = worker(app)
     page.goto('about:blank')
     until(lambda: not app.kernels(), 'the kernel is still there', 10)
+    until(lambda: has_ended(work), 'the work goes on', 10)
     until(lambda: leftovers() == before, 'something was left on the disk', 20)
 
 
@@ -320,8 +364,10 @@ def test_lab(page, lab, lab_panel, clips, look):
     before = leftovers()
     choose(panel, clips(60, 'long.mp4'))
     until(lambda: 'frame' in panel.locator('.fer-left').inner_text(), 'there is no progress')
+    work = worker(lab)
     os.kill(kernel_of(page, lab).pid, signal.SIGKILL)
     expect(panel.locator('.fer-gone')).to_contain_text('The kernel has stopped')
     expect(panel.locator('.fer-work')).to_be_hidden()
     until(lambda: leftovers() == before, 'something was left on the disk', 20)
+    until(lambda: has_ended(work), 'the work goes on', 10)
     look('video-lab-killed', panel)
