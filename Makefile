@@ -15,6 +15,7 @@ E2E := $(VENV)/.e2e-$(KEY)
 PEER := .venv-fer
 PORT := 8866
 PAGES := 8
+PATIENCE := 20
 HOST :=
 WIDGETS := anywidget @jupyter-widgets/jupyterlab-manager @voila-dashboards/widgets-manager8
 
@@ -57,7 +58,7 @@ lab: $(STAMP)  ## open JupyterLab on the notebooks
 
 app: $(STAMP)  ## serve the panels as a page without code, at http://127.0.0.1:8866 or another PORT=... (HOST=name, PAGES=8)
 	@cd nbs && JUPYTER_PATH=../fer_nb ../$(BIN)/python -c 'from fer_nb.app_server import PageServer; PageServer.launch_instance()' \
-	  63_app.ipynb --template=faces --no-browser --PageServer.ip=127.0.0.1 --port=$(PORT) --PageServer.max_pages=$(PAGES) \
+	  63_app.ipynb --template=faces --no-browser --PageServer.ip=127.0.0.1 --port=$(PORT) --PageServer.max_pages=$(PAGES) --PageServer.patience=$(PATIENCE) \
 	  $(addprefix --PageServer.hosts=,$(HOST)) --PageServer.port_retries=0 --PageServer.log_format='%(message)s' \
 	  $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) --KernelManager.shutdown_wait_time=1
 

@@ -64,8 +64,11 @@ class PageServer(Voila):
         return settings | dict(disable_check_xsrf=True)
 
     async def _start_if_free(self, **kwargs: Any) -> str: # id of the kernel
-        "Raises `HTTPError` 503 where all pages are taken."
-        if len(self.kernel_manager) + self.starting >= self.max_pages: raise HTTPError(503, reason='Busy')
+        "Raises `HTTPError` 503 where all pages are taken, also two seconds later: a page may just have been closed."
+        for _ in range(20):
+            if len(self.kernel_manager) + self.starting < self.max_pages: break
+            await asyncio.sleep(.1)
+        else: raise HTTPError(503, reason='Busy')
         self.starting += 1
         try: kernel = await self._start_kernel(**kwargs)
         finally: self.starting -= 1

@@ -134,5 +134,5 @@ def start_lab(folder: Path, log: Path, root: Path, detector: str) -> Server:
 def start_app(folder: Path, log: Path, root: Path) -> Server:
     "The page, by the command that a person would give."
     port = free_port()
-    options = [f'PORT={port}', 'HOST=notebook.test', 'PAGES=2']
+    options = [f'PORT={port}', 'HOST=notebook.test', 'PAGES=2', 'PATIENCE=5']
     return Server(folder, log, port, ['make', '--no-print-directory', 'app', *options], root)

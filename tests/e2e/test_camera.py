@@ -14,7 +14,7 @@ from servers import SHORT, until
 from test_app import tab, visit
 from test_lab import command, kernel_of, open_notebook, run_all, save_notebook, theme
 
-SECONDS = float(os.environ.get('E2E_SECONDS', 20))  # how long the camera streams
+SECONDS = float(os.environ.get('E2E_SECONDS', 10))  # how long the camera streams
 PHONE = {'viewport': {'width': 390, 'height': 844}, 'has_touch': True, 'is_mobile': True, 'device_scale_factor': 2}
 WIDE = "o => [...o.querySelectorAll('*')].filter(e => e.scrollWidth > o.clientWidth + 1).map(e => e.className)"
 FETCH = """

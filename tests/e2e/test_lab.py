@@ -20,7 +20,7 @@ from panels import (
 )
 from servers import Server, until
 
-SECONDS = float(os.environ.get('E2E_SECONDS', 20))  # how long the camera streams
+SECONDS = float(os.environ.get('E2E_SECONDS', 10))  # how long the camera streams
 MAY_GROW = {'kernel': 3, 'page': 2}  # MB while it streams, and 5 kB for each result; a frame has 25 kB
 DENIED = {'args': ['--use-fake-device-for-media-stream', '--deny-permission-prompts']}
 

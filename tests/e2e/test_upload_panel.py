@@ -178,7 +178,7 @@ def test_samples(page, app):
     for i, sample in enumerate(page.locator('.fer-sample').all(), 1):
         sample.click()
         expect(page.locator('.fer-upload .fer-card')).to_have_count(i)
-    assert page.locator('.fer-upload li.fer-face').count() >= 4
+    expect(page.locator('.fer-upload li.fer-face').nth(3), 'there are less than four faces').to_be_visible()
 
 
 @pytest.fixture
