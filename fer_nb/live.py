@@ -63,7 +63,7 @@ def _draw_bars(image: np.ndarray, face: Face) -> None:
         cv2.putText(image, name, at, cv2.FONT_HERSHEY_SIMPLEX, line/30, (255, 255, 255), 1, cv2.LINE_AA)
 
 # %% ../nbs/60c_live.ipynb #68409f96
-MANY_FACES = 3 #: from which on bars stand in a list beside the image
+MANY_FACES = 3 #: from which on bars are in a list beside the image
 
 def draw_frame(
     rgb: np.ndarray,       # uint8 (H, W, 3)

@@ -85,7 +85,7 @@ def rows_of(download) -> list[dict]:
 
 @showing(3)
 def test_three_faces(page, camera, detector, look, figures):
-    "Bars stand in a list, one row for each number, and below the picture is the last half minute."
+    "Bars are in a list, one row for each number, and below the picture is the last half minute."
     opens(camera, 3)
     rows = camera.locator('.fer-list li.fer-face')
     expect(rows, 'there is no row for each face').to_have_count(3)
