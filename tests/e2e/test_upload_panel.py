@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from panels import accessible, appears
 from playwright.sync_api import expect
-from servers import until
+from servers import until, write_notebook
 from test_app import visit
 from test_lab import command, open_notebook, run_all, theme
 
@@ -175,7 +175,9 @@ def test_keyboard(page, app, visitors):
 def test_samples(page, app):
     "A click on a small image shows it, as if it were dropped."
     visit(page, app.address)
-    for i, sample in enumerate(page.locator('.fer-sample').all(), 1):
+    samples = page.locator('.fer-sample')
+    expect(samples).to_have_count(3)
+    for i, sample in enumerate(samples.all(), 1):
         sample.click()
         expect(page.locator('.fer-upload .fer-card')).to_have_count(i)
     expect(page.locator('.fer-upload li.fer-face').nth(3), 'there are less than four faces').to_be_visible()
@@ -184,11 +186,7 @@ def test_samples(page, app):
 @pytest.fixture
 def panel(page, lab):
     "A panel in JupyterLab, in a notebook of two cells."
-    import nbformat
-
-    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
-    cells = [nbformat.v4.new_code_cell(cell) for cell in CELL]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.notes / 'upload.ipynb')
+    write_notebook(lab.notes / 'upload.ipynb', CELL)
     open_notebook(page, lab, 'upload.ipynb')
     run_all(page)
     panel = page.locator('.jp-OutputArea-output .fer-upload').last
