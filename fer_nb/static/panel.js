@@ -37,6 +37,29 @@ function goneText(connection) {
   return connection ? "The connection to the kernel is lost." : "The kernel has stopped: run the cell again.";
 }
 
+// Files in a drop or a paste, without folders.
+function offered(data) {
+  return [...(data?.items ?? [])].filter(o => o.kind === "file" && !o.webkitGetAsEntry?.()?.isDirectory).map(o => o.getAsFile()).filter(o => o);
+}
+
+// Hand on what is dropped anywhere on a panel, or chosen by its input; `take` gets an empty list where no file was dropped.
+function takeFiles(el, input, take) {
+  const over = on => event => {
+    event.preventDefault();
+    event.stopPropagation();
+    if (on || !el.contains(event.relatedTarget)) el.classList.toggle("fer-over", on);
+  };
+  el.addEventListener("dragenter", over(true));
+  el.addEventListener("dragover", over(true));
+  el.addEventListener("dragleave", over(false));
+  el.addEventListener("drop", event => {
+    over(false)(event);
+    el.classList.remove("fer-over");
+    take(offered(event.dataTransfer));
+  });
+  input.addEventListener("change", () => { if (input.files.length) take([...input.files]); input.value = ""; });
+}
+
 // Look after a view: keys stay in it, and when its kernel is gone, the view says so.
 //   root: the element with the class fer-panel; lost(text): called once when all is over, so that the panel ends what
 //   waits and closes what is open. Returns a function that ends this; after it, nothing is called any more.

@@ -242,10 +242,6 @@ async function paste(s) {
   } catch (error) { say(s, `The browser does not hand over the clipboard (${error.name}). Click into the field and press Ctrl+V.`); }
 }
 
-function offered(data) {  // files in a drop or a paste, without folders
-  return [...(data?.items ?? [])].filter(o => o.kind === "file" && !o.webkitGetAsEntry?.()?.isDirectory).map(o => o.getAsFile()).filter(o => o);
-}
-
 const actions = {
   choose: ({el}) => el.querySelector("input[type=file]").click(),
   paste: ({s}) => paste(s),
@@ -259,21 +255,9 @@ const actions = {
 
 function listen(view) {
   const {s, el} = view, zone = el.querySelector(".fer-zone"), input = el.querySelector("input[type=file]");
-  const over = on => event => {
-    event.preventDefault();
-    event.stopPropagation();
-    if (on || !el.contains(event.relatedTarget)) el.classList.toggle("fer-over", on);
-  };
-  el.addEventListener("dragenter", over(true));
-  el.addEventListener("dragover", over(true));
-  el.addEventListener("dragleave", over(false));
-  el.addEventListener("drop", event => {
-    over(false)(event);
-    el.classList.remove("fer-over");
-    const files = offered(event.dataTransfer);
+  takeFiles(el, input, files => {
     if (files.length) take(s, files); else say(s, "That was not a file. Save the image first, then drop the file.");
   });
-  input.addEventListener("change", () => { if (input.files.length) take(s, [...input.files]); input.value = ""; });
   zone.addEventListener("click", event => { if (event.target.closest("button, input") === null && !zone.classList.contains("fer-small")) actions.choose(view); });
   el.addEventListener("click", event => { const o = event.target.closest("[data-do]"); if (o) actions[o.dataset.do](view, o); });
   el.addEventListener("input", event => { if (event.target.type === "range") event.target.nextElementSibling.textContent = `${event.target.value}%`; });

@@ -673,22 +673,10 @@ const actions = {
 };
 
 function listen(s) {
-  const {root} = s, input = s.find("input[type=file]");
-  const over = on => event => {
-    event.preventDefault();
-    event.stopPropagation();
-    if (on || !root.contains(event.relatedTarget)) root.classList.toggle("fer-over", on);
-  };
-  root.addEventListener("dragenter", over(true));
-  root.addEventListener("dragover", over(true));
-  root.addEventListener("dragleave", over(false));
-  root.addEventListener("drop", event => {
-    over(false)(event);
-    root.classList.remove("fer-over");
-    const files = [...(event.dataTransfer?.items ?? [])].filter(o => o.kind === "file" && !o.webkitGetAsEntry?.()?.isDirectory).map(o => o.getAsFile()).filter(o => o);
+  const {root} = s;
+  takeFiles(root, s.find("input[type=file]"), files => {
     if (files.length) take(s, files); else say(s, "That was not a file. Save the video first, then drop the file.");
   });
-  input.addEventListener("change", () => { if (input.files.length) take(s, [...input.files]); input.value = ""; });
   root.addEventListener("click", event => { const o = event.target.closest("[data-do]"); if (o && root.contains(o)) actions[o.dataset.do](s, o); });
   return () => {};
 }

@@ -107,15 +107,20 @@ def with_values(notebook: Path, folder: Path, **values):
     nbformat.write(nb, folder / notebook.name)
 
 
+def write_notebook(path: Path, cells):
+    "A notebook of some code cells for the kernel of this environment."
+    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
+    cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+
+
 def start_lab(folder: Path, log: Path, root: Path, detector: str) -> Server:
     "JupyterLab over copies of two notebooks, and a short one with a camera."
     notes, port, token = folder / 'notebooks', free_port(), os.urandom(12).hex()
     notes.mkdir()
     with_values(root / 'nbs/61_upload.ipynb', notes, detector=detector)
     with_values(root / 'nbs/62a_browser_camera.ipynb', notes, panels='yes', detector=detector)
-    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
-    cells = [nbformat.v4.new_code_cell(cell) for cell in SHORT]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notes / 'camera.ipynb')
+    write_notebook(notes / 'camera.ipynb', SHORT)
     for name, values in SETTINGS.items():
         kept = folder / f'settings/{name}.jupyterlab-settings'
         kept.parent.mkdir(parents=True)

@@ -5,12 +5,11 @@ import os
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 from panels import accessible, appears, is_closed, state_of, watch
 from PIL import Image
 from playwright.sync_api import expect
-from servers import SHORT, until
+from servers import SHORT, until, write_notebook
 from test_app import tab, visit
 from test_lab import command, kernel_of, open_notebook, run_all, save_notebook, theme
 
@@ -49,10 +48,8 @@ def showing(faces):
 
 def show(page, lab, *cells, panel='.fer-camera'):
     "Run a notebook of some cells in JupyterLab; the panel that the last one shows."
-    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
     name = f'{os.urandom(4).hex()}.ipynb'
-    cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in cells]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.notes / name)
+    write_notebook(lab.notes / name, cells)
     open_notebook(page, lab, name)
     run_all(page)
     panel = page.locator(f'.jp-OutputArea-output {panel}').last

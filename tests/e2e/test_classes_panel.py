@@ -4,12 +4,11 @@ import time
 import zipfile
 
 import cv2
-import nbformat
 import numpy as np
 import pytest
 from panels import accessible, appears, is_closed
 from playwright.sync_api import expect
-from servers import until
+from servers import until, write_notebook
 from test_lab import open_notebook, run_all, save_notebook, theme
 
 from fer_nb.class_folders import load_class_folders
@@ -252,12 +251,10 @@ def test_kernel_is_gone(page, app, faces, look):
 
 def test_in_a_notebook(page, lab, faces, visitors, look):
     "The panel of a cell: keys are no commands of JupyterLab, and no image gets into the notebook."
-    cells = [nbformat.v4.new_code_cell(o) for o in (
+    write_notebook(lab.notes / 'own.ipynb', (
         'from fer_nb.classes_panel import ClassesPanel', 'panel = ClassesPanel()\npanel',
         'panel.model.estimate.text if panel.model else "nothing yet"',
-    )]
-    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.notes / 'own.ipynb')
+    ))
     open_notebook(page, lab, 'own.ipynb')
     run_all(page)
     panel = page.locator('.fer-classes')

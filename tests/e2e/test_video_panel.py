@@ -9,13 +9,12 @@ import tempfile
 from pathlib import Path
 
 import cv2
-import nbformat
 import numpy as np
 import psutil
 import pytest
 from panels import REFUSED, accessible, appears, is_closed
 from playwright.sync_api import expect
-from servers import until
+from servers import until, write_notebook
 from test_app import tab, visit
 from test_lab import DENIED, kernel_of, open_notebook, run_all, save_notebook, theme
 
@@ -52,9 +51,7 @@ def panel(page, app):
 
 @pytest.fixture
 def lab_panel(page, lab):
-    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3'}}
-    cells = [nbformat.v4.new_code_cell(cell) for cell in SHORT]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab.notes / 'video.ipynb')
+    write_notebook(lab.notes / 'video.ipynb', SHORT)
     open_notebook(page, lab, 'video.ipynb')
     run_all(page)
     panel = page.locator('.jp-OutputArea-output .fer-video').last
