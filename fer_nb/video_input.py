@@ -67,19 +67,24 @@ class _Arrays:
     def close(self) -> None: pass
 
 # %% ../nbs/50_video_input.ipynb #863eb4e4
+def _stretch(t: float, every: float) -> float:
+    "The number of the stretch of so many seconds in which a frame is; 0 seconds: it is in one of its own."
+    return math.floor((t + 1e-6)/every) if every else t
+
 def _rgb_frames(
     source: Any,       # `VideoFile`, `Camera` or `_Arrays`
     pairs: Any,        # of it, or its newest ones
     start: float,      # seconds
     stop: float|None,  # seconds
+    every: float=0.,   # seconds: of each stretch of so many only the first frame
 ) -> Iterator[tuple[float, np.ndarray]]:
     "Pairs of (seconds, RGB) within a range of time. Raises `VideoError` where no frame can be used."
-    problems, seen, wanted, given = source.problems, False, False, False
+    problems, seen, wanted, given, last = source.problems, False, False, False, -1.
     for t, thing in _rising(pairs, 1/(source.info.fps or 25), problems):
         seen = True
         if stop is not None and t >= stop: break
-        if t < start - 1e-6: continue
-        wanted = True
+        if t < start - 1e-6 or _stretch(t, every) == last: continue
+        wanted, last = True, _stretch(t, every)
         try: rgb = source.rgb(thing)
         except (ImageError, MemoryError) as e:
             problems.add(f'the frame at {t:.3f} s: {e}')
@@ -119,12 +124,12 @@ class _Closing:
 # %% ../nbs/50_video_input.ipynb #6058505a
 class VideoReader(_Closing):
     "Pairs of (seconds, uint8 (H, W, 3) upright RGB), once. Made by `read_video`; use it with `with`, or close it."
-    def __init__(self, source: Any, start: float, stop: float|None):
+    def __init__(self, source: Any, start: float, stop: float|None, every: float=0.):
         self.info: StreamInfo = source.info
         self.problems: Problems = source.problems
         self._source, self._lock = source, threading.Lock()
         self._newest = NewestFrames(source, source.timeout + 1) if source.info.live else None
-        self._frames, self._open = _rgb_frames(source, self._newest or source, start, stop), True
+        self._frames, self._open = _rgb_frames(source, self._newest or source, start, stop, every), True
         try: self._first = next(self._frames, None)
         except BaseException:
             self.close()
@@ -178,6 +183,7 @@ def read_video(
     timeout: float=10., # seconds to wait for a camera or a stream, when it is opened and for each frame
     start: float=0.,    # seconds: frames before are left out
     stop: float|None=None, # seconds: this frame and later ones are left out
+    every: float=0.,    # seconds: of each stretch of so many only the first frame; 0 = all frames
     fps: float=25.,     # frames per second, of arrays that come without times
     size: tuple[int, int]|None=None, # (width, height) to ask a camera for; it may answer with another
 ) -> VideoReader:
@@ -187,7 +193,8 @@ def read_video(
     else: name = 'stdin' if isinstance(source, str) and source == '-' else image_name(source)
     try:
         if not (timeout > 0 and fps > 0): raise VideoError('timeout and fps must be over 0')
+        if not 0 <= every < math.inf: raise VideoError('every must be a number of seconds, not negative')
         if not (start >= 0 and (stop is None or stop > start)):
             raise VideoError('start must not be negative, and stop must be later than start')
-        return VideoReader(_open_source(source, name, timeout, start, fps, size), start, stop)
+        return VideoReader(_open_source(source, name, timeout, start, fps, size), start, stop, every)
     except VideoError as e: raise VideoError(f'{shown(name)}: {e}') from None
