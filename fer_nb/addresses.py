@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/09a_addresses.ipynb #4a101e59
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -37,7 +38,7 @@ def local_path(address: str) -> str:
     try: parts = urlsplit(address)
     except ValueError: raise AddressError('it is not a proper address') from None
     if parts.netloc not in ('', 'localhost'): raise AddressError('a file address must be of this machine: file:///...')
-    return url2pathname(parts.path)
+    return url2pathname(parts.path) if os.name == 'nt' else os.fsdecode(unquote_to_bytes(parts.path))
 
 # %% ../nbs/09a_addresses.ipynb #b07769d5
 def data_bytes(

@@ -6,9 +6,11 @@
 __all__ = []
 
 # %% ../nbs/09c_folders.ipynb #24f62168
+import fnmatch
+import glob
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fer_nb.core import FerError
@@ -53,33 +55,79 @@ def _identity(path: str) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
-def _look_into(path: str, above: tuple) -> tuple[list[os.DirEntry], tuple, str]: # entries; identities; why none
-    "What a folder holds, and the identities of itself and of the folders that lead to it."
+class Found(NamedTuple):
+    "A file or folder below a folder."
+    name: str # relative, with `/`
+    kind: str # 'file', 'folder', or why it is left out
+    link: bool=False # is it a symbolic link?
+    above: tuple=() # identities of the folders that lead to it, where it is a folder to look into
+
+def _look_into(folder: str|os.PathLike, place: str, above: tuple) -> Iterator[Found]:
+    "What a folder holds. A folder in it is looked into later."
+    path = os.path.join(folder, place)
     try:
-        if (identity := _identity(path)) in above: return [], above, 'a link to a folder that holds it'
-        with os.scandir(path) as found: return list(found), (*above, identity), ''
-    except OSError as e: return [], above, f'cannot be read: {e.strerror}'
+        if (identity := _identity(path)) in above:
+            yield Found(place, 'a link to a folder that holds it')
+            return
+        with os.scandir(path) as entries:
+            if place: yield Found(place[:-1], 'folder')
+            for entry in entries:
+                kind = LEFTOVER if is_leftover(entry.name) else _kind_of(entry)
+                inside = (*above, identity) if kind == 'folder' else ()
+                yield Found(place + entry.name, kind, entry.is_symlink(), inside)
+    except OSError as e: yield Found(place or './', f'cannot be read: {e.strerror}')
 
 # %% ../nbs/09c_folders.ipynb #262c8a46
+def scan_folder(
+    folder: str|os.PathLike, # where to look, at any depth
+) -> Iterator[Found]: # in no order, and without keeping them
+    "What is below a folder. Raises `FerError` where links lead to ever more folders."
+    waiting: list[tuple[str, tuple]] = [('', ())]   # folders, each with the identities of those that hold it
+    links = 0
+    while waiting:
+        for found in _look_into(folder, *waiting.pop()):
+            if not found.above: yield found
+            else:
+                waiting.append((f'{found.name}/', found.above))
+                links += found.link
+        if links > _MOST_LINKS: raise FerError(f'{folder}: more than {_MOST_LINKS:,} links to folders below it')
+
+# %% ../nbs/09c_folders.ipynb #a46afb70
 def walk_folder(
     folder: str|os.PathLike, # where to look, at any depth
 ) -> FolderFiles:
     "All files below a folder that are yours. Raises `FerError` where links lead to ever more folders."
-    files, folders, skipped, links = [], [], {}, 0
-    waiting: list[tuple[str, tuple]] = [('', ())]   # folders, each with the identities of those that hold it
-    while waiting:
-        place, above = waiting.pop()
-        entries, above, reason = _look_into(os.path.join(folder, place), above)
-        if reason: skipped[place or './'] = reason
-        elif place: folders.append(place[:-1])
-        for entry in entries:
-            name, kind = place + entry.name, LEFTOVER if is_leftover(entry.name) else _kind_of(entry)
-            if kind == 'file': files.append(name)
-            elif kind == 'folder': waiting.append((f'{name}/', above))
-            else: skipped[name] = kind
-            links += kind == 'folder' and entry.is_symlink()
-        if links > _MOST_LINKS: raise FerError(f'{folder}: more than {_MOST_LINKS:,} links to folders below it')
+    files, folders, skipped = [], [], {}
+    for name, kind, *_ in scan_folder(folder):
+        if kind == 'file': files.append(name)
+        elif kind == 'folder': folders.append(name)
+        else: skipped[name] = kind
     return FolderFiles(sorted(files), sorted(folders), dict(sorted(skipped.items())))
+
+# %% ../nbs/09c_folders.ipynb #fb1fbc0e
+def _matches(
+    names: tuple[str, ...], # of a path
+    pattern: tuple[str, ...],
+) -> bool:
+    "Whether a path is meant by a pattern."
+    if not pattern: return not names
+    if pattern[0] == '**': return pattern == ('**',) or any(_matches(names[i:], pattern[1:]) for i in range(len(names)))
+    return bool(names) and fnmatch.fnmatch(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+# %% ../nbs/09c_folders.ipynb #67948e73
+def match_files(
+    pattern: str, # with `*`, `?`, `[...]`, and `**` for folders at any depth
+) -> Iterator[str]: # paths, in no order
+    "The files, and without `**` also the folders, that a pattern means. Raises `FerError` as `scan_folder` does."
+    parts = Path(pattern).parts
+    deep = parts.index('**') if '**' in parts else len(parts)
+    found = (o for o in glob.iglob(os.path.join('', *parts[:deep])) if not is_leftover(os.path.basename(o)))
+    if deep == len(parts): yield from found
+    else:
+        for base in found if deep else ['']:
+            for name, kind, *_ in scan_folder(base or '.'):
+                meant = (kind == 'file' or 'nowhere' in kind) and _matches(tuple(name.split('/')), parts[deep:])
+                if meant: yield os.path.join(base, name)
 
 # %% ../nbs/09c_folders.ipynb #97e010ba
 def sort_members(

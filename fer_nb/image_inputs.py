@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../nbs/80b_image_inputs.ipynb #7caef554
-import glob
 import itertools
 import os
 import re
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from .addresses import is_address, local_path
 from .core import FerError
-from .folders import is_leftover, walk_folder
+from .folders import match_files, walk_folder
 from .image_formats import IMAGE_SUFFIXES
 
 # %% ../nbs/80b_image_inputs.ipynb #142c7f44
@@ -34,8 +33,7 @@ def _meant(
     elif os.path.lexists(word): yield Path(word)
     elif not word: raise FerError('an empty name is no image; a variable of the shell may be empty')
     else:
-        found = [o for o in sorted(glob.glob(word, recursive=True)) if not is_leftover(os.path.basename(o))]
-        yield from (Path(o) for o in found if '**' not in word or not os.path.isdir(o)) if found else [Path(word)]
+        yield from map(Path, sorted(match_files(word)) or [word])
 
 # %% ../nbs/80b_image_inputs.ipynb #ac08a64a
 class Inputs(NamedTuple):

@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../nbs/80c_video_jobs.ipynb #eaf3d0b4
-import glob
 import itertools
 import json
 import os
@@ -18,11 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 from .addresses import is_address, shown_address
 from .core import FerError
-from .folders import walk_folder
+from .folders import match_files, walk_folder
+from .video_basics import VIDEO_FILE_SUFFIXES
 
 # %% ../nbs/80c_video_jobs.ipynb #7840d953
-_SUFFIXES = '.mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .vob'.split()
-
 ENDINGS = dict(table='.csv', video='-faces.mp4', timeline='.png', summary='.json') #: of files of results
 
 def _folder_videos(folder: str, out: Path|None, left_out: dict[str, str]) -> Iterator[str]:
@@ -35,7 +33,7 @@ def _folder_videos(folder: str, out: Path|None, left_out: dict[str, str]) -> Ite
         place = os.path.realpath(path)
         below = ours and os.path.commonpath([ours, place]) == ours
         own = below and (ours != os.path.realpath(folder) or place.endswith(ENDINGS['video']))
-        if os.path.splitext(name)[1].lower() not in _SUFFIXES: left_out[path] = 'no video, by its ending'
+        if os.path.splitext(name)[1].lower() not in VIDEO_FILE_SUFFIXES: left_out[path] = 'no video, by its ending'
         elif own: left_out[path] = 'it is a result'
         else: yield path
 
@@ -46,7 +44,7 @@ def _expand(text: str, out: Path|None, left_out: dict[str, str]) -> list[int|str
     if os.path.isdir(text): return list(_folder_videos(text, out, left_out))
     if os.path.lexists(text): return [text]
     if text.isdecimal(): return [int(text)]
-    return sorted(glob.glob(text, recursive=True)) or [text]
+    return sorted(match_files(text)) or [text]
 
 # %% ../nbs/80c_video_jobs.ipynb #50729305
 def find_sources(
