@@ -148,10 +148,11 @@ def _groups(rows: Iterable[tuple], schema: Any) -> Iterator[Any]: # record batch
         columns = (pa.array(values, field.type) for values, field in zip(zip(*some, strict=True), schema))
         yield pa.record_batch(list(columns), schema=schema)
 
-def write_part(
+# %% ../nbs/64a_batch_tables.ipynb #9fc6773f
+def write_batches(
     path: Path, # where it shall be
     schema: Any, # of PyArrow
-    rows: Iterable[tuple], # in the order of its columns
+    batches: Iterable[Any], # record batches of PyArrow
     *,
     work: Path, # a folder of the same file system for what is not complete
 ) -> None:
@@ -160,9 +161,19 @@ def write_part(
     part = work / f'{os.urandom(8).hex()}.part'
     try:
         with ParquetWriter(part, schema, compression='zstd') as writer:
-            for group in _groups(rows, schema): writer.write_batch(group)
+            for batch in batches: writer.write_batch(batch)
         os.replace(part, path)
     finally: part.unlink(missing_ok=True)
+
+def write_part(
+    path: Path, # where it shall be
+    schema: Any, # of PyArrow
+    rows: Iterable[tuple], # in the order of its columns
+    *,
+    work: Path, # as for `write_batches`
+) -> None:
+    "Write a table from its rows. Raises `OSError`."
+    write_batches(path, schema, _groups(rows, schema), work=work)
 
 # %% ../nbs/64a_batch_tables.ipynb #1b74e919
 _TABLES = ('faces', 'inputs')

@@ -29,7 +29,7 @@ def _distance_iou(
     return overlap - (apart**2).sum(axis=-1)/(around**2).sum(axis=-1)
 
 # %% ../nbs/52_tracking.ipynb #612103ef
-def _assign(
+def assign(
     scores: np.ndarray, # (N, M) how well each fits each; -inf where they must not be paired
 ) -> np.ndarray: # int (2, n): rows and columns that belong together
     "Pairs, the best first, each row and each column used once."
@@ -158,7 +158,7 @@ def _updated(
 ) -> np.ndarray: # of `_STATE`
     """The faces after an update: those that were known, and new ones for the detections that fit none.
     New ones that are missed are dropped."""
-    rows, columns = _assign(_match_scores(known, found, time))
+    rows, columns = assign(_match_scores(known, found, time))
     states = known.copy()
     states['missed'] += 1
     states[rows] = _corrected(known[rows], found[columns], smooth)
