@@ -71,9 +71,7 @@ def test_slow(server, monkeypatch):
     from fer_nb import addresses
 
     monkeypatch.setattr(addresses.fetch, '__defaults__', (.4,))
-    start = time.monotonic()
-    with pytest.raises(ImageError, match='it took too long'): read_image(f'{server}/slow')
-    assert time.monotonic() - start < 2
+    with pytest.raises(ImageError, match='it took too long'): read_image(f'{server}/slow')  # which has no end
 
 
 def test_recognizer(server):

@@ -1,6 +1,7 @@
 """Many images at a time: what was done stays when a batch is stopped, and one item never costs another."""
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
@@ -52,10 +53,12 @@ def predict(*words) -> tuple[int, str, str]:
 
 
 def started(*words, **options) -> subprocess.Popen:
-    "`fer_nb predict` in a process of its own."
-    return subprocess.Popen(
+    "`fer_nb predict` in a process of its own. It cannot be more than 4 KB ahead of who reads what it says."
+    process = subprocess.Popen(
         [FER_NB, 'predict', *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )
+    if hasattr(fcntl, 'F_SETPIPE_SZ'): fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    return process
 
 
 def sources(table: str = 'faces.csv') -> list[str]:
@@ -78,7 +81,9 @@ EVERY = [f'in/{i:02}.jpg' for i in range(40)]
 def test_stopped_and_resumed(folder, sent, code):
     "What was shown is in the table; the second run does the rest, and nothing twice."
     p = started('in', '--json', '--csv', 'faces.csv')
-    shown = [json.loads(p.stdout.readline())['source'] for _ in range(3)]
+    lines = [p.stdout.readline() for _ in range(3)]
+    assert len(EVERY) * len(lines[0]) > 20_000  # more than the pipe and its reader hold
+    shown = [json.loads(line)['source'] for line in lines]
     if sent: p.send_signal(sent)
     else: p.stdout.close()
     said = p.stderr.read()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas
 import pytest
+from waiting import until
 
 from fer_nb.core import unfinished_parts
 from fer_nb.images import read_image
@@ -153,8 +154,8 @@ def test_a_kill_loses_seconds_of_a_table(name, tmp_path, photos):
     files = [f'table={name}', 'summary=a.json']
     command = [sys.executable, '-B', '-c', PROGRAM, str(photos[0]), str(tmp_path), str(10**9), '0', *files]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        process.stdout.readline()
-        time.sleep(2.5)
+        rows = lambda: sum(path.read_text().count('\n') - 1 for path in tmp_path.iterdir())
+        until(lambda: rows() > 30 or process.poll() is not None, 'nothing is written')
         process.kill()
     [part] = tmp_path.iterdir()
     assert part.suffix == '.csv' and list(unfinished_parts(tmp_path / (name + '.csv' * (name != 'a.csv')))) == [part]
@@ -197,33 +198,43 @@ def test_no_name_costs_a_result(clip, run, tmp_path):
     assert len(set(map(str.casefold, paths))) == len(paths) == len(list(out.iterdir())) == 4 * len(NAMES)
 
 
-def test_a_killed_batch_goes_on(clip, run, tmp_path):
+@pytest.mark.parametrize('held, ready, kept', [
+    ('3.csv', '2.json', 0), ('3.json', '3.png', 3),
+], ids=['begun', 'nearly done'])
+def test_a_killed_batch_goes_on(held, ready, kept, clip, run, tmp_path):
     "What is complete is not done again, and nothing is replaced without being asked."
     for i in range(6): shutil.copy(clip, tmp_path / f'{i}.mp4')
     words = ['video', '.', '--out', 'out', '--quiet', '--detector', 'haar']
-    fer_nb = Path(sys.executable).with_name('fer_nb')
-    with subprocess.Popen([fer_nb, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        for _ in range(3): process.stdout.readline()
+    command, out = [Path(sys.executable).with_name('fer_nb'), *words], tmp_path / 'out'
+    out.mkdir()
+    os.mkfifo(out / held)  # without a reader, so that the fourth video goes no further
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until(lambda: (out / ready).exists() or process.poll() is not None, 'it does not come that far')
         process.kill()
-    done = [path.stem for path in (tmp_path / 'out').glob('*.json')]
-    times = {path: path.stat().st_mtime_ns for name in done for path in (tmp_path / 'out').glob(f'{name}*')}
-    assert 0 < len(done) < 6
+    (out / held).unlink()
+    times = {path: path.stat().st_mtime_ns for path in out.glob('[0-2]*')}
+    assert len(times) == 12 and len(list(out.glob('3*'))) == kept
+    (out / '.3.0123abcd.part.json').write_text('{"complete": true')  # a kill while the summary is written leaves this
     refused = run('fer_nb', *words, cwd=tmp_path)
     assert refused.returncode == 2 and 'exists already; --overwrite replaces it, --resume' in refused.stderr
-    # a kill between the table and the summary leaves a table without one, which only --overwrite replaces
-    again = run('fer_nb', *words, '--resume', '--overwrite', cwd=tmp_path)
-    counts = f'done: {6 - len(done)}, skipped: {len(done)}, failed: 0'
-    assert (again.returncode, again.stderr.splitlines()[-1]) == (0, counts)
+    if kept:  # results without a summary may be of something else
+        refused = run('fer_nb', *words, '--resume', cwd=tmp_path)
+        assert refused.returncode == 2 and 'exists already; --overwrite replaces it, --resume' in refused.stderr
+    again = run('fer_nb', *words, '--resume', *['--overwrite'] * bool(kept), cwd=tmp_path)
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (0, 'done: 3, skipped: 3, failed: 0'), again.stderr
+    assert '.3.0123abcd.part.json: left by a run that was killed, or is still at work' in again.stderr
     assert all(path.stat().st_mtime_ns == at for path, at in times.items())
-    assert len(list((tmp_path / 'out').glob('[0-9]*'))) == 24
+    assert len(list(out.glob('[0-9]*'))) == 24
 
 
 def test_sigterm_ends_a_batch_in_order(clip, tmp_path):
-    for i in range(6): shutil.copy(clip, tmp_path / f'{i}.mp4')
+    "There is more to say than a pipe holds, so that it cannot come to its end before."
+    for i in range(100): shutil.copy(clip, tmp_path / f'{i}.mp4')
     words = [Path(sys.executable).with_name('fer_nb'), 'video', '.', '--out', 'out', '--quiet', '--detector', 'haar']
+    words += ['--json']
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     with subprocess.Popen(words, cwd=tmp_path, **pipes) as process:
-        for _ in range(3): process.stdout.readline()
+        assert 100 * len(process.stdout.readline()) > 100_000
         process.terminate()
         said = process.communicate()[1].splitlines()
     assert process.returncode == 143 and said[-2].startswith('done: ') and said[-1] == 'fer_nb video: stopped'

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from waiting import until
 
-from fer_nb import window
+from fer_nb import live, window
 from fer_nb.face_stream import StreamOptions
 from fer_nb.images import read_image
 from fer_nb.live import Live, _after_cell, at_own_speed, stop_all
@@ -45,14 +46,6 @@ def endless(face):
     return stream
 
 
-def until(true, seconds=20.0):
-    "Wait until something is true, or fail."
-    end = time.time() + seconds
-    while not true():
-        assert time.time() < end, 'it did not happen in time'
-        time.sleep(0.005)
-
-
 def hide(view):
     view.panel._view_count = 1
     view.panel._view_count = 0
@@ -81,7 +74,7 @@ def test_stopping_ends_the_thread_and_closes_the_source(kind, stop, endless, rec
     watch = view.watch
     until(lambda: view.count > 2)
     stop(view)
-    watch.join(5)
+    watch.join(60)
     assert not view.running and not watch.is_alive()
     assert next(watch.video, None) is None
 
@@ -90,7 +83,7 @@ def test_stops_by_itself_after_its_limit(endless, recognizer):
     view = Live(endless(), recognizer, limit=0.3).start()
     watch = view.watch
     until(lambda: not view.running)
-    watch.join(5)
+    watch.join(60)
     assert not watch.is_alive() and next(watch.video, None) is None
     assert view.message.startswith('Stopped after')
 
@@ -119,18 +112,18 @@ def test_a_source_that_hangs_does_not_hold_up_stop(endless, recognizer):
     until(lambda: hangs.is_set() and view.count)  # a slow computer leaves frames out
     watch, start = view.watch, time.time()
     view.stop()
-    assert time.time() - start < 5
+    assert time.time() - start < 30  # it would wait for 60
     seen = view.count
     assert (view.state, view.running) == ('off', False)
     goes_on.set()  # it goes on, but nothing listens any more
-    watch.join(5)
+    watch.join(60)
     assert (view.state, view.count, watch.is_alive()) == ('off', seen, False)
 
 
 def test_memory_does_not_grow_with_the_frames(endless, recognizer):
     def held(view, n):
         "MB that Python holds when a view has seen n frames."
-        until(lambda: view.count >= n, 60)
+        until(lambda: view.count >= n)
         gc.collect()
         return tracemalloc.get_traced_memory()[0] / 1e6
 
@@ -172,6 +165,7 @@ def screen(monkeypatch):
     }
     for name, function in gui.items(): monkeypatch.setattr(cv2, name, function)
     monkeypatch.setattr(window, 'check_display', lambda: None)
+    monkeypatch.setattr(live, 'perf_counter', lambda: 0.0)  # so that no frame is late on a slow computer
     return screen
 
 
@@ -187,7 +181,7 @@ ENDS = {
 @pytest.mark.parametrize('end', ENDS)
 def test_the_window_ends_when_a_person_or_the_video_ends_it(end, screen, face, recognizer):
     vars(screen).update(ENDS[end])
-    shown = window.show_window([(i / 5, face) for i in range(5)], recognizer)  # slow: none is late
+    shown = window.show_window([(i / 5, face) for i in range(5)], recognizer)
     assert shown == len(screen.images) == (3 if end in ('q', 'Esc', 'closed') else 5)
     assert screen.windows == 0
     assert screen.images[0].shape[0] > face.shape[0]  # the line below says how to end it

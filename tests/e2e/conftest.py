@@ -166,6 +166,8 @@ def page(page, request):
     page.on('request', lambda o: None if LOCAL.match(o.url) else strangers.append(o.url))
     page.add_init_script(path=Path(__file__).with_name('probe.js'))
     page.set_default_timeout(PATIENCE)
+    # `expect_file_chooser` alone asks for the choosers no earlier than the key or click that opens one, which may win
+    page.on('filechooser', lambda _: None)
     yield page
     if request.node.rep_call.failed: return
     assert not page.errors, 'errors on the console of the browser:\n' + '\n'.join(page.errors[:5])
