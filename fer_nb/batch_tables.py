@@ -17,17 +17,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from .batch_inputs import BatchInput
 from .core import FerError, shown, write_atomically
 
 # %% ../nbs/64a_batch_tables.ipynb #2a5a3a26
-class BatchInput(NamedTuple):
-    "One input as the list of inputs has it."
-    name: str # absolute path or address
-    version: str # changes with the content; '' where that is unknown
-    size: int|None # bytes
-
 def task_id(
     key: str, # the settings as `settings_key` gives them
     inputs: Iterable[BatchInput],

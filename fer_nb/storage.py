@@ -119,6 +119,11 @@ def _below(files: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]: # 
         files.invalidate_cache() # what was listed is not kept
         for info in inside.values(): yield info['name'].strip('/')[start:].strip('/'), info
 
+def _info(files: Any, path: str) -> Mapping[str, Any]:
+    "What is known of a file; its name alone where it is missing."
+    try: return files.info(path)
+    except FileNotFoundError: return dict(name=path)
+
 def _listed(address: str, files: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     "What one address means: a pattern, a folder, or a file."
     from glob import has_magic
@@ -127,7 +132,7 @@ def _listed(address: str, files: Any, path: str) -> Iterator[tuple[str, Mapping[
         found = files.glob(path, detail=True)
         yield from ((name.rpartition('/')[2], info) for name, info in found.items() if info['type'] == 'file')
     elif own.endswith('/') or not own or files.isdir(path): yield from _below(files, path)
-    else: yield path.rpartition('/')[2], files.info(path)
+    else: yield path.rpartition('/')[2], _info(files, path)
 
 # %% ../nbs/63b_storage.ipynb #d2371326
 def find_stored(
