@@ -9,9 +9,11 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 # The stamp's name holds what the installation depends on, so a second run installs nothing.
 PINNED := .github/requirements.txt
 PINNED_E2E := .github/requirements-e2e.txt
-KEY := $(shell (pwd; cat setup.py settings.ini $(PINNED) $(PINNED_E2E)) | git hash-object --stdin)
+PINNED_DOCS := .github/requirements-docs.txt
+KEY := $(shell (pwd; cat setup.py settings.ini $(PINNED) $(PINNED_E2E) $(PINNED_DOCS)) | git hash-object --stdin)
 STAMP := $(VENV)/.installed-$(KEY)
 E2E := $(VENV)/.e2e-$(KEY)
+DOCS := $(VENV)/.docs-$(KEY)
 PEER := .venv-fer
 PORT := 8866
 PAGES := 8
@@ -27,7 +29,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test fuzz e2e floors figures lab app bench peer explanations readme export lock clean
+.PHONY: help run test fuzz e2e floors figures docs lab app bench peer explanations readme export lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -52,6 +54,10 @@ floors: $(STAMP)  ## prediction, video and fine-tuning with the oldest versions 
 figures: $(STAMP)  ## measure all published figures of the shipped models again (FER_NB_DATA)
 	@for report in models/*/evaluation.json; do \
 	  $(BIN)/fer_nb evaluate --data "$${FER_NB_DATA:?names the folder with FER2013}" --check "$$report" || exit 1; done
+
+docs: $(DOCS)  ## build the documentation into _docs/, offline and with checked links
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "Built _docs/. To read it: $(BIN)/python -m http.server -b 127.0.0.1 -d _docs, then http://127.0.0.1:8000"
 
 lab: $(STAMP)  ## open JupyterLab on the notebooks
 	@cd nbs && ../$(BIN)/python -m jupyterlab
@@ -81,10 +87,11 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --
 
 lock: $(STAMP)  ## pin the dependencies that settings.ini declares, with their hashes; newer ones with UPGRADE=--upgrade
 	@$(COMPILE) setup.py --extra dev -o $(PINNED)
-	@sed -n 's/^e2e_requirements = //p' settings.ini | tr ' ' '\n' | $(COMPILE) - -c $(PINNED) -o $(PINNED_E2E)
+	@for part in e2e docs; do sed -n "s/^$${part}_requirements = //p" settings.ini | tr ' ' '\n' \
+	  | $(COMPILE) - -c $(PINNED) -o .github/requirements-$$part.txt || exit 1; done
 
 clean:  ## remove what the other targets wrote, but not the environment
-	rm -rf _runs _proc build dist *.egg-info
+	rm -rf _runs _proc _docs build dist *.egg-info
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 # Every package is pinned by version and by the hashes of its files, uv too; it takes half the time of pip. Where uv cannot be
@@ -106,6 +113,11 @@ $(E2E): $(STAMP) $(PINNED_E2E)
 	@echo "Installing what drives the browser (once; some seconds)"
 	@$(INSTALL) --require-hashes -r $(PINNED_E2E)
 	@rm -f $(VENV)/.e2e-* && touch $@
+
+$(DOCS): $(STAMP) $(PINNED_DOCS)
+	@echo "Installing what builds the documentation (once; some seconds)"
+	@$(INSTALL) --require-hashes -r $(PINNED_DOCS)
+	@rm -f $(VENV)/.docs-* && touch $@
 
 # The package that `make bench` compares with; where it cannot be installed, the rest is measured without it.
 $(PEER)/.installed: benchmarks/peer_requirements.txt
