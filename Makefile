@@ -29,7 +29,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test fuzz e2e floors figures docs lab app bench peer explanations readme export lock clean
+.PHONY: help run test fuzz e2e floors figures docs lab app bench peer explanations cluster plan readme export lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,7 +46,7 @@ fuzz: $(STAMP)  ## changed files for every reader, other ones each time, for SEC
 	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/test_fuzz.py -n 2 --dist=load --junitxml=_runs/fuzz/report.xml
 
 e2e: $(E2E)  ## notebooks and web app in a headless browser, with a camera that shows a video
-	@$(BIN)/python -m pytest tests/e2e --junitxml=_runs/e2e/report.xml
+	@$(BIN)/python -m pytest tests/e2e -n 2 --junitxml=_runs/e2e/report.xml
 
 floors: $(STAMP)  ## prediction, video and fine-tuning with the oldest versions that settings.ini allows
 	@$(BIN)/python -m pytest tests/floors --junitxml=_runs/floors/report.xml
@@ -71,11 +71,17 @@ app: $(STAMP)  ## serve the panels as a page without code, at http://127.0.0.1:8
 bench: $(STAMP) $(PEER)/.installed  ## measure speed, also against the package fer; writes models/bench.json
 	@$(BIN)/python benchmarks/run.py
 
-peer: $(STAMP) $(PEER)/.installed  ## measure the accuracy of the package fer on FER2013 (FER_NB_DATA); writes models/peer.json
+peer: $(STAMP) $(PEER)/.installed  ## measure the accuracy of the package fer on the yardsticks (FER_NB_DATA); writes models/peer.json
 	@$(BIN)/python benchmarks/peer_accuracy.py
 
 explanations: $(STAMP)  ## check the activation maps on FER2013 (FER_NB_DATA); writes models/explanations.json
 	@$(BIN)/python benchmarks/explanations.py
+
+cluster: $(STAMP)  ## measure many inputs on a Dask cluster of this machine; writes models/cluster.json
+	@$(BIN)/python benchmarks/cluster.py
+
+plan: $(STAMP)  ## simulate larger clusters with what `make cluster` measured; writes models/cluster_plan.json and docs/scaling.md
+	@$(BIN)/python benchmarks/cluster_plan.py
 
 export: $(STAMP)  ## write fer_nb/*.py and README.md from the notebooks
 	@$(BIN)/nbdev_export && $(BIN)/nbdev_clean && $(BIN)/python tools/build_readme.py

@@ -1,4 +1,5 @@
-"""`make peer`: the accuracy of the classifier of the package `fer` on PrivateTest of FER2013 (FER_NB_DATA).
+"""`make peer`: the classifier of the package `fer` on the three yardsticks: PrivateTest of FER2013 (FER_NB_DATA), its clear
+expressions, and the everyday photographs in the folder `everyday` beside it, where there are any.
 
 Writes models/peer.json. The faces are those of this project: 48 x 48 crops, enlarged and scaled the way its
 `detect_emotions` does it; its own detector has no part in it."""
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_nb.data import HALF_ROLES, FaceSet
 from fer_nb.datasets import load_dataset
-from fer_nb.metrics import compute_metrics
+from fer_nb.evaluation import evaluate
+from fer_nb.everyday import load_everyday
+from fer_nb.labels import EXPRESSIONS
 
 OUT, PEER = Path('models/peer.json'), Path('.venv-fer')
 ASK = """
@@ -26,30 +30,33 @@ faces = np.array([cv2.resize(f, (64, 64)) for f in np.load(here + '/faces.npy')]
 shares = np.concatenate([fer._classify_emotions((part/255 - .5)*2) for part in np.array_split(faces, 60)])
 np.savez(here + '/answers.npz', shares=shares, names=names, version=version('fer'))
 """
+KEPT = 'split', 'samples', 'protocol', 'n', 'accuracy', 'accuracy_95', 'macro_f1', 'balanced_accuracy', 'ece', 'neutral_as_negative'
+VERSIONS: list[str] = []  # that answered
 
 
-def ask(images: np.ndarray) -> tuple[np.ndarray, list[str], str]:
-    "What the package answers to crops: shares (N, 7), the names of its classes, its version."
+def ask(images: np.ndarray) -> np.ndarray: # (N, 48, 48, 1); (N, 7) in the order of `EXPRESSIONS`
+    "The logarithms of the shares that the package gives to each expression."
     with tempfile.TemporaryDirectory() as here:
-        np.save(Path(here) / 'faces.npy', images)
+        np.save(Path(here) / 'faces.npy', np.asarray(images)[..., 0].round().astype('uint8'))
         subprocess.run([PEER / 'bin/python', '-c', ASK, here], check=True, stdout=subprocess.DEVNULL)
         with np.load(Path(here) / 'answers.npz') as answers:
-            return answers['shares'], [str(name) for name in answers['names']], str(answers['version'])
+            names, shares = [str(name) for name in answers['names']], answers['shares'].astype(float)
+            VERSIONS.append(str(answers['version']))
+    if sorted(names) != sorted(EXPRESSIONS): sys.exit(f'its classes {names} are not {list(EXPRESSIONS)}')
+    return np.log(np.maximum(shares[:, [names.index(name) for name in EXPRESSIONS]], 1e-12))
 
 
-def measure(faces) -> dict:
-    "How its answers agree with the labels."
-    shares, names, version = ask(faces.images)
-    if sorted(names) != sorted(faces.classes): sys.exit(f'its classes {names} are not {list(faces.classes)}')
-    shares = shares[:, [names.index(name) for name in faces.classes]].astype(float)
-    report = compute_metrics(faces.labels, shares / shares.sum(1, keepdims=True), faces.classes)
-    kept = 'n', 'accuracy', 'macro_f1', 'balanced_accuracy', 'ece'
-    return dict(package=f'fer {version}') | {key: report[key] for key in kept}
+def measure(faces: FaceSet, split: str) -> list[dict]:
+    "How its answers agree with the labels of a split."
+    found = evaluate(ask, faces, split=split, name='fer', batch_size=len(faces))['results']
+    return [{key: record[key] for key in KEPT if key in record} for record in found]
 
 
 if __name__ == '__main__':
     if not (data := os.environ.get('FER_NB_DATA')): sys.exit('FER_NB_DATA has to name the folder with FER2013')
-    faces = load_dataset(data)
-    report = dict(edition=faces.edition, samples='PrivateTest, full') | measure(faces[faces.split == 'PrivateTest'])
+    faces, photographs = load_dataset(data), Path(data) / 'everyday'
+    results = measure(faces, 'PrivateTest')
+    if photographs.is_dir(): results += measure(load_everyday(photographs), HALF_ROLES['test'])
+    report = dict(edition=faces.edition, package=f'fer {VERSIONS[0]}', results=results)
     OUT.write_text(json.dumps(report, indent=1) + '\n')
     print(OUT.read_text() + f'wrote {OUT}')
