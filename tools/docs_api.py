@@ -68,8 +68,7 @@ def default_of(value: Any) -> str:
 
 def fields(thing: Any) -> dict[str, dict]:
     "The parameters of a function or class with type, default and comment; what it returns is the last one."
-    try: found = docments(thing, full=True, eval_str=False)
-    except (TypeError, ValueError, OSError): return {}
+    found = docments(thing, full=True, eval_str=False)
     found = {k: v for k, v in found.items() if k not in ('self', 'cls')}
     if list(found)[:2] == ['args', 'kwargs']: return {}  # of an error, or inherited
     gives = found.pop('return', None)

@@ -124,7 +124,7 @@ class Site:
 
     def markdown(self, place: str, text: str) -> str:
         source = self.source.get(place, place)
-        def change(part: str) -> str: return with_math(spaced(relinked(part, place, source, self.targets, self.host)))
+        def change(part: str) -> str: return spaced(relinked(part, place, source, self.targets, self.host))
         return outside_code(docs_figures.fill(text), change)
 
 
@@ -149,7 +149,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    return config.site.markdown(page.file.src_uri, markdown)
+    return outside_code(config.site.markdown(page.file.src_uri, markdown), with_math)
 
 
 def on_page_content(html, page, config, files):
