@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/64b_batch_images.ipynb #9f29ed46
+# %% ../nbs/64b_batch_images.ipynb #e9974f8d
 import functools
 import os
 import socket
@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from fer_nb.batch_tables import SKIPPED, BatchInput, Job, Task, attempt, face_schema, input_schema, write_part
+from fer_nb.batch_inputs import BatchInput, open_input
+from fer_nb.batch_tables import SKIPPED, Job, Task, attempt, face_schema, input_schema, write_part
 from fer_nb.core import FerError, shown
 from fer_nb.face_stream import FaceStream, StreamOptions, stream_settings
 from fer_nb.recognition import Face, Recognizer, Result
 from fer_nb.settings import recognizer_settings
+from fer_nb.storage import shown_stored
 
-# %% ../nbs/64b_batch_images.ipynb #b117cb20
+# %% ../nbs/64b_batch_images.ipynb #a62a83e7
 def make_job(
     out: str|os.PathLike, # the folder of the run
     recognizer: Recognizer,
@@ -39,7 +41,7 @@ def make_job(
     made = _job_settings(recognizer, options, every, segment)
     return Job(os.path.abspath(out), cloudpickle.dumps(recognizer), made, recognizer.classes, options, every, segment)
 
-# %% ../nbs/64b_batch_images.ipynb #86dbf0fe
+# %% ../nbs/64b_batch_images.ipynb #9ac9640b
 def _job_settings(
     recognizer: Recognizer, options: StreamOptions|None, every: float, segment: float,
 ) -> dict[str, Any]: # fit for `json.dumps`
@@ -49,7 +51,7 @@ def _job_settings(
     own = {f'video_{name}': videos[name] for name in ('prior', 'min_confidence')}
     return images | own | both | dict(every=float(every), segment=float(segment))
 
-# %% ../nbs/64b_batch_images.ipynb #10133549
+# %% ../nbs/64b_batch_images.ipynb #2306c35c
 @functools.lru_cache(maxsize=2)
 def _unpacked(pickled: bytes) -> Recognizer:
     import pickle
@@ -66,7 +68,7 @@ def load_recognizer(job: Job) -> Recognizer:
     if found != sha256: raise FerError(f'{here}: has the model {found[:8]}, and the run was begun with {sha256[:8]}')
     return recognizer
 
-# %% ../nbs/64b_batch_images.ipynb #7e01a993
+# %% ../nbs/64b_batch_images.ipynb #6fba82f0
 def face_row(
     name: str, # of the input
     face: Face,
@@ -76,7 +78,7 @@ def face_row(
     "A face as a row."
     return name, time, number, *face.box, face.score, *face.probabilities.values(), face.label, face.confidence
 
-# %% ../nbs/64b_batch_images.ipynb #a53f12c5
+# %% ../nbs/64b_batch_images.ipynb #03baa14c
 @dataclass
 class Outcome:
     "What came of one input: a row of the table of inputs."
@@ -93,7 +95,7 @@ class Outcome:
         size = self.size or (None, None)
         return given.name, task.kind, given.size, given.version, *about, *size, self.frames, self.seconds
 
-# %% ../nbs/64b_batch_images.ipynb #ff624e2e
+# %% ../nbs/64b_batch_images.ipynb #2c1b1b85
 @dataclass(frozen=True)
 class Counts:
     "How many inputs came out how, and what was found."
@@ -106,7 +108,7 @@ class Counts:
         total = self.faces + other.faces, self.frames + other.frames, self.seconds + other.seconds
         return Counts(self.statuses + other.statuses, *total)
 
-# %% ../nbs/64b_batch_images.ipynb #c56f07b3
+# %% ../nbs/64b_batch_images.ipynb #fbd0a0f3
 def count_part(
     path: Path, # a part of the table of inputs
 ) -> Counts:
@@ -116,7 +118,7 @@ def count_part(
     faces, frames = (sum(o or 0 for o in rows[name]) for name in ('faces', 'frames'))
     return Counts(Counter(rows['status']), faces, frames, float(sum(o or 0 for o in rows['seconds'])))
 
-# %% ../nbs/64b_batch_images.ipynb #083b6925
+# %% ../nbs/64b_batch_images.ipynb #ecf6f9e0
 def write_outcomes(job: Job, task: Task, outcomes: Iterable[Outcome]) -> Counts:
     "Put the inputs of a task on record: it is done. Raises `OSError`."
     rows = [outcome.row(task, given) for outcome, given in zip(outcomes, task.inputs, strict=True)]
@@ -124,37 +126,40 @@ def write_outcomes(job: Job, task: Task, outcomes: Iterable[Outcome]) -> Counts:
     write_part(path, input_schema(job.settings), rows, work=job.folder.work)
     return count_part(path)
 
-# %% ../nbs/64b_batch_images.ipynb #37730c46
+# %% ../nbs/64b_batch_images.ipynb #6961e706
 @contextmanager
 def opened(
     given: BatchInput,
     kind: str, # 'image' or 'video'
 ) -> Iterator[Any]: # what `read_image` or `read_video` takes
     "An input, closed in the end. Raises `FerError`."
-    source = Path(given.name)
+    source = open_input(given, kind)
     try: yield source
     finally:
         if hasattr(source, 'close'): source.close()
 
-def reason_of(error: Exception, *names: str) -> str:
+def reason_of(
+    error: Exception,
+    *names: str, # of the input; and what it is called in messages, if that differs
+) -> str:
     "What an error says, without the name of the input, which is in a column of its own."
     if not isinstance(error, FerError): return f'it cannot be analyzed ({type(error).__name__}: {shown(error, 200)})'
     told = str(error)
-    for name in names: told = told.removeprefix(f'{name}: ')
+    for name in (*names, shown_stored(names[0])): told = told.removeprefix(f'{name}: ')
     return told
 
-# %% ../nbs/64b_batch_images.ipynb #8a86c705
+# %% ../nbs/64b_batch_images.ipynb #cd7b8c39
 def _look(recognizer: Recognizer, given: BatchInput) -> tuple[Outcome, list[Face]]:
     "What is in one image."
     try:
         with opened(given, 'image') as source: result: Result = recognizer(source)
     except (OSError, MemoryError): raise
     except FerError as e: return Outcome('unreadable', reason_of(e, given.name)), []
-    except Exception as e: return Outcome('failed', reason_of(e)), []
+    except Exception as e: return Outcome('failed', reason_of(e, given.name)), []
     error = result.error and result.error.removeprefix(f'{result.source}: ')
     return Outcome(result.status, error, result.warnings, len(result.faces), result.size), result.faces
 
-# %% ../nbs/64b_batch_images.ipynb #a5097d78
+# %% ../nbs/64b_batch_images.ipynb #c3d6cc3e
 def run_image_task(job: Job, task: Task) -> Counts:
     "The faces of some images into two parts. Raises `FerError` where this worker is of no use, and `OSError`."
     folder, recognizer = job.folder, load_recognizer(job)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/64c_batch_segments.ipynb #a4c1cb34
+# %% ../nbs/64c_batch_segments.ipynb #27d440c3
 import hashlib
 import json
 import math
@@ -27,7 +27,7 @@ from fer_nb.video_basics import import_av
 from fer_nb.video_files import VideoFile
 from fer_nb.video_input import VideoReader, read_video
 
-# %% ../nbs/64c_batch_segments.ipynb #44118b54
+# %% ../nbs/64c_batch_segments.ipynb #9945fb77
 class Segment(NamedTuple):
     "A stretch of a video."
     id: str      # 24 hexadecimal digits; another video, other settings or another stretch have another one
@@ -49,7 +49,7 @@ def _make_segments(
     name = lambda place: hashlib.sha256(json.dumps([task.id, place]).encode()).hexdigest()[:24]
     return tuple(Segment(name(o), *o) for o in stretches)
 
-# %% ../nbs/64c_batch_segments.ipynb #8f092d6a
+# %% ../nbs/64c_batch_segments.ipynb #4bcf7fb1
 def _overlap(job: Job) -> tuple[float, float]: # seconds before the first row that counts, and after the last one
     "How much of a video two neighboring segments both read."
     options: StreamOptions = job.options or StreamOptions()
@@ -57,7 +57,7 @@ def _overlap(job: Job) -> tuple[float, float]: # seconds before the first row th
     warm = max(job.warm, 2*options.forget, 4*options.smooth, 3*max(job.every, options.detect_every))
     return warm, max(.5, 3*max(job.every, options.detect_every))
 
-# %% ../nbs/64c_batch_segments.ipynb #b0d908b8
+# %% ../nbs/64c_batch_segments.ipynb #d611f501
 def _key_frame(
     video: VideoFile,
     time: float, # seconds
@@ -70,7 +70,7 @@ def _key_frame(
         return next((video.time_of(o) for o in packets if o.size and o.is_keyframe and not o.is_corrupt), None)
     except (import_av().FFmpegError, OSError): return None
 
-# %% ../nbs/64c_batch_segments.ipynb #20b23b28
+# %% ../nbs/64c_batch_segments.ipynb #8fa52539
 def _listed_key_frames(video: VideoFile) -> list[float]: # seconds; empty where the times do not rise
     "All key frames of a video, by reading the rest of it."
     found, last = [], -math.inf
@@ -90,7 +90,7 @@ def _finder(video: VideoFile) -> Callable[[float], float|None]: # seconds -> tho
     known = _listed_key_frames(video)
     return lambda time: known[at - 1] if (at := bisect_right(known, time)) else None
 
-# %% ../nbs/64c_batch_segments.ipynb #49866c7b
+# %% ../nbs/64c_batch_segments.ipynb #1cc57f36
 def _find_reads(
     find: Callable[[float], float|None], # see `_finder`
     duration: float, # seconds
@@ -108,7 +108,7 @@ def _find_reads(
         else: target, step = target + step, 2*step
     return reads
 
-# %% ../nbs/64c_batch_segments.ipynb #282be7c0
+# %% ../nbs/64c_batch_segments.ipynb #a1d2603e
 def find_segments(
     job: Job,
     task: Task,
@@ -122,7 +122,7 @@ def find_segments(
     reads = [0.] if whole or duration is None else _find_reads(_finder(video), duration, job.segment, warm)
     return _make_segments(task, reads, warm, tail, job.every)
 
-# %% ../nbs/64c_batch_segments.ipynb #a3140b29
+# %% ../nbs/64c_batch_segments.ipynb #89fc5eda
 @dataclass
 class Seen:
     "What was seen of a segment."
@@ -141,7 +141,7 @@ class Seen:
         self.first, self.last = time if self.first is None else self.first, time
         self.frames, self.size = self.frames + 1, self.size or (shape[1], shape[0])
 
-# %% ../nbs/64c_batch_segments.ipynb #a9e522d1
+# %% ../nbs/64c_batch_segments.ipynb #166690e8
 def _stretch_rows(
     stream: FaceStream,
     reader: VideoReader,
@@ -157,7 +157,7 @@ def _stretch_rows(
         for face in stream(time, rgb): yield face_row(name, face, face.id, time)
         at(0, number)
 
-# %% ../nbs/64c_batch_segments.ipynb #a4f7ba8c
+# %% ../nbs/64c_batch_segments.ipynb #c443e9b7
 def _segment_rows(
     job: Job, recognizer: Recognizer, task: Task, segment: Segment, *, seen: Seen, at: Callable[[int, int], None],
 ) -> Iterator[tuple[Any, ...]]:
@@ -172,13 +172,13 @@ def _segment_rows(
                 seen.step = 1/(reader.info.fps or 25)
                 yield from _stretch_rows(stream, reader, given.name, segment, seen=seen, at=at)
     except FerError as e: broken = reason_of(e, given.name, told)
-    except import_av().FFmpegError as e: seen.failed = reason_of(e)
+    except import_av().FFmpegError as e: seen.failed = reason_of(e, given.name)
     except (OSError, MemoryError, ImportError): raise
-    except Exception as e: seen.failed = reason_of(e)
+    except Exception as e: seen.failed = reason_of(e, given.name)
     seen.problems.extend(reader.problems if reader else ())
     if broken and broken not in seen.problems: seen.problems.append(broken)
 
-# %% ../nbs/64c_batch_segments.ipynb #0a288c4e
+# %% ../nbs/64c_batch_segments.ipynb #82d43dca
 def segment_files(folder: BatchFolder, segment: Segment) -> tuple[Path, Path]:
     "Where a segment's rows are, and what was seen, which is written last."
     return folder.work / f'{segment.id}.parquet', folder.work / f'{segment.id}.json'
@@ -188,7 +188,7 @@ def read_seen(path: Path) -> Seen:
     told = json.loads(path.read_text(encoding='utf-8'))
     return Seen(**told | dict(size=told['size'] and tuple(told['size'])))
 
-# %% ../nbs/64c_batch_segments.ipynb #5581c380
+# %% ../nbs/64c_batch_segments.ipynb #9778b8c6
 def run_segment(job: Job, task: Task, segment: Segment) -> None:
     "Analyze a segment of a video. Raises `FerError` where this worker is of no use, and `OSError`."
     folder, recognizer, seen = job.folder, load_recognizer(job), Seen()
