@@ -21,6 +21,7 @@ _OFFERED = {
     'drawing': ['draw_faces'],
     'face_stream': ['FaceStream', 'StreamOptions', 'track_video'],
     'video_analysis': ['analyze_video'],
+    'batch_analysis': ['analyze_many'],
     'upload': ['UploadPanel'],
     'webcam': ['LiveView'],
     'browser_camera': ['BrowserCamera'],

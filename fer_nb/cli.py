@@ -13,7 +13,7 @@ from .commands import command, run_command
 
 # %% ../nbs/84_cli.ipynb #dc9539cb
 # Importing a module registers its commands, in the order of `--help`.
-for _name in 'predict_command', 'video_commands', 'training_commands', 'evaluation_commands':
+for _name in 'predict_command', 'video_commands', 'batch_command', 'training_commands', 'evaluation_commands':
     import_module(f'fer_nb.{_name}')
 
 # %% ../nbs/84_cli.ipynb #2432a561

@@ -94,7 +94,10 @@ class Unfinished(FerError):
 
 # %% ../nbs/80_commands.ipynb #ea21fae0
 #: which extra brings a package; else `train`
-EXTRAS = dict(av='video', tqdm='video', pyarrow='video', matplotlib='video', ipywidgets='notebook')
+EXTRAS = dict(
+    av='video', tqdm='video', pyarrow='video', matplotlib='video', ipywidgets='notebook',
+    dask='cluster', distributed='cluster', cloudpickle='cluster', fsspec='cluster',
+)
 
 # %% ../nbs/80_commands.ipynb #16e19091
 def _explain(error: BaseException) -> tuple[object, int]:

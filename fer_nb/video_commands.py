@@ -22,6 +22,7 @@ from .core import FerError, escaped, shown, unfinished_parts
 from .video_jobs import Job, find_sources, plan_jobs
 
 if TYPE_CHECKING:
+    from fer_nb.face_stream import StreamOptions
     from fer_nb.video_summary import VideoSummary
 
 # %% ../nbs/81a_video_commands.ipynb #3dea5c2e
@@ -40,8 +41,8 @@ def _video_options(add: Callable) -> None:
     add('--resume', action='store_true', help='leave out videos whose results are complete')
     add_model(add, _EVERYDAY)
     _add_part(add)
-    _add_rates(add)
-    _add_smooth(add)
+    add_rates(add)
+    add_smooth(add)
     add('--json', action='store_true', help='print the summary as a JSON object')
     add('--quiet', action='store_true', help='no progress bar')
 
@@ -51,7 +52,7 @@ def _add_part(add: Callable) -> None:
     add('--start', type=float, default=0., metavar='S', help='leave out what is before this second')
     add('--stop', type=float, metavar='S', help='leave out this second and what is after it')
 
-def _add_rates(add: Callable) -> None:
+def add_rates(add: Callable) -> None:
     "How often a video is searched and its faces are classified."
     add('--detect-every', type=float, default=0.1, metavar='S',
         help='seconds between two searches for faces (default: %(default)s; 0: every frame)')
@@ -59,13 +60,20 @@ def _add_rates(add: Callable) -> None:
         help='seconds between two predictions for a face (default: %(default)s; 0: every frame)')
 
 # %% ../nbs/81a_video_commands.ipynb #182b2d1c
-def _add_smooth(add: Callable) -> None:
+def add_smooth(add: Callable) -> None:
     "The option of the commands that track faces."
     add('--smooth', type=float, default=0.5, metavar='S',
         help='seconds over which probabilities are smoothed (default: %(default)s; 0: not at all)')
     add('--baseline', action='store_true',
         help='let each face build a baseline of its own as it goes: what it looks like at rest')
     add('--no-cuts', dest='cuts', action='store_false', help='keep the faces where a video goes over to another scene')
+
+# %% ../nbs/81a_video_commands.ipynb #ad36bede
+def stream_options(args: argparse.Namespace) -> 'StreamOptions':
+    "What the options of `add_rates` and `add_smooth` say. Raises `FerError` for impossible values."
+    from fer_nb.face_stream import StreamOptions
+    rates: Any = dict(detect_every=args.detect_every, classify_every=args.classify_every)
+    return StreamOptions(**rates, smooth=args.smooth, baseline=args.baseline, cuts=args.cuts)
 
 # %% ../nbs/81a_video_commands.ipynb #9cb28eab
 def _source(
@@ -158,10 +166,8 @@ def _run_jobs(
 )
 def _video(args: argparse.Namespace) -> int: # 1 if something was wrong with a video, 130 if it was stopped
     "Track the expressions of the faces in videos, a camera or a stream."
-    from fer_nb.face_stream import StreamOptions
     from fer_nb.recognition import expecting_everyday
-    rates: Any = dict(detect_every=args.detect_every, classify_every=args.classify_every)
-    options = StreamOptions(**rates, smooth=args.smooth, baseline=args.baseline, cuts=args.cuts)
+    options = stream_options(args)
     jobs, recognizer = _plan(args), expecting_everyday(make_recognizer(args))
     _check_priors(jobs, str(recognizer.assumed))
     if all(job.complete for job in jobs):
@@ -182,7 +188,7 @@ def _webcam_options(add: Callable) -> None:
     add('source', nargs='?', default='0', metavar='SOURCE',
         help='the number of a camera, a video, or an address (default: 0)')
     add_model(add, _EVERYDAY)
-    _add_smooth(add)
+    add_smooth(add)
 
 # %% ../nbs/81a_video_commands.ipynb #71c2932e
 @command(_webcam_options, '\n1 --min-confidence auto\nclip.mp4')

@@ -67,8 +67,8 @@ def test_version_and_help(fer_nb, run):
     helped = fer_nb('--help')
     assert helped.returncode == 0 and helped.stdout.startswith('usage: fer_nb ')
     assert run('python', '-m', 'fer_nb', '--help').stdout == helped.stdout
-    for command in ('predict', 'video', 'webcam', 'download-yunet', 'describe', 'train', 'soft-labels', 'experiment',
-                    'export', 'calibrate-crop', 'fine-tune', 'evaluate', 'model-card', 'version'):
+    for command in ('predict', 'video', 'webcam', 'download-yunet', 'batch', 'describe', 'train', 'soft-labels',
+                    'experiment', 'export', 'calibrate-crop', 'fine-tune', 'evaluate', 'model-card', 'version'):
         assert f'    {command} ' in helped.stdout or f'    {command}\n' in helped.stdout, command
 
 
@@ -76,7 +76,7 @@ def test_every_command_shows_examples(capsys):
     from fer_nb.cli import main
     from fer_nb.commands import COMMANDS
 
-    assert len(COMMANDS) == 14
+    assert len(COMMANDS) == 15
     for name in COMMANDS:
         with pytest.raises(SystemExit, match='0'): main([name, '--help'])
         assert f'examples:\n  fer_nb {name}' in capsys.readouterr().out
