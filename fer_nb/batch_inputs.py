@@ -66,19 +66,21 @@ class _Search:
         return bool(self.leave_out) and f'{self.real(folder)}/'.startswith(f'{self.leave_out}/')
 
 # %% ../nbs/64_batch_inputs.ipynb #5ef8e76f
+def _is_text(path: str) -> bool: return path.isascii() or not re.search('[\ud800-\udfff]', path)
+
 def _as_text(path: str) -> str:
     "A path, or a file address where it is no text."
-    if path.isascii() or not re.search('[\ud800-\udfff]', path): return path
-    return f'file://{quote(os.fsencode(path))}'
+    return path if _is_text(path) else f'file://{quote(os.fsencode(path))}'
 
 def _local_row(path: str, kind: str, search: _Search) -> _Row:
     "A file on this computer, which may be missing."
     folder, name = os.path.split(path)
     folder = search.real(folder) if '..' in folder.split(os.sep) else os.path.abspath(folder)
     path = os.path.join(folder, name)
-    try: linked, found = os.path.islink(path), os.stat(path)
-    except (OSError, ValueError): return _Row(_as_text(path), kind)
-    key = search.real(path) if linked else os.path.join(search.real(folder), name)
+    key = os.path.join(search.real(folder), name)
+    try: found = os.stat(path)
+    except (OSError, ValueError): return _Row(_as_text(path), kind, key=_as_text(key))
+    if os.path.islink(path): key = search.real(path)
     usual = stat.S_ISREG(found.st_mode)
     version = f'{found.st_mtime_ns}-{found.st_size}' if usual else ''
     return _Row(_as_text(path), kind, found.st_size if usual else None, version, _as_text(key))
@@ -246,7 +248,8 @@ def _line_rows(item: str, search: _Search) -> Iterator[_Row]:
     elif item[:5].lower() == 'file:' and is_address(item): yield from _line_rows(local_path(item), search)
     elif is_address(item): raise FerError(f'{shown_address(item)}: such an address cannot be an input')
     elif os.path.isdir(item): yield from _folder_rows(item, search)
-    elif not item.isprintable() and not os.path.lexists(item): raise FerError(f'{shown(item)}: it is not UTF-8')
+    elif not _is_text(item) and not os.path.lexists(item):
+        raise FerError(f'{shown(os.path.basename(item))}: it is not UTF-8, and there is no file of this name')
     else: yield _local_row(item, kind_of(item) or 'image', search)
 
 def _asked_rows(stored: list[str]) -> Iterator[_Row]:
@@ -291,6 +294,11 @@ def _table(rows: Iterable[_Row]) -> tuple[Any, int]: # of PyArrow, with the colu
     found = table.filter(first).drop_columns('key').rename_columns(['input', 'kind', 'size', 'version'])
     return found.sort_by('input'), len(table) - len(found)
 
+def _give_back() -> None:
+    "Return the memory that sorting took to the system."
+    import pyarrow as pa
+    pa.default_memory_pool().release_unused()
+
 # %% ../nbs/64_batch_inputs.ipynb #fe2574ae
 class InputList:
     "The inputs of a batch, each once, sorted by name."
@@ -318,6 +326,7 @@ def list_inputs(
     "The images and videos that are meant. Raises `FerError`, which names the word or the line of a list."
     search = _Search(leave_out)
     table, duplicates = _table(row for word in _words(words) for row in _word_rows(word, search))
+    _give_back()
     found = InputList(table, search.skipped, duplicates)
     if not found:
         why = '; '.join(f'{count:,} {reason} ({", ".join(names)})' for reason, (count, names) in found.skipped.items())

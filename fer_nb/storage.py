@@ -139,7 +139,9 @@ def find_stored(
     address: str, # of a file; of a folder, or with `*`, `?`, `[...]`
 ) -> Iterator[StoredFile]:
     "The files that an address means. Raises `FerError`."
+    _archive.cache_clear() # what is there now, not what was
     files, path = _file_system(address)
+    files.invalidate_cache()
     name = _namer(address, files)
     try:
         for relative, info in _listed(address, files, path):
@@ -160,6 +162,7 @@ def ask_stored(
 ) -> Iterator[StoredFile]: # in the same order
     "What is known of files. Raises `FerError` for a kind of address that cannot be read here."
     from concurrent.futures import ThreadPoolExecutor
+    _archive.cache_clear()
     with ThreadPoolExecutor(32) as pool: yield from pool.map(_asked, addresses)
 
 # %% ../nbs/63b_storage.ipynb #172a971c
