@@ -173,6 +173,7 @@ def write_part(
 # %% ../nbs/64a_batch_tables.ipynb #1b74e919
 _TABLES = ('faces', 'inputs')
 _PART = re.compile(r'part-([0-9a-f]{24})\.parquet')
+_SEGMENT = re.compile(r'[0-9a-f]{24}\.parquet') # of a video that is not complete yet
 
 def _part_ids(folder: Path) -> set[str]: # of tasks
     "Which parts a table has."
@@ -193,6 +194,11 @@ class _Parts:
     def done_ids(self) -> set[str]:
         "The tasks that are done: their inputs are on record, and that is written after their faces."
         return _part_ids(self.path / 'inputs')
+
+    def _clear(self, keep: re.Pattern|None) -> None:
+        "Remove the files in `.work`, but those of certain names. Raises `OSError`."
+        for name in os.listdir(self.work) if self.work.is_dir() else ():
+            if keep is None or not keep.fullmatch(name): (self.work / name).unlink(missing_ok=True)
 
     def remove_stale(self, planned: Collection[str]) -> int: # tasks that were removed
         "Remove the parts of tasks that are not planned, and faces without a record. Raises `OSError`."
@@ -247,12 +253,18 @@ class BatchFolder(_Parts):
 
     def begin(self, settings: Mapping[str, Any], *, resume: bool=False, overwrite: bool=False) -> None:
         "Make the folder ready for a run, after `check`. Raises `FerError` and `OSError`."
-        import shutil
         self.check(settings, resume=resume, overwrite=overwrite)
         if overwrite: self.remove_stale(())
-        with suppress(FileNotFoundError): shutil.rmtree(self.work)
+        self._clear(_SEGMENT if resume else None)
         for name in (*_TABLES, self.work.name): (self.path / name).mkdir(parents=True, exist_ok=True)
         self.note(settings)
+
+    def finish(self, planned: Collection[str]) -> None: # ids of tasks
+        "Take `.work` away, so that no task can end any more, and then what is not of this run. Raises `OSError`."
+        import shutil
+        gone = self.work.rename(self.path / f'.gone-{os.urandom(4).hex()}')
+        self.remove_stale(planned)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def note(self, settings: Mapping[str, Any], *, complete: bool=False, **more: Any) -> None:
         "Write `run.json`. Raises `OSError`."

@@ -24,7 +24,7 @@ def is_stored(
 ) -> bool:
     "Whether it is an address for fsspec: neither of the web nor of a file on this computer."
     found = _SCHEME.match(word)
-    return bool(found) and ('::' in word or found[2].lower() not in ('http', 'https', 'file'))
+    return found is not None and ('::' in word or found[2].lower() not in ('http', 'https', 'file'))
 
 def shown_stored(
     address: str,
