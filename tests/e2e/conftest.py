@@ -1,7 +1,9 @@
 """A real Chromium, whose camera shows a video made of one face, and real servers on this computer.
 
+With `-n 2` two files run side by side, each with servers of its own; a test that measures speed or memory runs alone.
 Environment: CHROME (path of a browser), E2E_SECONDS (how long the camera streams), FER_NB_YUNET (a better detector).
 Screenshots, logs of the servers and figures.json are left in _runs/e2e, and a screenshot of every page that failed."""
+import fcntl
 import json
 import os
 import re
@@ -24,10 +26,53 @@ PATIENCE = 60_000  # milliseconds
 expect.set_options(timeout=PATIENCE)
 
 
+# What takes longest is started first, so that two workers end together.
+LONGEST = [f'test_{o}' for o in ('camera', 'visits', 'video_panel', 'upload_panel', 'classes_panel', 'lab', 'app')]
+
+
+class Room:
+    "Where tests of several processes are: many at a time, or one alone, for which the next ones wait at the door."
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(exist_ok=True)
+        self.room, self.door = open(path, 'w'), open(f'{path}.door', 'w')
+
+    def enter(self, alone: bool):
+        self.leave()
+        fcntl.flock(self.door, fcntl.LOCK_EX)
+        fcntl.flock(self.room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(self.door, fcntl.LOCK_UN)
+
+    def leave(self): fcntl.flock(self.room, fcntl.LOCK_UN)
+
+
 def pytest_configure(config):
-    "What pytest-playwright keeps goes to _runs/e2e: a screenshot of every page that failed."
+    "What pytest-playwright keeps goes to _runs/e2e, emptied once: a screenshot of every page that failed."
+    config.addinivalue_line('markers', 'alone: it measures speed or memory, and no other test runs meanwhile')
     if config.option.output == 'test-results': config.option.output = str(config.rootpath / '_runs/e2e')
     if config.option.screenshot == 'off': config.option.screenshot = 'only-on-failure'
+    if not hasattr(config, 'workerinput'): shutil.rmtree(config.option.output, ignore_errors=True)
+    config.room = Room(config.rootpath / '_runs/e2e.lock')
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: (LONGEST + [item.path.stem]).index(item.path.stem))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    item.config.room.enter(alone=False)
+    try: return (yield)
+    finally: item.config.room.leave()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    alone = item.get_closest_marker('alone') is not None
+    if alone: item.config.room.enter(alone=True)
+    try: return (yield)
+    finally:
+        if alone: item.config.room.enter(alone=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,20 +86,28 @@ def pytest_runtest_makereport(item, call):
 
 # Where everything is kept
 
+@pytest.fixture(scope='session', autouse=True)
+def delete_output_dir():
+    "Not by each worker: that is done."
+
+
 @pytest.fixture(scope='session')
-def out(pytestconfig, delete_output_dir) -> Path:
-    "The folder for screenshots, logs and figures.json, emptied."
+def out(pytestconfig) -> Path:
+    "The folder for screenshots, logs and figures.json."
     folder = Path(pytestconfig.getoption('--output'))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @pytest.fixture(scope='session')
-def figures(out):
-    "What was measured, by name; written to figures.json in the end."
-    measured = {}
+def figures(out, pytestconfig):
+    "What was measured, by name; added to figures.json in the end."
+    measured, path = {}, out / 'figures.json'
     yield measured
-    (out / 'figures.json').write_text(json.dumps(measured, indent=1) + '\n')
+    pytestconfig.room.enter(alone=True)
+    if path.exists(): measured = json.loads(path.read_text()) | measured
+    path.write_text(json.dumps(measured, indent=1) + '\n')
+    pytestconfig.room.leave()
 
 
 @pytest.fixture
@@ -87,7 +140,10 @@ def install_chromium(config):
 def chromium(pytestconfig) -> str:
     "The browser: named by CHROME, on the PATH, or else installed by root on Debian."
     root = hasattr(os, 'geteuid') and os.geteuid() == 0
-    if not find_chromium() and root and shutil.which('apt-get'): install_chromium(pytestconfig)
+    if not find_chromium() and root and shutil.which('apt-get'):
+        pytestconfig.room.enter(alone=True)
+        if not find_chromium(): install_chromium(pytestconfig)
+        pytestconfig.room.enter(alone=False)
     if found := find_chromium(): return found
     names = ', '.join(NAMES)
     pytest.exit(f'No browser: install Chromium or Chrome ({names} on the PATH), or name one by CHROME=/its/path.', 1)
@@ -192,16 +248,17 @@ def detector() -> str:
 
 
 @pytest.fixture(scope='module')
-def lab(tmp_path_factory, out, root, detector):
+def lab(tmp_path_factory, request, out, root, detector):
     "JupyterLab over copies of notebooks; Ctrl-C ends it in the end."
-    server = start_lab(tmp_path_factory.mktemp('lab'), out / 'lab.log', root, detector)
+    log = out / f'{request.module.__name__}-lab.log'
+    server = start_lab(tmp_path_factory.mktemp('lab'), log, root, detector)
     yield server
     server.ends_by_ctrl_c()
 
 
 @pytest.fixture(scope='module')
-def app(tmp_path_factory, out, root):
+def app(tmp_path_factory, request, out, root):
     "The web app; Ctrl-C ends it in the end."
-    server = start_app(tmp_path_factory.mktemp('app'), out / 'app.log', root)
+    server = start_app(tmp_path_factory.mktemp('app'), out / f'{request.module.__name__}-app.log', root)
     yield server
     server.ends_by_ctrl_c()

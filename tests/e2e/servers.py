@@ -1,11 +1,13 @@
 """JupyterLab and the web app as processes of their own, and how they end."""
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -29,9 +31,13 @@ def until(true, complaint, seconds=120):
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+    "A port that no other worker takes, nor the system for a connection of its own."
+    worker = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))
+    for port in random.sample(range(20_000 + worker % 16, 30_000, 16), 50):
+        with socket.socket() as s, suppress(OSError):
+            s.bind(('127.0.0.1', port))
+            return port
+    raise AssertionError('no port is free')
 
 
 def answers(port: int) -> bool:
@@ -53,7 +59,9 @@ class Server:
     def __init__(self, folder: Path, log: Path, port: int, command: list, cwd: Path):
         own = {f'JUPYTER_{o}_DIR': str(folder / o.lower()) for o in ('CONFIG', 'RUNTIME', 'DATA')}
         own |= {f'JUPYTERLAB_{o}_DIR': str(folder / o.lower()) for o in ('SETTINGS', 'WORKSPACES')}
-        self.port, self.address, self.log = port, f'http://127.0.0.1:{port}/', log
+        (temp := folder / 'temp').mkdir()
+        own['TMPDIR'] = str(temp)
+        self.port, self.address, self.log, self.temp = port, f'http://127.0.0.1:{port}/', log, temp
         with open(log, 'w') as file:
             self.process = subprocess.Popen(
                 command, stdout=file, stderr=file, cwd=cwd, env=os.environ | own, start_new_session=True

@@ -102,6 +102,7 @@ def test_upload(page, lab, visitors, look):
     shows_no_image(*save_notebook(page, lab.notes / '61_upload.ipynb'), visitors)
 
 
+@pytest.mark.alone
 def test_camera(page, lab, detector, look, figures):
     open_notebook(page, lab, '62a_browser_camera.ipynb')
     run_all(page)

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -86,7 +85,7 @@ def says(panel, words):
     expect(panel.locator('.fer-message'), f'it does not say {words!r}').to_contain_text(words)
 
 
-def leftovers() -> set: return set(Path(tempfile.gettempdir()).glob('fer_nb_*/*faces*'))
+def leftovers(server) -> set: return set(server.temp.glob('fer_nb_*/*faces*'))
 
 
 def worker(server) -> psutil.Process:
@@ -116,12 +115,12 @@ def downloaded(page, panel, what) -> tuple[str, Path]:
     return got.value.suggested_filename, Path(got.value.path())
 
 
-def test_video(page, panel, clips, look, figures):
+def test_video(page, panel, app, clips, look, figures):
     "Choose a video: progress, the faces over it, a timeline that leads to a moment, a table, and three downloads."
     expect(panel.locator('.fer-limits')).to_contain_text('at most 10 minutes and 200 MB')
     look('video-open')
     accessible(page, '.fer-video')
-    before = leftovers()
+    before = leftovers(app)
     drop(panel, clips(4))
     is_done(panel)
     expect(panel.locator('.fer-sub')).to_contain_text('48 frames')
@@ -155,7 +154,7 @@ def test_video(page, panel, clips, look, figures):
     name, copy = downloaded(page, panel, 'video')
     assert name == 'two_faces-faces.mp4'
     with read_video(copy) as frames: assert len(list(frames)) == 48
-    assert leftovers() == before, 'something was left on the disk'
+    assert leftovers(app) == before, 'something was left on the disk'
 
     page.set_viewport_size({'width': 390, 'height': 844})
     look('video-narrow', panel.locator('.fer-frame'))
@@ -219,38 +218,40 @@ def test_dark(page, panel, clips, look):
     look('video-forced')
 
 
+@pytest.mark.alone
 def test_cancel(page, panel, app, clips, look):
     "Cancel ends the work soon, and leaves nothing; only one video is taken at a time."
-    before = leftovers()
+    before = leftovers(app)
     choose(panel, clips(60, 'long.mp4'))
     until(lambda: 'frame' in panel.locator('.fer-left').inner_text(), 'there is no progress')
     look('video-work')
     accessible(page, '.fer-video')
     assert 'left' in panel.locator('.fer-left').inner_text(), 'the time left is not said'
-    assert leftovers() > before, 'this shows nothing: its files are elsewhere'
+    assert leftovers(app) > before, 'this shows nothing: its files are elsewhere'
     work = worker(app)
     panel.locator('[data-do=cancel]').click()
     until(lambda: has_ended(work), 'the work goes on', 3 if os.getloadavg()[0] > os.cpu_count() else 1)
     expect(panel).to_have_attribute('data-state', 'idle')
-    until(lambda: leftovers() == before, 'something was left on the disk', 20)
+    until(lambda: leftovers(app) == before, 'something was left on the disk', 20)
     choose(panel, clips(1))
     is_done(panel)
 
 
 def test_killed(page, panel, app, clips, look):
     "The work is ended from outside, as when memory runs out: the message names the video, and the next one goes well."
-    before = leftovers()
+    before = leftovers(app)
     choose(panel, clips(60, 'long.mp4'))
     until(lambda: 'frame' in panel.locator('.fer-left').inner_text(), 'there is no progress')
     worker(app).kill()
     says(panel, 'long.mp4: its analysis was ended from outside (Killed). Perhaps there is too little memory for it.')
     expect(panel).to_have_attribute('data-state', 'idle')
-    assert leftovers() == before, 'something was left on the disk'
+    assert leftovers(app) == before, 'something was left on the disk'
     look('video-work-killed')
     choose(panel, clips(1))
     is_done(panel)
 
 
+@pytest.mark.alone
 def test_memory(page, panel, app, clips, figures):
     "A video costs the kernel hardly any memory, and no process is left of the work."
     until(lambda: app.kernels() == 1, 'the kernels of earlier pages are still there', 40)
@@ -330,14 +331,14 @@ def test_keyboard(page, panel, clips):
 
 def test_page_left(page, panel, app, clips):
     "A page that is left while it works leaves no kernel and no file."
-    before = leftovers()
+    before = leftovers(app)
     choose(panel, clips(60, 'long.mp4'))
     until(lambda: 'frame' in panel.locator('.fer-left').inner_text(), 'there is no progress')
     work = worker(app)
     page.goto('about:blank')
     until(lambda: not app.kernels(), 'the kernel is still there', 10)
     until(lambda: has_ended(work), 'the work goes on', 10)
-    until(lambda: leftovers() == before, 'something was left on the disk', 20)
+    until(lambda: leftovers(app) == before, 'something was left on the disk', 20)
 
 
 def test_lab(page, lab, lab_panel, clips, look):
@@ -358,13 +359,13 @@ def test_lab(page, lab, lab_panel, clips, look):
     theme(page, 'Dark')
     look('video-lab-dark', panel.locator('.fer-timeline'))
 
-    before = leftovers()
+    before = leftovers(lab)
     choose(panel, clips(60, 'long.mp4'))
     until(lambda: 'frame' in panel.locator('.fer-left').inner_text(), 'there is no progress')
     work = worker(lab)
     os.kill(kernel_of(page, lab).pid, signal.SIGKILL)
     expect(panel.locator('.fer-gone')).to_contain_text('The kernel has stopped')
     expect(panel.locator('.fer-work')).to_be_hidden()
-    until(lambda: leftovers() == before, 'something was left on the disk', 20)
+    until(lambda: leftovers(lab) == before, 'something was left on the disk', 20)
     until(lambda: has_ended(work), 'the work goes on', 10)
     look('video-lab-killed', panel)

@@ -41,6 +41,7 @@ def navigate(guest): guest.goto('about:blank')
 def close(guest): guest.close(run_before_unload=True)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize('leave', [close, reload, navigate])
 def test_leaving(guest, app, visitors, figures, leave):
     "The kernel of a page that is left ends within 3 seconds, and the photos in it."
@@ -70,6 +71,7 @@ def test_leaving_without_a_word(browser, app, page, early):
     is_left(app, there, 40)
 
 
+@pytest.mark.alone
 def test_twenty_visitors(context, page, app, visitors, figures):
     "Twenty visitors, one after the other, leave nothing; each needs at most 120 MB."
     until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
