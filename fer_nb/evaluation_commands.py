@@ -273,6 +273,18 @@ def _evaluate(args: argparse.Namespace) -> int: # 1 if a figure was not reproduc
     print(f'{run.done} evaluations done, {run.skipped} skipped, {run.failed} failed', file=sys.stderr)
     return int(run.failed > 0)
 
+# %% ../nbs/83_evaluation_commands.ipynb #33e05ce4
+def _used_as(
+    path: Path, # a model file
+    name: str, # of the model
+) -> str: # a shipped model's name, or a file; "" where there is none
+    "What `Recognizer` takes to use a model."
+    from fer_nb.export import FORMATS
+    from fer_nb.model_files import is_shipped
+    if is_shipped(path): return name
+    exported = [o for f in reversed(FORMATS) if (o := path.parent/f'{name}.{f}.tflite').is_file()]
+    return exported[0].name if exported else ''
+
 # %% ../nbs/83_evaluation_commands.ipynb #9e0d5949
 def _write_card(
     path: Path, # the model file whose metadata the card shows
@@ -290,10 +302,11 @@ def _write_card(
         if not (experiment := read_fields(args.seeds)).get('summary'):
             raise ValueError(f'{args.seeds}: not the report of an experiment')
         log = read_test_log(args.out/'test_log.json') or metadata.get('test_log') or []
-        log = [*log, *experiment.get('test_log', [])]
-        report['seeds'] = experiment['summary']
-        if log: report['test_log'] = [o | {'evaluation': i} for i, o in enumerate(log, 1)]
-    return write_model_card(args.out, metadata, report=report | {'data': describe_dataset(faces)})
+        report['seeds'], seeds = experiment['summary'], experiment.get('test_log', [])
+        if log or seeds: report['test_log'] = [o | {'evaluation': i} for i, o in enumerate(log, 1)]
+        report['seeds_log'] = [o | {'evaluation': i} for i, o in enumerate(seeds, len(log) + 1)]
+    about = {'data': describe_dataset(faces), 'model': _used_as(path, metadata['name'])}
+    return write_model_card(args.out, metadata, report=report | about)
 
 # %% ../nbs/83_evaluation_commands.ipynb #e28a6930
 def _model_card_options(add: Callable) -> None:

@@ -249,7 +249,10 @@ def _export_all(
     return files | dict(keras=out/f'{name}.keras')
 
 # %% ../nbs/71_fine_tuning.ipynb #ec9de501
-def _evaluate(trained: TrainedNetwork, out: Path, *, faces: FaceSet, name: str, meta: dict[str, Any]) -> dict[str, Any]:
+def _evaluate(
+    trained: TrainedNetwork, out: Path, *, faces: FaceSet, name: str, meta: dict[str, Any],
+    model: str, # the file that is used, for the card
+) -> dict[str, Any]:
     "The report of the test samples where there are some, else of the validation samples; with plots and model card."
     split, quick = 'test' if 'test' in faces.split else 'val', trained.config.mode == 'quick'
     report: dict[str, Any] = evaluate(
@@ -263,7 +266,7 @@ def _evaluate(trained: TrainedNetwork, out: Path, *, faces: FaceSet, name: str, 
         meta = meta | dict(subject_baseline=f'{report["results"][0]["accuracy"]:.1%} without; {baseline_text(rows)}')
     optimistic = 'early stopping and this card: there are no test samples, so these figures are optimistic'
     log = [dict(split=split, reason='the finished model' if split == 'test' or quick else optimistic)]
-    write_model_card(out, meta, report=report | dict(data=describe_dataset(faces), test_log=log))
+    write_model_card(out, meta, report=report | dict(data=describe_dataset(faces), test_log=log, model=model))
     disjoint = faces.subjects is not None and len(set(faces.subjects)) > 1
     found = report['results'][0] | dict(split='test' if split == 'test' else 'validation', disjoint_subjects=disjoint)
     return found | dict(subject_baseline=rows) if rows else found
@@ -286,7 +289,11 @@ def _deliver(
     "Export, evaluate, and write the model card."
     try:
         files = _export_all(trained, out, faces=faces, name=name, formats=formats, about=meta)
-        report = _evaluate(trained, out, faces=faces, name=name, meta=(written := read_metadata(files['keras'])))
+        litert = [o.name for o in files.values() if o.suffix == '.tflite']
+        report = _evaluate(
+            trained, out, faces=faces, name=name, meta=(written := read_metadata(files['keras'])),
+            model=litert[-1] if litert else '',
+        )
     except KeyboardInterrupt as e:
         e.add_note(f'the network in {shown(out, 200)} is trained; the same call goes on')
         raise

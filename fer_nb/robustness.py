@@ -16,7 +16,7 @@ from .data import FaceSet
 from .evaluation import predict_logits, subset_indices
 from .metrics import accuracy_interval
 from .models import join_heads
-from .report_tables import format_interval, format_percent, markdown_table
+from .report_tables import format_interval, format_percent, markdown_table, without_shared
 
 # %% ../nbs/34_robustness.ipynb #3e1a1dcb
 def _affine(
@@ -161,16 +161,17 @@ def evaluate_robustness(
 def robustness_table(
     records: Sequence[dict], # from `evaluate_robustness`
 ) -> str: # Markdown
-    "Every corruption, what is left and what it costs."
+    "Every corruption, what is left and what it costs; what all were measured on is left to the caption."
     def drop(o: dict) -> str:
         if o['corruption'] == 'none': return ''
         return f'{100 * o["accuracy_drop"]:.1f} ({format_interval(o["accuracy_drop_95"])})'
-    return markdown_table([
+    rows = [
         {
-            'corruption': o['corruption'], 'format': o['format'], 'severity': _SEVERITY.get(o['corruption'], ''),
+            'corruption': o['corruption'], 'severity': _SEVERITY.get(o['corruption'], ''), 'format': o['format'],
             'samples': f'{o["split"]}, {o["samples"]}', 'n': f'{o["n"]:,}',
             'accuracy, % (95 % interval)': f'{format_percent(o["accuracy"], 2)} ({format_interval(o["accuracy_95"])})',
             'drop, percentage points (95 % interval)': drop(o),
         }
         for o in records
-    ])
+    ]
+    return markdown_table(without_shared(rows, ('format', 'samples', 'n')))

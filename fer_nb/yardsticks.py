@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fer_nb.core import FerError, csv_text, write_atomically
 from fer_nb.data import HALF_ROLES, TEST_SPLITS
 from fer_nb.priors import TRAINED
-from fer_nb.report_tables import fold, format_percent, markdown_table, with_interval
+from fer_nb.report_tables import markdown_table, with_interval
 from fer_nb.reports import record_key
 
 # %% ../nbs/33b_yardsticks.ipynb #af3d0687
@@ -74,10 +74,11 @@ def yardstick_table(
     *,
     test: bool, # on the samples for reporting, or on those for choosing?
     format: str, # of the model
+    yardsticks: Sequence[Yardstick] = YARDSTICKS,
 ) -> str: # Markdown
     "The three yardsticks, for each prior. What was not measured is said to be so."
     rows = []
-    for o in YARDSTICKS:
+    for o in yardsticks:
         found = find_figures(records, o, test=test, format=format)
         first = next(iter(found.values()), None)
         about = {'measure, %': o.title, 'split': first.split if first else '', 'n': f'{first.n:,}' if first else ''}
@@ -107,33 +108,6 @@ def recall_table(
             if found: columns.setdefault(f'{name}, {prior_name}', {})[c] = found
     def cell(o: Figure|None) -> str: return f'{with_interval(o.value, o.interval)}; {o.n:,}' if o and o.n else '-'
     return markdown_table([{'class': c, **{k: cell(v.get(c)) for k, v in columns.items()}} for c in classes])
-
-# %% ../nbs/33b_yardsticks.ipynb #778beeef
-_YARDSTICKS = """*FER2013* has posed and searched-for expressions, labeled once. *Clear expressions* are its images on \
-which at least six of the ten FER+ people name the
-same of the seven, judged by what they name; balanced accuracy gives each class the same weight. *Everyday \
-photographs* show people as they are met; half of the people serve
-to choose, the other half to report. Negative expressions are angry, disgust, fear and sad. *trained* are the answers \
-as trained; under another prior they are moved to how
-often each class is expected there. Everything without test-time augmentation, with 95 % intervals: Wilson's, that of \
-balanced accuracy from those of the recalls (MOVER),
-over people where they are known."""
-
-def yardstick_section(
-    metadata: dict, # as for `model_card`
-    records: Sequence[dict], # from `evaluate`
-    main: dict, # the main record
-) -> list[str]: # paragraphs
-    "The three yardsticks, and the recall of each class on them."
-    test, formats = main['split'] in TEST_SPLITS, {o['format'] for o in records if o['split'] == main['split']}
-    shipped = 'int8' if 'int8' in formats else main['format']
-    parts = ['## Three yardsticks', yardstick_table(records, test=test, format=shipped), _YARDSTICKS]
-    if test: parts += [fold('On the samples for choosing', yardstick_table(records, test=False, format=shipped))]
-    parts += ['Recall of each class in % and, behind it, the number of samples:',
-              recall_table(records, metadata['classes'], test=test, format=shipped)]
-    shares = zip(metadata['classes'], metadata.get('prior') or ())
-    prior = ', '.join(f'{c} {format_percent(o)}' for c, o in shares)
-    return parts + [f'Format {shipped}. Shares of the training samples, in %: {prior or "not stated"}.']
 
 # %% ../nbs/33b_yardsticks.ipynb #1874b29c
 ATTEMPT_PRIORS = (TRAINED, 'balanced', 'everyday')

@@ -1,8 +1,10 @@
 """Logits of real networks, predictions that are refused, reports and logs that are never half written."""
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from fer_nb.core import FerError
 from fer_nb.evaluation import TTA, _views, evaluate, predict_logits
@@ -238,6 +240,94 @@ def test_what_metadata_say_reaches_a_card_without_markup(faces, root, field, val
         headings = [[o for o in text.splitlines() if o.startswith('#')] for text in (card, usual)]
         assert headings[0] == headings[1] and '<img' not in card
     assert len(card) < len(usual) + 20_000
+
+
+SHIPPED = sorted(Path('models').glob('*/MODEL_CARD.md'))
+
+
+def parts_of(card):
+    "The front matter of a card, read, and its headings."
+    _, front, text = card.split('---\n', 2)
+    return yaml.safe_load(front), [o for o in text.splitlines() if o.startswith('#')]
+
+
+@pytest.mark.parametrize('file', SHIPPED, ids=lambda path: path.parent.name)
+def test_the_cards_of_the_shipped_models(file):
+    "Short, by Hugging Face's headings, with results that a hub reads, each of them a figure of the report."
+    text, report = file.read_text(encoding='utf-8'), json.loads((file.parent / 'evaluation.json').read_text())
+    front, headings = parts_of(text)
+    assert len(text.splitlines()) < 150
+    assert {k: front[k] for k in ('license', 'library_name', 'pipeline_tag', 'datasets')} == {
+        'license': 'apache-2.0', 'library_name': 'keras', 'pipeline_tag': 'image-classification',
+        'datasets': ['fer2013']}
+    assert headings == [
+        f'# Model card: {file.parent.name}', '## Model details', '## Uses', '### Direct use', '### Downstream use',
+        '### Out-of-scope use', '## Bias, risks, and limitations', '### Groups that were not evaluated',
+        '### Label noise and the leak between training and test images', '## How to get started',
+        '## Training details', '### Training data', '### Training procedure', '## Evaluation',
+        '### Testing data, factors, and metrics', '### Results', '## Technical specifications', '## Citation',
+        '## License', '## How to reproduce it']
+    index, = front['model-index']
+    assert index['name'] == file.parent.name and len(index['results']) == 4
+    int8 = [o for o in report['results'] if o['format'] == 'int8']
+    for result in index['results']:
+        assert result['task']['type'] == 'image-classification' and set(result['dataset']) == {'type', 'name', 'split'}
+        for metric in result['metrics']:
+            assert set(metric) == {'type', 'value', 'name'} and metric['type'] in front['metrics']
+            found = [o['per_class']['disgust']['recall'] if metric['type'] == 'recall' else o.get(metric['type'])
+                     for o in int8 if o['split'] == result['dataset']['split']
+                     and metric['name'].endswith(f"prior {o['prior']}")]
+            assert metric['value'] in [round(o, 4) for o in found if o is not None]
+
+
+@pytest.mark.parametrize('file', SHIPPED, ids=lambda path: path.parent.name)
+def test_what_a_shipped_card_owes_its_reader(file):
+    "The first table is that of the yardsticks; what was not evaluated, rights, leak and every look at the test set."
+    from fer_nb.yardsticks import YARDSTICKS
+
+    text = file.read_text(encoding='utf-8')
+    tables = [o.splitlines() for o in text.split('\n\n') if o.startswith('| ')]
+    assert [o.split(' | ')[0].removeprefix('| ') for o in tables[0][2:]] == [o.title for o in YARDSTICKS]
+    assert tables[0][0] == '| measure, % | split | n | trained | balanced | everyday |'
+    for part in ('Article 5(1)(f)', 'No metric per group exists', 'no license for its images', 'not settled law',
+                 'pixel for pixel among the training images', '*TTA* is test-time', '*deduplicated* ones leave out',
+                 '95 % interval', 'Barrett', '[evaluation.json](evaluation.json)', 'FER+ taggers', 'published results'):
+        assert part.lower() in text.lower(), part
+    log, = [o for o in tables if o[0].startswith('| evaluation |')]
+    shown = [n for line in log[2:] for n in line.strip('| ').split(' | ')[0].split(', ')]
+    entries = read_test_log(file.parent / 'test_log.json')
+    assert shown[:len(entries)] == [str(o['evaluation']) for o in entries]
+    assert shown == [str(i) for i in range(1, len(shown) + 1)]
+
+
+def test_the_card_of_a_model_without_fer2013_or_photographs(faces, tmp_path):
+    "Own data have their own names: no yardsticks, no rights of FER2013, and its figures first."
+    report = evaluate(blind, faces, name='own')
+    about = {'name': 'own', 'classes': faces.classes, 'data': 'faces of ours', 'license': 'MIT', 'pretraining': 'none'}
+    card = model_card(about, report | {'edition': 'class folders', 'model': 'own.int8.tflite'})
+    front, headings = parts_of(card)
+    assert 'datasets' not in front and front['license'] == 'mit' and 'FER2013' not in card and 'measure, %' not in card
+    first, = front['model-index']
+    assert {o['dataset']['type'] for o in first['results']} == {'class-folders'}
+    record = report['results'][0]
+    assert {m['type']: m['value'] for m in first['results'][0]['metrics']}['accuracy'] == round(record['accuracy'], 4)
+    assert f'| **{record["accuracy"]:.2%}'.rstrip('%') in card.split('## ')[0]
+    assert "Recognizer('own.int8.tflite')" in card and 'photographs' not in card.lower() and '## License' in headings
+    from_it = model_card(about | {'pretraining': 'm, trained on FER2013'}, report | {'edition': 'class folders'})
+    assert parts_of(from_it)[0]['datasets'] == ['fer2013'] and 'no license for its images' in from_it
+
+
+NAMES = ['a: b', '- x', "it's \"that\"", '{a', '#', '---\nlicense: mit', '&amp', '\u2028', '1', 'yes']
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_no_name_breaks_the_front_matter(faces, root, name):
+    report = json.loads((root / 'models/s/evaluation.json').read_text())
+    about = {'name': name, 'classes': faces.classes, 'data': 'FER2013', 'license': f'Apache-2.0 {name}'}
+    for edition in ('FER2013 fer2013.csv', name):
+        front, _ = parts_of(model_card(about, report | {'edition': edition}))
+        assert front['license'] == 'apache-2.0' and isinstance(front['model-index'][0]['name'], str)
+        assert all(o['metrics'] for o in front['model-index'][0]['results'])
 
 
 def test_a_report_that_lacks_something_is_named(faces):

@@ -175,7 +175,7 @@ def recalls() -> str:
 
 def section(title: str) -> str:
     "A section of the default model's card, without its heading."
-    found = re.search(rf'^## {re.escape(title)}\n(.*?)(?=^## |\Z)', CARD.read_text(encoding='utf-8'), re.M | re.S)
+    found = re.search(rf'^##+ {re.escape(title)}\n(.*?)(?=^##|\Z)', CARD.read_text(encoding='utf-8'), re.M | re.S)
     if not found: raise KeyError(f'{CARD} has no section {title!r}')
     return found[1].strip()
 
