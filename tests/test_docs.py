@@ -141,7 +141,7 @@ def links(text: str) -> list[str]:
 def test_links(site, pages):
     "Every link between pages leads to one, and to a heading of it where it names one in the reference."
     places = {*pages, *site.targets.values()}
-    for place, page in site.notebooks.items(): places |= {f'notebooks/{name}' for name in page.pictures}
+    for place, page in site.notebooks.items(): places |= {f'{Path(place).parent.as_posix()}/{o}' for o in page.pictures}
     broken = []
     for place, text in pages.items():
         for link in links(text):
@@ -200,6 +200,7 @@ def test_notebook_page(tmp_path):
     page = docs_notebooks.Page(path)
     for text in ('secret', 'unseen', 'default_exp', '#|', '\x1b'): assert text not in page.markdown, text
     assert '``` { .python .exported }\ndef f(): ...\n```' in page.markdown and '*told*' in page.markdown
+    assert 'blob/main/' in page.markdown.splitlines()[3] and '`fer_nb.title`' in page.markdown.splitlines()[3]
     assert list(page.pictures) == ['12_title/5-0.png'] and page.pictures['12_title/5-0.png'][:4] == b'\x89PNG'
     assert page.insert_html('<p>html-output-0</p>') == '<div class="output"><table><td>*1*</table></div>'
 

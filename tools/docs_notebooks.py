@@ -3,6 +3,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from configparser import ConfigParser
 from pathlib import Path
 
 from check_notebooks import lane
@@ -16,6 +17,13 @@ LANES = {
     'application': ('Applications, 60 to 89', 'Panels, cameras, batches, your own classes and the command line.'),
 }
 ANSI = re.compile(r'\x1b\[[0-9;]*m')
+
+
+def git_url() -> str:
+    "Where the repository is."
+    ini = ConfigParser(delimiters=['='])
+    ini.read('settings.ini', encoding='utf-8')
+    return ini['DEFAULT']['git_url']
 
 
 def all_notebooks() -> list[Path]:
@@ -86,7 +94,7 @@ class Page:
 
     def about(self) -> str:
         "Under the title: which module this is, and where the notebook is."
-        link = f'[This notebook](../{self.path.as_posix()})'
+        link = f'[This notebook]({git_url()}/blob/main/{self.path.as_posix()})'
         code = self.path.read_text(encoding='utf-8')
         if not re.search(r'#\| export', code): return f'\n\n{link}{{ .source }}'
         module = re.sub(r'^\d+[a-z]?_', '', self.path.stem)

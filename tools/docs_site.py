@@ -6,7 +6,6 @@ repository's host where a file has no page."""
 import posixpath
 import re
 from collections.abc import Iterator
-from configparser import ConfigParser
 from pathlib import Path
 
 import docs_api
@@ -17,12 +16,6 @@ LINK = re.compile(r'(\]\(|(?:src|href)=")(?![a-z]+:|#|/)([^)#"\s]+)')
 FENCE = re.compile(r'^( *)(```+|~~~+).*?^\1\2`*\s*?$', re.M | re.S)
 LIST_ITEM = re.compile(r'^(?:[-*] |\d+\. |\|)')
 MATH = re.compile(r'(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\w$])')
-
-
-def git_url() -> str:
-    ini = ConfigParser(delimiters=['='])
-    ini.read('settings.ini', encoding='utf-8')
-    return ini['DEFAULT']['git_url']
 
 
 def sources() -> dict[str, str]:
@@ -44,7 +37,8 @@ def made() -> Iterator[tuple[str, str | bytes]]:
 
 
 def entry(path: Path) -> dict[str, str]:
-    return {f'{path.stem.partition("_")[0]} {docs_notebooks.headline(path)[0]}': docs_notebooks.page_name(path)}
+    number = path.stem.partition('_')[0] if path.stem[0].isdigit() else ''
+    return {f'{number} {docs_notebooks.headline(path)[0]}'.strip(): docs_notebooks.page_name(path)}
 
 
 def sections(name: str) -> list:
@@ -118,7 +112,7 @@ class Site:
     "What the events of MkDocs share while building once."
 
     def __init__(self):
-        self.targets, self.host = sources(), git_url()
+        self.targets, self.host = sources(), docs_notebooks.git_url()
         self.source = {place: path for path, place in self.targets.items() if path != 'nbs/index.ipynb'}
         self.notebooks = {docs_notebooks.page_name(p): docs_notebooks.Page(p) for p in docs_notebooks.all_notebooks()}
 
