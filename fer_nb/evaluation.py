@@ -105,6 +105,38 @@ def _check_images(
     return images
 
 # %% ../nbs/33_evaluation.ipynb #fa4ef213
+def _mean_logits(
+    heads: list[dict[str, np.ndarray]], # of each view: head -> logits
+    n: int, # images
+) -> Any: # (n, C), or {head: (n, C)}
+    "The mean over the views. Raises `FerError` for outputs that are not usable."
+    mean = {k: np.mean([o[k] for o in heads], axis=0) for k in heads[0]}
+    for k, o in mean.items():
+        if o.ndim != 2 or len(o) != n or not np.isfinite(o).all():
+            want = f'one row of finite logits for each of {n} images'
+            raise FerError(f"the model's output {k!r} {o.shape} is not {want}")
+    return mean[''] if set(mean) == {''} else mean
+
+# %% ../nbs/33_evaluation.ipynb #93ec94fa
+def _logits_by_tta(
+    model: Any, # as `predict_logits` takes it, and so are the images
+    images: Any,
+    names: Sequence[str], # some of `TTA`
+    batch_size: int, # images per call
+) -> dict[str, Any]: # kind of augmentation -> what `predict_logits` returns
+    "The logits for some kinds of augmentation; the images as they are go through the model once."
+    check_tta(names)
+    plain: dict[str, np.ndarray] = {}
+    images = _check_images(images)
+    def heads_of(view: np.ndarray) -> dict[str, np.ndarray]:
+        if view is images and plain: return plain
+        if view.shape != images.shape: view = _enlarge(view, getattr(model, 'input_shape', None))
+        heads = _forward(model, view, batch_size)
+        if view is images: plain.update(heads)
+        return heads
+    return {o: _mean_logits([heads_of(view) for view in _views(images, o)], len(images)) for o in names}
+
+# %% ../nbs/33_evaluation.ipynb #477b5da6
 def predict_logits(
     model: Any, # a Keras model, or a function from images (n, h, w, 1), 0..255, to logits (n, C) or {head: logits}
     images: Any, # (N, H, W) or (N, H, W, 1), uint8 or float, 0..255
@@ -113,17 +145,7 @@ def predict_logits(
     batch_size: int = 256, # images per call
 ) -> Any: # what the model returns, as float32: (N, C), or {head: (N, C)}
     "The logits of every image, averaged over its views. Raises `FerError` for images or outputs that are not usable."
-    check_tta([tta])
-    images = _check_images(images)
-    views = _views(images, tta)
-    if tta == 'ten-crop': views = [_enlarge(o, getattr(model, 'input_shape', None)) for o in views]
-    heads = [_forward(model, o, batch_size) for o in views]
-    mean = {k: np.mean([o[k] for o in heads], axis=0) for k in heads[0]}
-    for k, o in mean.items():
-        if o.ndim != 2 or len(o) != len(images) or not np.isfinite(o).all():
-            want = f'one row of finite logits for each of {len(images)} images'
-            raise FerError(f"the model's output {k!r} {o.shape} is not {want}")
-    return mean[''] if set(mean) == {''} else mean
+    return _logits_by_tta(model, images, [tta], batch_size)[tta]
 
 # %% ../nbs/33_evaluation.ipynb #33f3d223
 def subset_indices(
@@ -313,7 +335,7 @@ def evaluate(
     chosen, subsets = _chosen_priors(priors, metadata or {}, name, faces.classes), subset_indices(faces, split)
     part = faces[next(iter(subsets.values()))]
     about = dict(name=name, format=format, split=str(part.split[0]) if split else 'all')
-    logits = {o: predict_logits(model, part.images, tta=o, batch_size=batch_size) for o in tta}
+    logits = _logits_by_tta(model, part.images, tta, batch_size)
     further = temperature if 'votes' in (metadata or {}) else 1. # an export calibrates both heads by one temperature
     options = {o: _Options(temperature, bins, scaling, chosen if o == tta[0] else chosen[:1], further) for o in tta}
     results = [r for o in tta for r in _subset_records(faces, subsets, logits[o], about | dict(tta=o), options[o])]
