@@ -165,6 +165,7 @@ def test_links(site, pages):
         ('photo.md', 'photo.md'),
         ('nowhere.md', 'nowhere.md'),
     ],
+    ids=lambda o: o[-20:],
 )
 def test_relinked(site, link, gives):
     "Links as they work in the repository become links of the site."
@@ -239,6 +240,18 @@ def test_nothing_from_elsewhere():
     assert 'extra_javascript' not in CONFIG and not re.search('https?:', json.dumps([theme, CONFIG['extra_css']]))
     for path in CONFIG['extra_css']: assert not re.search(r'@import|url\(', (Path('docs') / path).read_text())
     assert any('prefers-color-scheme: dark' in o.get('media', '') for o in theme['palette'])
+
+
+def test_pages_fetch_nothing(site, pages):
+    "No image, script or style of another site is in a page; badges become words."
+    assert site.markdown('start.md', '[![Colab](https://x.org/a.svg)](https://x.org)') == '[Colab](https://x.org)'
+    fetched = re.compile(r'!\[[^\]]*\]\(https?:|<[^>]+(?:src|srcset)="(?:https?:)?//|<link|url\(["\']?http|@import')
+    def clean(text: str) -> str:
+        assert not fetched.search(re.sub(r'`[^`\n]*`', '', text)), fetched.search(text)
+        return text
+    for text in pages.values(): docs_site.outside_code(text, clean)
+    for page in site.notebooks.values():
+        for html in page.html: clean(html)
 
 
 def test_lock():

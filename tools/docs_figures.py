@@ -180,30 +180,30 @@ def section(title: str) -> str:
     return found[1].strip()
 
 
-BOXES = {  # lane: (x, y, width), what is in it
-    'foundation': (20, 330, 760, ['labels', 'images', 'datasets', 'synthetic faces', 'safe readers']),
-    'lab': (20, 180, 365, ['networks', 'training', 'evaluation', 'model cards']),
-    'runtime': (415, 180, 365, ['model files', 'detection', 'recognition', 'video']),
-    'application': (20, 30, 760, ['panels and camera', 'web app', 'many machines', 'own classes', 'command line']),
+BOXES = {  # lane: (x, y, width), the lines in it
+    'application': (10, 10, 540, ['panels and camera · web app · many machines', 'your own classes · command line']),
+    'lab': (10, 170, 250, ['networks · training', 'evaluation · model cards']),
+    'runtime': (300, 170, 250, ['model files · detection', 'recognition · video']),
+    'foundation': (10, 330, 540, ['labels · images · datasets', 'synthetic faces · safe readers']),
 }
-ARROWS = ((200, 130, 172), (600, 130, 172), (200, 280, 322), (600, 280, 322))  # x, from y to y: who uses whom
+ARROWS = ((135, 125), (425, 125), (135, 285), (425, 285))  # x, top: who uses whom
+
+
+def box(lane: str, count: int) -> str:
+    "One lane: its title, what is in it, how many notebooks."
+    (x, y, width, inside), title = BOXES[lane], LANES[lane][0].replace(' to ', '–')
+    lines = [('title', 30, title), ('', 56, inside[0]), ('', 79, inside[1]), ('count', 103, f'{count} notebooks')]
+    texts = (f'<text class="{kind}" x="{x + 14}" y="{y + down}">{escape(o)}</text>' for kind, down, o in lines)
+    return f'<rect class="{lane}" x="{x}" y="{y}" width="{width}" height="115" rx="8"/>{"".join(texts)}'
 
 
 def lanes() -> str:
     "The lanes and who imports whom, as a picture in the page's own colors."
-    count = {name: sum(lane_of(o) == name for o in all_notebooks()) for name in LANES}
-    parts = []
-    for name, (x, y, width, inside) in BOXES.items():
-        title = LANES[name][0].replace(' to ', '–')
-        parts.append(f'<rect class="{name}" x="{x}" y="{y}" width="{width}" height="100" rx="8"/>')
-        parts.append(f'<text class="title" x="{x + 16}" y="{y + 32}">{escape(title)}</text>')
-        parts.append(f'<text class="count" x="{x + width - 16}" y="{y + 32}">{count[name]} notebooks</text>')
-        lines = [inside] if width > 400 else [inside[:2], inside[2:]]
-        for i, o in enumerate(lines): parts.append(f'<text x="{x + 16}" y="{y + 60 + 24 * i}">{" · ".join(o)}</text>')
-    arrows = [f'<path d="M{x} {a}V{b}m-6 -8l6 8l6 -8"/>' for x, a, b in ARROWS]
-    no = '<path class="no" d="M385 230H415"/><text class="no" x="400" y="215">✕</text>'
+    boxes = [box(lane, sum(lane_of(o) == lane for o in all_notebooks())) for lane in BOXES]
+    arrows = [f'<path d="M{x} {top}v42m-6 -8l6 8l6 -8"/>' for x, top in ARROWS]
+    no = '<path class="no" d="M260 228h40"/><text class="no" x="280" y="216">✕</text>'
     told = 'Applications use lab and runtime, both use the foundation; lab and runtime do not import each other.'
-    drawn = f'<svg viewBox="0 0 800 460" role="img" aria-label="{told}">{"".join([*parts, *arrows, no])}</svg>'
+    drawn = f'<svg viewBox="0 0 560 455" role="img" aria-label="{told}">{"".join([*boxes, *arrows, no])}</svg>'
     return f'<figure class="lanes">{drawn}<figcaption>{told}</figcaption></figure>'
 
 

@@ -15,6 +15,7 @@ import docs_notebooks
 LINK = re.compile(r'(\]\(|(?:src|href)=")(?![a-z]+:|#|/)([^)#"\s]+)')
 FENCE = re.compile(r'^( *)(```+|~~~+).*?^\1\2`*\s*?$', re.M | re.S)
 LIST_ITEM = re.compile(r'^(?:[-*] |\d+\. |\|)')
+BADGE = re.compile(r'!\[([^\]]*)\]\(https?:[^)]*\)')  # an image of another site
 MATH = re.compile(r'(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\w$])')
 
 
@@ -105,7 +106,7 @@ def relinked(text: str, place: str, source: str, targets: dict[str, str], host: 
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), m[2]))
         if path in targets: return m[1] + posixpath.relpath(targets[path], posixpath.dirname(place) or '.')
         return f'{m[1]}{host}/blob/main/{path}' if not path.startswith('..') and Path(path).exists() else m[0]
-    return LINK.sub(one, text)
+    return LINK.sub(one, BADGE.sub(r'\1', text))  # a badge becomes its words: pages fetch nothing
 
 
 class Site:
