@@ -237,8 +237,8 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str: # '':
     return ''
 
 # %% ../nbs/64a_batch_tables.ipynb #9b6794c1
-class BatchFolder(_Parts):
-    "The folder of a run: its record, its two tables, and what is in work."
+class _Checked(_Parts):
+    "A folder that may be one of a run."
     def check(self, settings: Mapping[str, Any], *, resume: bool=False, overwrite: bool=False) -> None:
         "Raises `FerError` where a run with these settings cannot write here. Changes nothing."
         foreign, where = next(_foreign(self.path), ''), shown(self.path, 200)
@@ -251,6 +251,9 @@ class BatchFolder(_Parts):
         if differs := _difference(told['settings'], settings):
             raise FerError(f'{where}: its run had other settings: {differs}; give another folder, or overwrite=True')
 
+# %% ../nbs/64a_batch_tables.ipynb #0f6fce61
+class BatchFolder(_Checked):
+    "The folder of a run: its record, its two tables, and what is in work."
     def begin(self, settings: Mapping[str, Any], *, resume: bool=False, overwrite: bool=False) -> None:
         "Make the folder ready for a run, after `check`. Raises `FerError` and `OSError`."
         self.check(settings, resume=resume, overwrite=overwrite)
