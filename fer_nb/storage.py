@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/63b_storage.ipynb #d225f88b
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -98,6 +99,13 @@ def _version(info: Mapping[str, Any]) -> str:
     mark = next((info[o] for o in _MARKS if info.get(o) is not None), None)
     return '' if mark is None else f'{shown(str(mark).strip(chr(34)))}-{info.get("size")}'
 
+# %% ../nbs/63b_storage.ipynb #87d7471a
+def _absolute(address: str) -> str:
+    "The address, with an absolute path where its last part is a local one."
+    chain, joined, last = address.rpartition('::')
+    if not joined or '://' in last and not last.startswith('file://'): return address
+    return f"{chain}::file://{os.path.abspath(os.path.expanduser(last.removeprefix('file://')))}"
+
 # %% ../nbs/63b_storage.ipynb #3e0be475
 def _namer(address: str, files: Any) -> Callable[[str], str]: # {path in the file system: address}
     "How the files of a file system are called, in the way of the address that led to it."
@@ -140,6 +148,7 @@ def find_stored(
 ) -> Iterator[StoredFile]:
     "The files that an address means. Raises `FerError`."
     _archive.cache_clear() # what is there now, not what was
+    address = _absolute(address)
     files, path = _file_system(address)
     files.invalidate_cache()
     name = _namer(address, files)
@@ -163,7 +172,7 @@ def ask_stored(
     "What is known of files. Raises `FerError` for a kind of address that cannot be read here."
     from concurrent.futures import ThreadPoolExecutor
     _archive.cache_clear()
-    with ThreadPoolExecutor(32) as pool: yield from pool.map(_asked, addresses)
+    with ThreadPoolExecutor(32) as pool: yield from pool.map(_asked, map(_absolute, addresses))
 
 # %% ../nbs/63b_storage.ipynb #172a971c
 class StoredStream(io.RawIOBase):

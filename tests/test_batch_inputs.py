@@ -221,7 +221,7 @@ def test_archives_and_memory(tmp_path):
         for name in ('train/1.ppm', 'train/2.ppm', '__MACOSX/train/._1.ppm', 'train/notes.doc'):
             packed.writestr(name, b'P6 5 4 255\n' + image.tobytes())
     found = list_inputs(f'zip://::{tmp_path}/a.zip')
-    assert [o.name for o in found.images()] == [f'zip://train/{i}.ppm::{tmp_path}/a.zip' for i in (1, 2)]
+    assert [o.name for o in found.images()] == [f'zip://train/{i}.ppm::file://{tmp_path}/a.zip' for i in (1, 2)]
     assert sum(count for count, _ in found.skipped.values()) == 2
     for one in found.images(): assert np.asarray(read_image(open_input(one, 'image'))).shape == image.shape
     video = f'zip://train/1.ppm::{tmp_path}/a.zip'
