@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # %% ../nbs/64g_batch_analysis.ipynb #7e4b1dc7
-from .batch_cluster import open_cluster
+from .batch_cluster import leave_if_read_again, open_cluster
 from .batch_images import Counts, count_part, load_recognizer, make_job, run_image_task
 from .batch_inputs import InputList, list_inputs
 from .batch_schedule import Step, StepOutcome, check_workers, run_steps
@@ -316,6 +316,7 @@ def analyze_many(
 ) -> BatchSummary:
     """Recognize the faces of many images and videos. Ctrl-C leaves a data set that `resume` completes.
     Raises `FerError` where inputs, folder or workers cannot be used, and `OSError`."""
+    leave_if_read_again()
     begun, place = time.monotonic(), Path(os.path.abspath(out))
     _check_call(client, workers, resume, overwrite)
     listed = _listed(inputs, place)

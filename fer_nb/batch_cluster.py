@@ -54,9 +54,10 @@ def _start(workers: int|None, scratch: str) -> Any: # `LocalCluster`
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
     place = dict(host='127.0.0.1', dashboard_address='127.0.0.1:0' if find_spec('bokeh') else None)
+    known = {'distributed.scheduler.worker-saturation': 1, 'temporary-directory': scratch}
     options: Any = dict(n_workers=workers or CPU_COUNT, threads_per_worker=1, local_directory=scratch, **place)
     try:
-        with dask.config.set({'distributed.scheduler.worker-saturation': 1}), _deaf_processes():
+        with dask.config.set(known), _deaf_processes():
             return LocalCluster(silence_logs=logging.CRITICAL, **options)
     except (RuntimeError, OSError) as e:
         guard = "; in a script, the call belongs below `if __name__ == '__main__':`"
@@ -71,6 +72,11 @@ def _stop(cluster: Any) -> None: # `LocalCluster`
     with suppress(Exception): cluster.sync(end)
     with suppress(Exception): cluster.close(timeout=5)
 
+# %% ../nbs/64f_batch_cluster.ipynb #d49b28ce
+def leave_if_read_again() -> None:
+    "End this process where it is a worker that reads the script of its client."
+    if getattr(multiprocessing.current_process(), '_inheriting', False): sys.exit(1)
+
 # %% ../nbs/64f_batch_cluster.ipynb #42f37d5a
 @contextmanager
 def open_cluster(
@@ -78,7 +84,7 @@ def open_cluster(
 ) -> Iterator['Client']:
     "A cluster on this computer, for as long as the block lasts. Raises `FerError`."
     if workers is not None and workers < 1: raise FerError(f'workers must be a whole number from 1 on, not {workers}')
-    if getattr(multiprocessing.current_process(), '_inheriting', False): sys.exit(1) # read again by a worker
+    leave_if_read_again()
     from distributed import Client
     with TemporaryDirectory(prefix='fer_nb_', ignore_cleanup_errors=True) as scratch, _quiet(), ExitStack() as stack:
         with Interrupts():

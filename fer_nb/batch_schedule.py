@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/64e_batch_schedule.ipynb #62eb5d34
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -61,21 +62,24 @@ def _make_call() -> Callable:
 # %% ../nbs/64e_batch_schedule.ipynb #5990171b
 _AHEAD = 4 # steps that wait on the cluster, for each thread
 _FAILURES, _PAUSE = 5, 60. # of a worker in a row; seconds without steps
+_GRACE = 10. # seconds without a worker that does well
 
 class _Workers:
     "The workers of a cluster, and which of them fail."
     def __init__(self, client: 'Client'):
-        self.client, self.asked = client, -1.
+        self.client, self.asked = client, -math.inf
         self.threads: dict[str, int] = {} # by address
         self.failures: dict[str, tuple[int, float]] = {} # how many in a row, and when the last one was
+        self.error, self.since = '', math.inf # the last failure, and since when no worker does well
 
-    def refresh(self) -> None:
+    def refresh(self) -> bool: # was it time to?
         "Ask who is there. Raises `FerError` where the scheduler is lost."
         if self.client.status != 'running': raise FerError(_LOST)
-        if 0 <= time.monotonic() - self.asked < 1: return
+        if time.monotonic() - self.asked < 1: return False
         try: self.threads = self.client.nthreads()
         except OSError: raise FerError(_LOST) from None
         self.asked = time.monotonic()
+        return True
 
     def capacity(self) -> int: return _AHEAD*max(1, sum(self.threads.values())) # steps
 
@@ -92,14 +96,20 @@ class _Workers:
 _LOST = 'the connection to the scheduler was lost; what is done is kept'
 
 def _note(workers: _Workers, worker: str, error: str) -> None: # '' = all was well
-    "Remember how a worker did. Raises `FerError` where none is left that does well."
+    "Remember how a worker did."
     if not error:
         workers.failures.pop(worker, None)
         return
     times, _ = workers.failures.get(worker, (0, 0.))
     workers.failures[worker] = times + 1, time.monotonic()
-    if worker in workers.threads and workers.threads.keys() <= workers.failing():
-        raise FerError(f'no worker can go on: {shown(error, 500)} (on {shown(worker)})')
+    workers.error = f'{shown(error, 500)} (on {shown(worker)})'
+
+def _hopeless(workers: _Workers) -> bool:
+    "Whether all workers fail that are there. Raises `FerError` where that has been so for a while."
+    now, here = time.monotonic(), workers.threads.keys()
+    workers.since = min(workers.since, now) if here and here <= workers.failing() else math.inf
+    if now - workers.since > _GRACE: raise FerError(f'no worker can go on: {workers.error}')
+    return workers.since < math.inf
 
 # %% ../nbs/64e_batch_schedule.ipynb #1aae5417
 _TRIES, _DEATHS = 3, 10 # of one step: on failing workers, and times that Dask gives it up because workers died
@@ -110,6 +120,7 @@ class _Try:
     step: Step
     deaths: int = 0
     failed: list[str] = field(default_factory=list) # addresses of workers
+    only: list[str]|None = None # workers that may do it; None = all
 
 # %% ../nbs/64e_batch_schedule.ipynb #d7d0f5e8
 class _Flight:
@@ -121,14 +132,14 @@ class _Flight:
         self.run, self.count = os.urandom(4).hex(), 0
         self.job = client.submit(bytes, self.dump(job), key=f'job-{self.run}', priority=10)
         self.tries: dict[Future, _Try] = {}
+        self.again: list[_Try] = [] # to be submitted once more
         self.done = as_completed(loop=client.loop, with_results=True, raise_errors=False)
 
-    def submit(self, one: _Try, workers: list[str]|None=None, *, only: bool=False) -> None: # only = never on others
+    def submit(self, one: _Try, workers: list[str]|None=None) -> None: # None = any
         self.count += 1
-        key = f'{one.step.name}-{self.run}', self.count
-        place: dict[str, Any] = dict(workers=workers, allow_other_workers=not only) if workers else {}
+        one.only, key = workers, (f'{one.step.name}-{self.run}', self.count)
         known = __version__, self.job, self.dump(one.step)
-        future = self.client.submit(self.call, *known, key=key, pure=False, **place)
+        future = self.client.submit(self.call, *known, key=key, pure=False, workers=workers)
         self.tries[future] = one
         self.done.add(future)
 
@@ -142,36 +153,42 @@ class _Flight:
     def cancel(self) -> None:
         with suppress(Exception): self.client.cancel([*self.tries, self.job], force=True)
 
+# %% ../nbs/64e_batch_schedule.ipynb #01d2faa0
+def _free(flight: _Flight, workers: _Workers) -> None:
+    "Steps that wait for workers that are gone are canceled, and so tried again."
+    here = workers.threads.keys()
+    stuck = [future for future, one in flight.tries.items() if one.only and here.isdisjoint(one.only)]
+    if stuck: flight.client.cancel(stuck, force=True)
+
 # %% ../nbs/64e_batch_schedule.ipynb #a78651a2
 def _judge(
     flight: _Flight, workers: _Workers, one: _Try, status: str, result: Any,
 ) -> StepOutcome|None: # None: tried again
-    "Raises `FerError` where the run cannot go on."
-    if status != 'finished': return _again(flight, workers, one, status, result)
+    if status != 'finished': return _lost(flight, one, status, result)
     value, error, elsewhere, worker = result
     _note(workers, worker, error if elsewhere else '')
     if not error: return StepOutcome(one.step, value)
     one.failed.append(worker)
     if not elsewhere or len(one.failed) == _TRIES: return StepOutcome(one.step, None, f'{error} (on {worker})')
-    flight.submit(one, workers.others(one.failed))
+    flight.again.append(one)
     return None
 
-def _again(flight: _Flight, workers: _Workers, one: _Try, status: str, result: Any) -> StepOutcome|None:
+def _lost(flight: _Flight, one: _Try, status: str, result: Any) -> StepOutcome|None:
     "The same for a step whose workers died, or that was lost on its way."
-    workers.refresh()
     one.deaths += 1
     reason = f'{type(result[1]).__name__}: {result[1]}' if status == 'error' else 'it was canceled'
     error = f'given up after {one.deaths} tries: {shown(reason, 500)}'
     if one.deaths > _DEATHS: return StepOutcome(one.step, None, error)
-    flight.submit(one, workers.others(one.failed))
+    flight.again.append(one)
     return None
 
 # %% ../nbs/64e_batch_schedule.ipynb #f656aa51
 _END: Any = object() # of the steps
 
 def _fill(flight: _Flight, workers: _Workers, steps: Iterator[Step|None]) -> bool: # is there more to come?
-    "Submit as many steps as the workers need."
-    workers.refresh()
+    "Submit as many steps as the workers need. Raises `FerError` where none of them works any more."
+    if _hopeless(workers): return True
+    while flight.again: flight.submit(one := flight.again.pop(), workers.others(one.failed))
     for _ in range(workers.capacity() - len(flight.tries)):
         step = next(steps, _END)
         if step is None or step is _END: return step is None
@@ -187,8 +204,9 @@ def run_steps(
     flight, workers, left = _Flight(client, job), _Workers(client), iter(steps)
     try:
         more = True
-        while more or flight.tries:
-            more = more and _fill(flight, workers, left)
+        while more or flight.tries or flight.again:
+            if workers.refresh(): _free(flight, workers)
+            more = _fill(flight, workers, left if more else iter(())) and more
             for one, status, result in flight.ready():
                 outcome = _judge(flight, workers, one, status, result)
                 if outcome: yield outcome
@@ -222,7 +240,7 @@ def check_workers(
     path.write_text(text, encoding='utf-8')
     step, unfit, end = Step('check', _see, (str(path), text, prepare)), [], time.monotonic() + timeout
     try:
-        for worker in client.nthreads(): flight.submit(_Try(step), [worker], only=True)
+        for worker in client.nthreads(): flight.submit(_Try(step), [worker])
         while flight.tries and time.monotonic() < end:
             unfit += [_unfit(status, result) for _, status, result in flight.ready()]
     finally:
