@@ -164,7 +164,8 @@ def run_image_task(job: Job, task: Task) -> Counts:
     "The faces of some images into two parts. Raises `FerError` where this worker is of no use, and `OSError`."
     folder, recognizer = job.folder, load_recognizer(job)
     if folder.inputs(task.id).exists(): return count_part(folder.inputs(task.id))
-    outcomes, rows = [], []
+    outcomes: list[Outcome] = []
+    rows: list[tuple[Any, ...]] = []
     with attempt(folder, task.id) as here:
         for number, given in enumerate(task.inputs):
             here.at(number)

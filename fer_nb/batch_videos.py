@@ -97,8 +97,8 @@ def _joined(paths: Sequence[Path], segments: Sequence[Segment], numbers: _Number
     for i, (path, segment) in enumerate(zip(paths, segments)):
         if i:
             stretch = segment.read, segments[i - 1].until
-            seen = (_seam_boxes(o, *stretch) for o in (paths[i - 1], path))
-            numbers.next_segment(_same_faces(_seam_scores(*seen, segment.begin)))
+            before, after = (_seam_boxes(o, *stretch) for o in (paths[i - 1], path))
+            numbers.next_segment(_same_faces(_seam_scores(before, after, segment.begin)))
         for batch in _own_batches(path, segment):
             place = batch.schema.get_field_index('face')
             faces = pa.array(numbers.of(batch.column(place).to_pylist()), pa.int32())
