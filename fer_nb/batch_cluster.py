@@ -58,7 +58,9 @@ def _start(workers: int|None, scratch: str) -> Any: # `LocalCluster`
     options: Any = dict(n_workers=workers or CPU_COUNT, threads_per_worker=1, local_directory=scratch, **place)
     try:
         with dask.config.set(known), _deaf_processes():
-            return LocalCluster(silence_logs=logging.CRITICAL, **options)
+            cluster = LocalCluster(silence_logs=logging.CRITICAL, **options)
+            cluster.adapt(minimum=options['n_workers'], maximum=options['n_workers'], interval='1s')
+            return cluster
     except (RuntimeError, OSError) as e:
         guard = "; in a script, the call belongs below `if __name__ == '__main__':`"
         raise FerError(f'no workers could be started on this computer ({shown(e)}){guard}') from None
@@ -67,6 +69,7 @@ def _start(workers: int|None, scratch: str) -> Any: # `LocalCluster`
 def _stop(cluster: Any) -> None: # `LocalCluster`
     "End a cluster, and what runs on it, within seconds."
     async def end() -> None:
+        cluster._adaptive.stop() # from now on none is started
         for nanny in cluster.workers.values(): nanny.auto_restart = False
         await asyncio.gather(*(o.close(timeout=.5) for o in cluster.workers.values()), return_exceptions=True)
     with suppress(Exception): cluster.sync(end)
