@@ -64,6 +64,7 @@ _AHEAD = 4 # steps that wait on the cluster, for each thread
 _FAILURES, _PAUSE = 5, 60. # of a worker in a row; seconds without steps
 _GRACE = 10. # seconds without a worker that does well
 
+# %% ../nbs/64e_batch_schedule.ipynb #7fc96076
 class _Workers:
     "The workers of a cluster, and which of them fail."
     def __init__(self, client: 'Client'):

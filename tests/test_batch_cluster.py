@@ -159,7 +159,8 @@ def test_workers_that_are_killed(inputs, recognizer, processes, undisturbed, tmp
     for name, width in dict(image=121, video=160).items():
         (tmp_path / name).mkdir()
         disturbed = watching(recognizer, width, Once(tmp_path / name, 1))
-        analyze_many(inputs, tmp_path / f'out-{name}', processes, recognizer=disturbed, **KNOWN)
+        found = analyze_many(inputs, tmp_path / f'out-{name}', processes, recognizer=disturbed, **KNOWN)
+        assert found.complete, found.problems
         assert parts(tmp_path / f'out-{name}') == undisturbed
         assert len(list((tmp_path / name).iterdir())) == 1
 
