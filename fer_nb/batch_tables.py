@@ -173,7 +173,7 @@ def write_part(
 # %% ../nbs/64a_batch_tables.ipynb #1b74e919
 _TABLES = ('faces', 'inputs')
 _PART = re.compile(r'part-([0-9a-f]{24})\.parquet')
-_SEGMENT = re.compile(r'[0-9a-f]{24}\.parquet') # of a video that is not complete yet
+_SEGMENT = re.compile(r'[0-9a-f]{24}\.(parquet|json)') # of a video that is not complete yet
 
 def _part_ids(folder: Path) -> set[str]: # of tasks
     "Which parts a table has."

@@ -130,6 +130,24 @@ def test_order_does_not_matter(portraits, in_segments, tmp_path):
     assert in_segments.bytes == first
 
 
+def test_resumed(portraits, recognizer, in_segments, tmp_path):
+    "A run that was stopped keeps the segments that are done, and ends with the same bytes."
+    path = written(tmp_path / 'a.mp4', portraits)
+    in_segments(path)
+    job = make_job(tmp_path / 'stopped', recognizer, segment=3)
+    folder, task = BatchFolder(job.out), make_task(job.key, 'video', [BatchInput(str(path), '1-1', 1)])
+    folder.begin(job.settings)
+    plan = probe_video(job, task)
+    run_segment(job, task, plan.segments[1])
+    done = {o: o.stat().st_mtime_ns for o in folder.work.iterdir()}
+    folder.begin(job.settings, resume=True)
+    assert probe_video(job, task) == plan and done
+    for segment in plan.segments: run_segment(job, task, segment)
+    assert done == {o: o.stat().st_mtime_ns for o in done}
+    join_segments(job, task, plan.segments)
+    assert [o.read_bytes() for o in (folder.faces(task.id), folder.inputs(task.id))] == in_segments.bytes
+
+
 @pytest.mark.parametrize('cuts', [(3.0, 6.0), (1.0, 4.0), (2.8, 6.2)])
 def test_cuts_near_seams(cuts, portraits, recognizer, in_segments, tmp_path):
     path = written(tmp_path / 'a.mp4', portraits, cuts=cuts)
