@@ -143,6 +143,15 @@ def augment(
     x = random_noise(x, config.noise, seed=seed)
     return random_erasing(x, config.random_erasing if erasing is None else erasing, seed=seed)
 
+# %% ../nbs/22_augmentation.ipynb #d2f59939
+def _whole(x: Any) -> Any:
+    "The same array, all of it on each device where several share a batch."
+    import keras
+    shared = keras.distribution.distribution()
+    if shared is None: return x
+    layout = keras.distribution.TensorLayout([None] * len(x.shape), shared.device_mesh)
+    return keras.distribution.distribute_tensor(x, layout)
+
 # %% ../nbs/22_augmentation.ipynb #4cb91426
 def mixup(
     images: Any, # (N, H, W, 1)
@@ -156,7 +165,7 @@ def mixup(
     import keras
     from keras import ops
     n = ops.shape(images)[0]
-    weight = keras.random.beta((n, 1), alpha, alpha, seed=seed)
+    weight = _whole(keras.random.beta((n, 1), alpha, alpha, seed=seed))
     weight = ops.where(keras.random.uniform((n, 1), seed=seed) < share, ops.maximum(weight, 1 - weight), 1.)
     def blend(a, k) -> Any: return k * a + (1 - k) * ops.flip(a, axis=0)
     return blend(images, ops.reshape(weight, (n, 1, 1, 1))), [blend(t, weight) for t in targets]

@@ -34,10 +34,19 @@ def estimate_batch_norm(network: Any, images: np.ndarray, *, batch_size: int = 2
         network(images[rows[k::n]][..., None], training=True)
     for layer, momentum in zip(layers, before): layer.momentum = momentum
 
+# %% ../nbs/24d_averaged_weights.ipynb #0db410cb
+def _shared_logits(network: Any, images: np.ndarray) -> np.ndarray: # (N, H, W) uint8
+    "`main_logits`, also where devices share each batch: the last one is filled up until all get as many."
+    import keras
+    shared = keras.distribution.distribution()
+    n = shared.device_mesh.devices.size if shared else 1
+    filled = np.pad(images, ((0, -len(images) % n), (0, 0), (0, 0)), mode='edge')
+    return main_logits(network, filled, batch_size=max(1, 256 // n) * n)[:len(images)]
+
 # %% ../nbs/24d_averaged_weights.ipynb #8ee4441b
 def _score(network: Any, faces: FaceSet) -> dict[str, float]:
     "Validation loss and accuracy of the first head on plain faces."
-    z = main_logits(network, faces.images)
+    z = _shared_logits(network, faces.images)
     z = z - z.max(axis=1, keepdims=True)
     log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     return {

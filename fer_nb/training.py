@@ -32,6 +32,7 @@ from fer_nb.checkpoints import (
 from .core import FerError, shown, write_atomically
 from .data import FaceSet, add_samples, train_val_split
 from .datasets import load_dataset
+from .devices import check_devices, data_parallel
 from .distillation import load_soft_labels, load_teachers
 from .history import plot_history, write_history
 from .labels import EXPRESSIONS
@@ -42,7 +43,6 @@ from .time_budget import TimeBudget, end_stretch, plan_stretch
 from .train_config import TrainConfig, read_config
 from .train_step import make_batches, make_trainer
 
-# %% ../nbs/25_training.ipynb #858b419b
 if TYPE_CHECKING:
     from keras import Model
 
@@ -231,15 +231,16 @@ def _prepare(
 
 # %% ../nbs/25_training.ipynb #068c6650
 def _finalize(
-    trainer: Any, config: TrainConfig, train: FaceSet, history: list[dict], out: Path, keep: bool
-) -> 'Model': # keep: the network is in 32-bit floats already
+    trainer: Any, config: TrainConfig, train: FaceSet, history: list[dict], out: Path, fresh: bool
+) -> 'Model': # fresh: what was trained is not what is left, but is copied into it
     "The averaged network in 32-bit floats with fresh batch-norm statistics, written to `model.keras`."
     best = _best_epoch(history, config.monitor) if config.patience else 0
     if best: load_checkpoint(_best_file(out, best), trainer)
     average_weights(trainer)
     final = trainer.network
-    if not keep and config.precision != 'float32':
+    if fresh:
         final = _build(config, train, 'float32')
+        if config.frozen_below: _freeze(final, config.frozen_below)
         final.set_weights(trainer.network.get_weights())
     estimate_batch_norm(final, train.images)
     write_atomically(out / 'model.keras', lambda part: save_keras(final, part))
@@ -265,19 +266,21 @@ def fit(
     network: 'Model | None' = None, # in 32-bit floats, to go on with, any number of classes; None: a fresh one
     groups: dict[str, int] | None = None, # path of a variable -> its group, for learning rates of their own
     group_rates: Callable | None = None, # epoch (0, 1, ...) -> relative learning rate of each group
+    devices: int = 1, # that share each batch; more only for a fresh network
 ) -> tuple['Model', list[dict]]:
     "Train, or go on; (network, history). Writes checkpoint.npz, history.csv, curves.png, config.json, model.keras."
     with open_run(out) as folder:
         _remove_parts(folder)
         history = check_resume(folder / 'checkpoint.npz', config, data=data_fingerprint(train, val))
         budget = TimeBudget(config.max_minutes, history=history) if config.max_minutes else None
-        trainer = _prepare(config, train, network=network, groups=groups)
-        callbacks = _callbacks(trainer, config, history)
-        if history: load_checkpoint(folder / 'checkpoint.npz', trainer)
+        fresh = devices > 1 or (network is None and config.precision != 'float32')
         try:
-            if not any(getattr(c, 'stopped_epoch', 0) for c in callbacks):
+            with data_parallel(devices, min(config.batch_size, len(train))):
+                trainer = _prepare(config, train, network=network, groups=groups)
+                callbacks = _callbacks(trainer, config, history)
+                if history: load_checkpoint(folder / 'checkpoint.npz', trainer)
                 _run_epochs(trainer, config, (train, val), folder, history, callbacks, progress, group_rates, budget)
-            return _finalize(trainer, config, train, history, folder, network is not None), history
+            return _finalize(trainer, config, train, history, folder, fresh), history
         except KeyboardInterrupt as e:
             done = f'{len(history)} of {config.epochs} epochs'
             if budget: done = f'{history[-1]["minutes"] if history else 0:.1f} of {config.max_minutes:g} minutes'
@@ -300,7 +303,8 @@ def _run_epochs(
 ) -> None:
     "The epochs that are left, or the time that is left, with a progress bar."
     train, start = data[0], len(history)
-    if (budget.share >= 1) if budget else (start >= config.epochs): return
+    stopped = any(getattr(c, 'stopped_epoch', 0) for c in callbacks)
+    if stopped or ((budget.share >= 1) if budget else (start >= config.epochs)): return
     soft_labels = load_soft_labels(config.teachers, train) if config.teachers.endswith('.npz') else None
     text = json.dumps(asdict(config), indent=1)
     write_atomically(out / 'config.json', lambda part: part.write_text(text, encoding='utf-8'))
@@ -335,10 +339,12 @@ def train(
     *,
     out: str | Path = '_runs/training', # folder for the run
     extra: str | Path | FaceSet | None = None, # another set, whose training samples are added
+    devices: int = 1, # that share each batch; more than one under JAX
     progress: bool = True, # show a progress bar?
 ) -> tuple['Model', list[dict]]:
     "From a configuration and data to (network, history); leaves a complete run in `out`. Raises FerError, OSError."
     checked = read_config(config)
     check_network(checked.network)
+    check_devices(devices, checked.batch_size)
     with open_run(out):   # before the data, which may take a while
-        return fit(checked, *training_data(data, extra), out, progress=progress)
+        return fit(checked, *training_data(data, extra), out, progress=progress, devices=devices)

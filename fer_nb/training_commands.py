@@ -81,6 +81,9 @@ def _train_options(add: Callable) -> None:
     _add_extra(add)
     add('--max-minutes', type=float, metavar='N',
         help='train for so many minutes instead of a number of epochs, the stopped run included')
+    add('--devices', type=int, default=1, metavar='N',
+        help='devices that share each batch, with KERAS_BACKEND=jax; a stopped run may go on with another number '
+             '(default: %(default)s)')
     _add_run(add, '_runs/training')
 
 # %% ../nbs/82_training_commands.ipynb #672d3795
@@ -91,13 +94,17 @@ def _train_options(add: Callable) -> None:
 )
 def _train(args: argparse.Namespace) -> int:
     "Train a network."
+    from fer_nb.devices import check_devices
     from fer_nb.run_folders import open_run
     from fer_nb.training import train
     minutes = [] if args.max_minutes is None else [f'max_minutes={args.max_minutes!r}']
     config = _config(args.config, [*args.set, *minutes])
+    check_devices(args.devices, config.batch_size)
     with open_run(args.out):
         data, extra = read_dataset(args), _read_extra(args)
-        _, history = train(config, data, out=args.out, extra=extra, progress=not args.quiet)
+        _, history = train(
+            config, data, out=args.out, extra=extra, devices=args.devices, progress=not args.quiet
+        )
     best = f'validation accuracy {history[-1]["val_accuracy"]:.2%}'
     length = f'{history[-1]["minutes"]:.1f} minutes' if config.max_minutes else f'{len(history)} epochs'
     print(f'{config.network}, {length}: {best}; see {args.out}')
