@@ -24,7 +24,8 @@ def defaults(notebook: Path) -> dict:
     return {k: ast.literal_eval(v['default']) for k, v in papermill.inspect_notebook(str(notebook)).items()}
 
 
-EXECUTED = [*(nb for nb in numbered() if '"parameters"' in nb.read_text(encoding='utf-8')), NBS / 'index.ipynb']
+TUTORIALS = sorted((NBS / 'tutorials').glob('*.ipynb'))
+EXECUTED = [*(nb for nb in numbered() if '"parameters"' in nb.read_text(encoding='utf-8')), NBS / 'index.ipynb', *TUTORIALS]
 
 
 class Runner:
@@ -82,7 +83,7 @@ def materials(photos, tmp_path_factory) -> dict:
     (folder / 'photos').mkdir()
     shutil.copy(photos[0], folder / 'photos/portrait.jpg')
     (folder / 'photos/boxes.csv').write_text('file,left,top,width,height\nportrait.jpg,151,105,225,225\n')
-    return {'$fer2013': str(folder / 'fer2013.csv'), '$photos': str(folder / 'photos')}
+    return {'$fer2013': str(folder / 'fer2013.csv'), '$photos': str(folder / 'photos'), '$photo': str(photos[1])}
 
 
 def injected(notebook: Path) -> dict:

@@ -141,3 +141,15 @@ def test_missing_file(python, photos, tmp_path):
     assert done.returncode == 1
     assert json.loads(missing)['status'] == 'unreadable' and 'no such file' in json.loads(missing)['error']
     check_answer(photo)
+
+
+def test_quick_start(wheel, root, tmp_path):
+    "The cells of the tutorial that opens elsewhere, in an environment with the wheel and no checkout."
+    python = tmp_path / 'env' / ('Scripts/python.exe' if WINDOWS else 'bin/python')
+    sh(UV, 'venv', '--quiet', '--python', sys.executable, tmp_path / 'env')
+    sh(UV, 'pip', 'install', '--quiet', '--python', python, f'{wheel}[video]', 'ipython')
+    cells = json.loads((root / 'nbs/tutorials/quick_start.ipynb').read_text(encoding='utf-8'))['cells']
+    program = '\n\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code')
+    (tmp_path / 'quick_start.py').write_text(f"{program}\n\nimport fer_nb\nprint(fer_nb.__file__, [o.status for o in results])\n")
+    said = sh(python, 'quick_start.py', cwd=tmp_path).splitlines()[-1]
+    assert 'site-packages' in said and said.endswith("['ok', 'ok', 'unreadable']")

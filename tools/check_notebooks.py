@@ -157,7 +157,7 @@ def interface(lib: Path):
 
 
 if __name__ == '__main__':
-    notebooks = [Path(p) for p in sys.argv[1:]] or sorted(Path('nbs').glob('*.ipynb'))
+    notebooks = [Path(p) for p in sys.argv[1:]] or sorted(Path('nbs').rglob('[!.]*.ipynb'))
     wrong = [f'{p}: {what}' for p in notebooks for what in problems(p)]
     wrong += [what for check in (import_order, lanes, interface) for what in check(Path('fer_nb'))]
     sys.exit('\n'.join(wrong) or None)
