@@ -144,6 +144,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
+    if page.file.src_uri in config.site.notebooks: page.meta['search'] = {'boost': .2}  # below guides and reference
     return outside_code(config.site.markdown(page.file.src_uri, markdown), with_math)
 
 
