@@ -24,7 +24,7 @@ def sources() -> dict[str, str]:
     found = {p.as_posix(): p.relative_to('docs').as_posix() for p in Path('docs').rglob('*') if p.is_file()}
     found |= {p.as_posix(): docs_notebooks.page_name(p) for p in docs_notebooks.all_notebooks()}
     found |= {p.as_posix(): p.as_posix() for p in Path('models').glob('*/*.png')}
-    found |= {p.as_posix(): f'models/{p.parent.name}/index.md' for p in Path('models').glob('*/MODEL_CARD.md')}
+    found |= {p.as_posix(): f'models/{p.parent.name}/card.md' for p in Path('models').glob('*/MODEL_CARD.md')}
     return found | {'README.md': 'index.md', 'nbs/index.ipynb': 'index.md', 'CHANGELOG.md': 'changelog.md'}
 
 
@@ -45,7 +45,7 @@ def entry(path: Path) -> dict[str, str]:
 def sections(name: str) -> list:
     "What the navigation lists below an entry of mkdocs.yml that ends in `*`."
     if name == 'api': return [{title: f'api/{page}.md'} for page, title in docs_api.themes()]
-    if name == 'models': return [{f'Model card: {m}': f'models/{m}/index.md'} for m in docs_figures.names()]
+    if name == 'models': return [{f'Model card: {m}': f'models/{m}/card.md'} for m in docs_figures.names()]
     lanes: dict[str, list] = {}
     for path in docs_notebooks.all_notebooks():
         lanes.setdefault(docs_notebooks.LANES[docs_notebooks.lane_of(path)][0], []).append(entry(path))
