@@ -86,6 +86,12 @@ def _yardstick_note(card: Card, format: str) -> str:
         'fear and sad. [Testing data](#testing-data-factors-and-metrics) says what the rows mean.'
     )
 
+def _own_note(card: Card) -> str:
+    "How the table of other data is read."
+    _, protocol, tta, format, prior = record_key(card.main, 'samples')
+    said = f'Protocol {protocol}, TTA {tta}, format {format}, prior {prior}'
+    return f'{said}. [Testing data](#testing-data-factors-and-metrics) says what the columns mean.'
+
 # %% ../nbs/34c_card_sections.ipynb #f7006a53
 def first_part(card: Card) -> list[str]: # paragraphs
     "Name, classes, and the figures by which models are compared."
@@ -97,7 +103,7 @@ def first_part(card: Card) -> list[str]: # paragraphs
     if yardsticks := yardsticks_of(card):
         table = yardstick_table(card.records, yardsticks=yardsticks, **options)
         parts += [table, _yardstick_note(card, options['format'])]
-    if not card.fer2013: parts += [results_table(own_records(card)), f'{caption(card.main)}.']
+    if not card.fer2013: parts += [results_table(own_records(card)), _own_note(card)]
     return parts
 
 # %% ../nbs/34c_card_sections.ipynb #16c3cbd5
@@ -240,9 +246,10 @@ def _corrupted(card: Card) -> str: # "" where it was not measured
     return f'{said}\n\n{robustness_table(records)}'
 
 # %% ../nbs/34c_card_sections.ipynb #986420ff
-def _formats(card: Card) -> str:
+def _formats(card: Card) -> str: # "" where the first table has it
     "The file formats against each other, Keras first where it was measured."
     same = [o for o in card.records if record_key(o, 'format') == record_key(card.main, 'format')]
+    if len(same) < 2 and not card.fer2013: return ''
     same.sort(key=lambda o: o['format'] != 'keras')
     def said(o: dict) -> str:
         points = '' if o is same[0] else f', {100*(o["accuracy"] - same[0]["accuracy"]):+.2f} percentage points'

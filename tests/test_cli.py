@@ -150,7 +150,7 @@ def test_stopped(what, code, said):
     )
     p.stdout.readline()
     what(p)
-    assert p.wait(60) == code
+    assert p.wait(300) == code
     *counts, stopped = p.stderr.read().splitlines(keepends=True) or ['']
     assert stopped == said and [line[:7] for line in counts] == ['done: 0'] * bool(said)
 
