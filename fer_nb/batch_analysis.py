@@ -212,6 +212,9 @@ class _Progress:
         if len(self.problems) < _MOST: self.problems.append(text)
         self.show(0)
 
+    def refresh(self) -> None: # in a terminal; a file would only grow by it
+        if self.bar and self.bar.fp.isatty(): self.bar.refresh()
+
     def show(self, inputs: float) -> None:
         if not self.bar: return
         failed = self.left + sum(self.counts.statuses[o] for o in _BAD)
@@ -222,7 +225,7 @@ class _Progress:
 def _work(client: 'Client', job: Job, plan: _Plan, progress: _Progress) -> None:
     "All steps of a run. Raises `FerError` where the cluster cannot go on."
     steps = _Steps(plan.tasks('video'), plan.tasks('image'))
-    for outcome in run_steps(client, job, steps):
+    for outcome in run_steps(client, job, steps, tick=progress.refresh):
         task = outcome.step.args[0]
         if not outcome.error: progress.add(*_follow(steps, outcome))
         elif outcome.step.name == 'images' or task.id in steps.begun:

@@ -196,17 +196,22 @@ def _fill(flight: _Flight, workers: _Workers, steps: Iterator[Step|None]) -> boo
         flight.submit(_Try(step), workers.others(()))
     return True
 
+# %% ../nbs/64e_batch_schedule.ipynb #e93ea62b
 def run_steps(
     client: 'Client',
     job: Any, # sent to each worker once
     steps: Iterable[Step|None], # None = nothing to do until something under way is done
+    *,
+    tick: Callable[[], object]=bool, # called once a second
 ) -> Iterator[StepOutcome]: # in the order in which they end
     "Run steps on the workers. Raises `FerError` where the scheduler is lost, or no worker works any more."
     flight, workers, left = _Flight(client, job), _Workers(client), iter(steps)
     try:
         more = True
         while more or flight.tries or flight.again:
-            if workers.refresh(): _free(flight, workers)
+            if workers.refresh():
+                _free(flight, workers)
+                tick()
             more = _fill(flight, workers, left if more else iter(())) and more
             for one, status, result in flight.ready():
                 outcome = _judge(flight, workers, one, status, result)
