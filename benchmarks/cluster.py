@@ -1,8 +1,8 @@
 """`make cluster`: what many images and videos cost on a cluster of this machine. Writes models/cluster.json.
 
 One run, in some minutes: costs in one process, Dask's own costs, two workers beside one, the client's memory with
-100,000 images, and the same run again while workers are killed. `python benchmarks/cluster.py PART...` measures some
-parts only, and only prints them."""
+100,000 images, and the same run again while a worker is killed every ten seconds. `python benchmarks/cluster.py
+PART...` measures some parts only, and only prints them; IMAGES=5000 PAUSE=3 in front takes fewer."""
 import hashlib
 import json
 import os
@@ -24,8 +24,8 @@ from cluster_costs import processor_time, write_photos, write_small, write_video
 from run import machine
 
 OUT = Path('models/cluster.json')
-SMALL = 100_000  # images that are only there to be many
-PAUSE = 10  # seconds between two killed workers
+SMALL = int(os.environ.get('IMAGES', 100_000))  # images that are only there to be many
+PAUSE = float(os.environ.get('PAUSE', 10))  # seconds between two killed workers
 
 
 def processors(processes: list[psutil.Process]) -> float:
@@ -134,7 +134,7 @@ def scaling(folder: Path) -> dict:
     "Two workers beside one, the same images, in turns: two, one, two."
     from fer_nb.batch_cluster import open_cluster
 
-    photos = many_photos(folder / 'many', 4000)
+    photos = many_photos(folder / 'many', SMALL // 25)
     few = write_photos(folder / 'few', 20)
     n = sum(1 for _ in photos.iterdir())
     with ExitStack() as stack:
@@ -217,7 +217,6 @@ def video(folder: Path) -> dict:
     for task in done['stream']:
         seconds = sum(o['stop'] - o['start'] for o in task['startstops'] if o['action'] == 'compute')
         took.setdefault(str(task['key']), []).append(seconds)
-    print({name: sum(some) for name, some in took.items()})
     find = lambda word: [o for name, some in took.items() if word in name for o in some]
     return dict(
         video_tasks=dict(
@@ -276,23 +275,23 @@ def memory(folder: Path) -> dict:
     from fer_nb.batch_inputs import list_inputs
     from fer_nb.batch_tables import image_tasks
 
-    images, start = write_small(folder / 'small', SMALL), time.perf_counter()
+    images, start = write_small(folder / 'small', SMALL), time.process_time()
     listed = list_inputs([images])
     tasks = sum(1 for _ in image_tasks(listed.images(), ''))
     known = dict(
-        inputs=len(listed), tasks=tasks, seconds_per_input=round((time.perf_counter() - start) / SMALL, 8),
+        inputs=len(listed), tasks=tasks, seconds_per_input=round((time.process_time() - start) / SMALL, 8),
         bytes_per_input=round(listed.table.nbytes / SMALL, 1),
     )
     told, seen = watched(images, folder / 'small_out', killing=False)
     print(f'  {told}', flush=True)
     t, mb = seen[len(seen) // 2:].T
     growth, peak = float(np.polyfit(t, mb, 1)[0] * (t[-1] - t[0])), float(seen[:, 1].max())
-    report = dict(inputs=SMALL, **told, peak_mb=round(peak, 1), growth_mb=round(growth, 2))
+    report = dict(inputs=SMALL, seconds=round(told['seconds'], 1), peak_mb=round(peak, 1), growth_mb=round(growth, 2))
     again, _ = watched(images, folder / 'killed_out', killing=True)
     print(f'  {again}', flush=True)
     first, second = digests(folder / 'small_out'), digests(folder / 'killed_out')
     differing = sum(first.get(name) != second.get(name) for name in first | second)
-    return dict(list=known, memory=report, killed=dict(**again, files=len(first), differing=differing))
+    return dict(list=known, memory=report, killed=dict(**again, every=PAUSE, files=len(first), differing=differing))
 
 
 def fixed_costs(folder: Path) -> dict:
