@@ -58,7 +58,10 @@ class BatchSummary:
     def complete(self) -> bool: return not self.left # is each input done?
     @property
     def failed(self) -> int: # inputs without an answer
-        return self.left + sum(self.counts.statuses[o] for o in _BAD)
+        lost = sum(number for reason, number in self.left_out.items() if reason.startswith(_LOST))
+        return self.left + lost + sum(self.counts.statuses[o] for o in _BAD)
+    @property
+    def answered(self) -> int: return self.counts.statuses['ok'] + self.counts.statuses['no_face'] # inputs
     def faces(self) -> 'DataFrame': # a row for each face, and for each of its frames in a video
         return _table(self.out / 'faces')
     def inputs(self) -> 'DataFrame': # a row for each input
@@ -69,6 +72,7 @@ class BatchSummary:
 
 # %% ../nbs/64g_batch_analysis.ipynb #e0c650fd
 _BAD = ('unreadable', 'failed', 'skipped') # statuses of inputs without an answer
+_LOST = 'cannot be read' # so begins why a folder is left out that was meant
 
 def _table(folder: Path) -> 'DataFrame':
     "All parts of a table, sorted by input."
@@ -294,7 +298,9 @@ def _finish(job: Job, plan: _Plan, state: _Progress, seconds: float) -> BatchSum
     left_out = {reason: number for reason, (number, _) in plan.listed.skipped.items()}
     known: Any = dict(left_out=left_out, duplicates=plan.listed.duplicates, settings=dict(job.settings))
     known |= dict(earlier=plan.earlier, left=state.left)
-    known |= dict(problems=[*state.problems, *_problems(job.folder)][:_MOST])
+    reasons = ((why, names) for why, (_, names) in plan.listed.skipped.items() if why.startswith(_LOST))
+    lost = [f'{name}: {why}' for why, names in reasons for name in names]
+    known |= dict(problems=[*lost, *state.problems, *_problems(job.folder)][:_MOST])
     summary = BatchSummary(Path(job.out), state.counts, len(plan.listed), seconds, **known)
     statuses = {k: v for k, v in state.counts.statuses.items() if v}
     counts = dict(inputs=summary.total, statuses=statuses, faces=state.counts.faces, left=state.left)

@@ -72,5 +72,5 @@ def _batch(args: argparse.Namespace) -> int: # 1 if an input has no answer
     found = _analyze(args)
     print(json.dumps(found.to_dict()) if args.json else found, flush=True)
     skipped = sum(found.left_out.values()) + found.duplicates
-    print_counts(found.total - found.failed, skipped=skipped, failed=found.failed, more=f'faces: {found.counts.faces}')
+    print_counts(found.answered, skipped=skipped, failed=found.failed, more=f'faces: {found.counts.faces}')
     return int(found.failed > 0)
