@@ -61,14 +61,16 @@ def run():
     return call
 
 
-# What is started first: the quick answers, then what takes longest.
-FIRST = ['test_repository', 'test_figures', 'test_notebooks']
+# What is started first: the quick answers, then what takes longest. Notebooks are many small jobs, which end together.
+FIRST = ['test_repository', 'test_figures', 'test_batch_cluster', 'test_training', 'test_cli', 'test_export']
+FIRST += ['test_wheel', 'test_fine_tuning', 'test_experiments', 'test_backends', 'test_devices']
+ALONE = ['test_repository', 'test_figures', 'test_notebooks', 'test_floors']
 
 
 def pytest_collection_modifyitems(items):
     "Side by side: a notebook, a model or a check of the repository is one job; so is any other file, for its fixtures."
-    place = {name: i for i, name in enumerate(FIRST)}
+    place = {name: i for i, name in enumerate(FIRST)} | {'test_notebooks': 99}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
     for item in items:
-        alone = item.path.stem in FIRST
+        alone = item.path.stem in ALONE
         item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.stem))

@@ -87,7 +87,7 @@ def test_stopped_and_resumed(folder, sent, code):
     if sent: p.send_signal(sent)
     else: p.stdout.close()
     said = p.stderr.read()
-    assert p.wait(60) == code
+    assert p.wait(300) == code
     kept = sources()
     assert kept == EVERY[:len(kept)] and set(shown) <= {*kept, EVERY[len(kept)]} and len(kept) < 40
     if code in (130, 143): assert f'done: {len(kept)}, ' in said and said.endswith('fer_nb predict: stopped\n')

@@ -250,7 +250,7 @@ def test_signals_end_a_run_that_goes_on(pictures, tmp_path):
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
             while epochs() < begun + 2 and running.poll() is None and time.monotonic() < deadline: time.sleep(.05)
             running.send_signal(sign)
-            said = running.communicate(timeout=60)[1]
+            said = running.communicate(timeout=300)[1]
         done = len(load_checkpoint(tmp_path / 'run' / 'checkpoint.npz')['history'])
         assert running.returncode == code, said
         assert done >= begun + 2 and f'stopped; {done} of 2000 epochs are in run; the same call goes on' in said, said

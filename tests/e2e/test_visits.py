@@ -72,6 +72,17 @@ def test_leaving_without_a_word(browser, app, page, early):
 
 
 @pytest.mark.alone
+def test_memory_of_a_visitor(page, app, visitors, figures):
+    "A visitor needs at most 120 MB. Of what kernels of other servers hold as well, nothing would be counted."
+    until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
+    visit(page, app.address)
+    add(page, visitors)
+    (kernel,) = app.kernel_processes()
+    figures['visitor'] = {'mb': (needed := round(kernel.memory_full_info().uss / 1e6, 1))}
+    assert needed <= 120, f'a visitor needs {needed} MB'
+    page.goto('about:blank')
+
+
 def test_twenty_visitors(context, page, app, visitors, figures):
     "Twenty visitors, one after the other, leave nothing; each needs at most 120 MB."
     until(lambda: not app.kernels(), 'the kernels of earlier pages are still there', 40)
