@@ -84,7 +84,7 @@ def runs(faces, run, tmp_path_factory):
     votes = np.random.default_rng(1).integers(0, 5, (153, 10)).astype('uint8')
     np.savez(folder / 'samples.npz', images=some.images, labels=some.labels, classes=list(some.classes), votes=votes)
     write_fer2013(some, folder / 'faces.csv')
-    done = run('python', '-W', 'ignore', '-c', PROGRAM, cwd=folder, env=ENV)
+    done = run('python', '-W', 'ignore', '-c', PROGRAM, cwd=folder, env=ENV, timeout=900)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout.splitlines()[-1]), done.stderr
 
