@@ -49,7 +49,7 @@ e2e: $(E2E)  ## notebooks and web app in a headless browser, with a camera that 
 	@$(BIN)/python -m pytest tests/e2e -n 2 --junitxml=_runs/e2e/report.xml
 
 floors: $(STAMP)  ## prediction, video and fine-tuning with the oldest versions that settings.ini allows
-	@$(BIN)/python -m pytest tests/floors --junitxml=_runs/floors/report.xml
+	@$(BIN)/python -m pytest tests/floors -n 2 --junitxml=_runs/floors/report.xml
 
 figures: $(STAMP)  ## measure all published figures of the shipped models again (FER_NB_DATA)
 	@for report in models/*/evaluation.json; do \
