@@ -134,7 +134,7 @@ def scaling(folder: Path) -> dict:
     "Two workers beside one, the same images, in turns: two, one, two."
     from fer_nb.batch_cluster import open_cluster
 
-    photos = many_photos(folder / 'many', SMALL // 25)
+    photos = many_photos(folder / 'many', SMALL // 40)
     few = write_photos(folder / 'few', 20)
     n = sum(1 for _ in photos.iterdir())
     with ExitStack() as stack:
