@@ -42,7 +42,7 @@ def write_photos(folder: Path, n: int, size: tuple[int, int] = (640, 480)) -> Pa
     return folder
 
 
-def write_small(folder: Path, n: int, distinct: int = 500) -> Path:
+def write_small(folder: Path, n: int, distinct: int = 200) -> Path:
     "Many files with one drawn face each; they are hard links to a few hundred contents, so that they need little room."
     contents = [encoded(face[..., None].repeat(3, -1)) for face in synthetic_faces(distinct, size=48).images]
     for i in range(n):
