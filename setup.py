@@ -7,10 +7,11 @@ from setuptools import find_packages, setup
 ini = ConfigParser(delimiters=['='])
 ini.read('settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('train', 'video', 'cluster', 'notebook', 'heif', 'e2e')}
+NAMES = 'train', 'video', 'cluster', 'notebook', 'heif', 'e2e'
+extras = {name: cfg[f'{name}_requirements'].split() for name in NAMES}
 extras['notebook'] += extras['video']
 extras['cluster'] += extras['video']
-extras['dev'] = extras['train'] + extras['notebook'] + extras['cluster'] + extras['heif'] + cfg['dev_requirements'].split()
+extras['dev'] = sum((extras[o] for o in ('train', 'notebook', 'cluster', 'heif')), cfg['dev_requirements'].split())
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],

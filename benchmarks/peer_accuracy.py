@@ -1,5 +1,5 @@
-"""`make peer`: the classifier of the package `fer` on the three yardsticks: PrivateTest of FER2013 (FER_NB_DATA), its clear
-expressions, and the everyday photographs in the folder `everyday` beside it, where there are any.
+"""`make peer`: the classifier of the package `fer` on the three yardsticks: PrivateTest of FER2013 (FER_NB_DATA), its
+clear expressions, and the everyday photographs in the folder `everyday` beside it, where there are any.
 
 Writes models/peer.json. The faces are those of this project: 48 x 48 crops, enlarged and scaled the way its
 `detect_emotions` does it; its own detector has no part in it."""
@@ -30,7 +30,8 @@ faces = np.array([cv2.resize(f, (64, 64)) for f in np.load(here + '/faces.npy')]
 shares = np.concatenate([fer._classify_emotions((part/255 - .5)*2) for part in np.array_split(faces, 60)])
 np.savez(here + '/answers.npz', shares=shares, names=names, version=version('fer'))
 """
-KEPT = 'split', 'samples', 'protocol', 'n', 'accuracy', 'accuracy_95', 'macro_f1', 'balanced_accuracy', 'ece', 'neutral_as_negative'
+KEPT = ('split', 'samples', 'protocol', 'n', 'accuracy', 'accuracy_95', 'macro_f1', 'balanced_accuracy', 'ece',
+        'neutral_as_negative')
 VERSIONS: list[str] = []  # that answered
 
 

@@ -1,6 +1,7 @@
 """The published figures of the shipped models, measured again on the real test samples of FER2013.
 
 Single crop and flip; `make figures` measures ten-crop as well."""
+import json
 import os
 import subprocess
 import sys
@@ -22,3 +23,12 @@ def test_scaling_page():
     "The figures of the page on clusters are those of the files."
     done = subprocess.run([sys.executable, 'benchmarks/cluster_plan.py', '--check'], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_cluster():
+    "What was measured on a cluster is what is promised: speed, costs, memory, and the same results whatever happens."
+    told = json.loads(Path('models/cluster.json').read_text(encoding='utf-8'))
+    assert told['scaling']['ratio'] >= 1.7 and told['overhead']['outside'] < .03
+    assert told['memory']['inputs'] >= 100_000 and told['memory']['peak_mb'] < 300
+    assert told['killed']['kills'] >= 3 and told['killed']['files'] and told['killed']['differing'] == 0
+    assert told['equal']['faces'] and told['equal']['differing'] == 0

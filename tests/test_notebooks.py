@@ -25,7 +25,8 @@ def defaults(notebook: Path) -> dict:
 
 
 TUTORIALS = sorted((NBS / 'tutorials').glob('*.ipynb'))
-EXECUTED = [*(nb for nb in numbered() if '"parameters"' in nb.read_text(encoding='utf-8')), NBS / 'index.ipynb', *TUTORIALS]
+EXECUTED = [nb for nb in numbered() if '"parameters"' in nb.read_text(encoding='utf-8')]
+EXECUTED += [NBS / 'index.ipynb', *TUTORIALS]
 
 
 class Runner:

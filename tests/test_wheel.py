@@ -150,6 +150,7 @@ def test_quick_start(wheel, root, tmp_path):
     sh(UV, 'pip', 'install', '--quiet', '--python', python, f'{wheel}[video]', 'ipython')
     cells = json.loads((root / 'nbs/tutorials/quick_start.ipynb').read_text(encoding='utf-8'))['cells']
     program = '\n\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code')
-    (tmp_path / 'quick_start.py').write_text(f"{program}\n\nimport fer_nb\nprint(fer_nb.__file__, [o.status for o in results])\n")
+    ending = 'import fer_nb\nprint(fer_nb.__file__, [o.status for o in results])\n'
+    (tmp_path / 'quick_start.py').write_text(f'{program}\n\n{ending}')
     said = sh(python, 'quick_start.py', cwd=tmp_path).splitlines()[-1]
     assert 'site-packages' in said and said.endswith("['ok', 'ok', 'unreadable']")
