@@ -35,6 +35,11 @@ def _quiet() -> Iterator[None]:
     try: yield
     finally: logger.propagate, logger.handlers[:] = before, handlers
 
+def _short_memory() -> Any: # a context
+    "Dask remembers its last messages, which hold the names of all inputs of a task: a few of them, not a thousand."
+    import dask
+    return dask.config.set({'distributed.admin.low-level-log-length': 20})
+
 # %% ../nbs/64f_batch_cluster.ipynb #492a0f7e
 @contextmanager
 def _deaf_processes() -> Iterator[None]:
@@ -89,7 +94,8 @@ def open_cluster(
     if workers is not None and workers < 1: raise FerError(f'workers must be a whole number from 1 on, not {workers}')
     leave_if_read_again()
     from distributed import Client
-    with TemporaryDirectory(prefix='fer_nb_', ignore_cleanup_errors=True) as scratch, _quiet(), ExitStack() as stack:
+    place = TemporaryDirectory(prefix='fer_nb_', ignore_cleanup_errors=True)
+    with place as scratch, _quiet(), _short_memory(), ExitStack() as stack:
         with Interrupts():
             cluster = _start(workers, scratch)
             stack.callback(_close, cluster, client := Client(cluster, set_as_default=False))
@@ -112,7 +118,7 @@ def connect(
     "The way to a cluster. Raises `FerError` where no scheduler answers in time."
     from distributed import Client
     is_file = address.endswith('.json')
-    with _quiet():
+    with _quiet(), _short_memory():
         try:
             if not address or is_file and not Path(address).is_file(): raise ValueError('there is no such file')
             place = {'scheduler_file' if is_file else 'address': address}
