@@ -20,11 +20,10 @@ from urllib.parse import quote, urlsplit
 
 from .addresses import is_address, local_path, shown_address
 from .core import FerError, home_path, shown
-from .folders import LEFTOVER, is_leftover, match_files, scan_folder
+from .folders import LEFTOVER, VIDEO_FILE_SUFFIXES, is_leftover, match_files, scan_folder
 from .image_formats import IMAGE_SUFFIXES
 from .images import MAX_PIXELS
 from .storage import ask_stored, find_stored, is_stored, open_stored, read_stored, refuse_password
-from .video_basics import VIDEO_FILE_SUFFIXES
 
 # %% ../nbs/64_batch_inputs.ipynb #1b803a5f
 class BatchInput(NamedTuple):

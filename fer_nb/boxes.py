@@ -53,7 +53,7 @@ def nms(
 ) -> list[Detection]: # the best first
     "Every face once: of boxes that mostly cover each other only the best."
     kept: list[Detection] = []
-    for d in sorted(found, key=lambda d: -d.score):
+    for d in sorted(found, key=lambda d: (-d.score, tuple(d.box))): # the same whatever their order
         smaller = lambda k: min(d.box[2]*d.box[3], k.box[2]*k.box[3]) or 1
         if all(_intersection(d.box, k.box)/smaller(k) <= max_shared for k in kept): kept.append(d)
     return kept

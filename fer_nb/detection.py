@@ -152,7 +152,8 @@ def _look_closely(
     )
     boxes, counts = cascade.detectMultiScale2(part, 1.1, windows - 1, 0, (29, 29), (66, 66))
     found = [Detection(Box(*map(int, o)), n/(n + 4)) for o, n in zip(boxes, map(float, np.ravel(counts)))]
-    return [_moved(d, (1/zoom, 1/zoom), (left*zoom, top*zoom)) for d in sorted(found, key=lambda d: -d.score)[:1]]
+    best = sorted(found, key=lambda d: (-d.score, tuple(d.box)))[:1]
+    return [_moved(d, (1/zoom, 1/zoom), (left*zoom, top*zoom)) for d in best]
 
 # %% ../nbs/42_detection.ipynb #b3b2250e
 class HaarDetector(Detector):

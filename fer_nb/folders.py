@@ -23,6 +23,11 @@ _LEFTOVERS = frozenset((
 #: Why such a file is skipped.
 LEFTOVER = 'hidden, or left there by an operating system'
 
+#: Endings of video files: what is taken out of a folder.
+VIDEO_FILE_SUFFIXES = frozenset(
+    '.mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .vob'.split()
+)
+
 def is_leftover(
     name: str, # of a file or folder, relative, with "/"
 ) -> bool:

@@ -60,12 +60,6 @@ def panning_video(
 class VideoError(FerError):
     "A video, camera or stream that cannot be read, or a video that cannot be written; the message says which, and why."
 
-# %% ../nbs/47_video_basics.ipynb #c4105a65
-#: Endings of video files: what is taken out of a folder.
-VIDEO_FILE_SUFFIXES = frozenset(
-    '.mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .vob'.split()
-)
-
 # %% ../nbs/47_video_basics.ipynb #023b2196
 @dataclass
 class StreamInfo:

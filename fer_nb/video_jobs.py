@@ -17,8 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from .addresses import is_address, shown_address
 from .core import FerError
-from .folders import match_files, walk_folder
-from .video_basics import VIDEO_FILE_SUFFIXES
+from .folders import VIDEO_FILE_SUFFIXES, match_files, walk_folder
 
 # %% ../nbs/80c_video_jobs.ipynb #7840d953
 ENDINGS = dict(table='.csv', video='-faces.mp4', timeline='.png', summary='.json') #: of files of results

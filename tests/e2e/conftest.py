@@ -247,11 +247,15 @@ def detector() -> str:
     return 'auto' if os.environ.get('FER_NB_YUNET') else 'haar'
 
 
+def log_name(request, server: str) -> str:
+    "Two workers may serve the same module."
+    return f"{request.module.__name__}-{server}-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}.log"
+
+
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory, request, out, root, detector):
     "JupyterLab over copies of notebooks; Ctrl-C ends it in the end."
-    log = out / f'{request.module.__name__}-lab.log'
-    server = start_lab(tmp_path_factory.mktemp('lab'), log, root, detector)
+    server = start_lab(tmp_path_factory.mktemp('lab'), out / log_name(request, 'lab'), root, detector)
     yield server
     server.ends_by_ctrl_c()
 
@@ -259,6 +263,6 @@ def lab(tmp_path_factory, request, out, root, detector):
 @pytest.fixture(scope='module')
 def app(tmp_path_factory, request, out, root):
     "The web app; Ctrl-C ends it in the end."
-    server = start_app(tmp_path_factory.mktemp('app'), out / f'{request.module.__name__}-app.log', root)
+    server = start_app(tmp_path_factory.mktemp('app'), out / log_name(request, 'app'), root)
     yield server
     server.ends_by_ctrl_c()
