@@ -334,12 +334,13 @@ def test_a_run_that_is_stopped(inputs, recognizer, threads, undisturbed, tmp_pat
     os.killpg(process.pid, number) # as a terminal does it
     _, told = process.communicate(timeout=60)
     assert process.returncode == code
-    assert re.search('fer_nb batch: stopped; [01] of 72 inputs are done; a run that resumes goes on', told)
+    [done] = re.findall('fer_nb batch: stopped; ([0-9]+) of 72 inputs are done; a run that resumes goes on', told)
     assert 'Traceback' not in told
     until(lambda: not living(process.pid), 'processes are left', 10) # some end when their parent has
     assert list(scratch.iterdir()) == []
     found = analyze_many(inputs, tmp_path / 'out', threads, recognizer=recognizer, resume=True, **KNOWN)
-    assert parts(tmp_path / 'out') == undisturbed and found.earlier == 1
+    assert parts(tmp_path / 'out') == undisturbed
+    assert max(1, int(done)) <= found.earlier < 72 # a task may be done that was not heard of any more
 
 
 def living(session: int) -> list[int]:
