@@ -323,7 +323,8 @@ def test_a_run_that_is_stopped(inputs, recognizer, threads, undisturbed, tmp_pat
     mark, scratch, script = tmp_path / 'mark', tmp_path / 'scratch', tmp_path / 'script.py'
     scratch.mkdir()
     script.write_text(SCRIPT.format(mark=str(mark)))
-    words = ['batch', inputs, '--out', tmp_path / 'out', '--model', 's', '--segment', '3', '--workers', '2']
+    words = ['batch', inputs, '--out', tmp_path / 'out', '--model', 's', '--detector', 'haar', '--segment', '3']
+    words += ['--workers', '2']
     env = {**os.environ, 'TMPDIR': str(scratch)}
     process = subprocess.Popen(
         [sys.executable, script, *map(str, words)], stderr=subprocess.PIPE, text=True, env=env, start_new_session=True,
