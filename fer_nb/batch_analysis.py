@@ -8,7 +8,6 @@ __all__ = ['analyze_many']
 # %% ../nbs/64g_batch_analysis.ipynb #b29c5503
 import os
 import platform
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -304,8 +303,8 @@ def _finish(job: Job, plan: _Plan, state: _Progress, seconds: float) -> BatchSum
     summary = BatchSummary(Path(job.out), state.counts, len(plan.listed), seconds, **known)
     statuses = {k: v for k, v in state.counts.statuses.items() if v}
     counts = dict(inputs=summary.total, statuses=statuses, faces=state.counts.faces, left=state.left)
+    if summary.complete: job.folder.finish(plan.ids)
     job.folder.note(job.settings, complete=summary.complete, counts=counts, versions=_versions())
-    if summary.complete: shutil.rmtree(job.folder.work, ignore_errors=True)
     return summary
 
 # %% ../nbs/64g_batch_analysis.ipynb #c5149bd7
