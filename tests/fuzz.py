@@ -323,7 +323,7 @@ def run(family: str, seconds: float, first: int) -> int:  # cases that went wron
                 wrong += 1
                 print(f'{family} {seed}: {what}', flush=True)
             seed += 1
-            if time.monotonic() > end: break
+            if not seconds or time.monotonic() > end and seed - first > 5: break
         faulthandler.cancel_dump_traceback_later()
     print(f'{family}: {seed - first} cases, {wrong} went wrong')
     return wrong

@@ -1,5 +1,6 @@
 """Many inputs on several processes: the same data set whatever happens to workers, scheduler, disk and terminal."""
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -329,15 +330,15 @@ def test_a_run_that_is_stopped(inputs, recognizer, threads, undisturbed, tmp_pat
     process = subprocess.Popen(
         [sys.executable, script, *map(str, words)], stderr=subprocess.PIPE, text=True, env=env, start_new_session=True,
     )
-    while not mark.exists() or not list((tmp_path / 'out' / 'inputs').glob('*')):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(.05)
+    begun = lambda: mark.exists() and list((tmp_path / 'out' / 'inputs').glob('*'))
+    until(lambda: process.poll() is not None or begun(), 'it does not begin')
+    assert process.poll() is None, process.stderr.read()
     os.killpg(process.pid, number) # as a terminal does it
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == code
     [done] = re.findall('fer_nb batch: stopped; ([0-9]+) of 72 inputs are done; a run that resumes goes on', told)
     assert 'Traceback' not in told
-    until(lambda: not living(process.pid), 'processes are left', 10) # some end when their parent has
+    until(lambda: not living(process.pid), 'processes are left') # some end when their parent has
     assert list(scratch.iterdir()) == []
     found = analyze_many(inputs, tmp_path / 'out', threads, recognizer=recognizer, resume=True, **KNOWN)
     assert parts(tmp_path / 'out') == undisturbed
@@ -354,6 +355,22 @@ def living(session: int) -> list[int]:
     return found
 
 
+def test_an_address_without_a_scheduler():
+    "The client that came to nothing has ended: within the start of another one it would wait for itself."
+    from distributed import Client
+
+    from fer_nb.batch_cluster import connect
+    from fer_nb.core import FerError
+
+    clients = lambda: {id(o) for o in gc.get_objects() if type(o) is Client}
+    before = clients()
+    gc.disable() # so that nothing but the function ends it
+    try:
+        with pytest.raises(FerError, match='no scheduler answers there'), connect('tcp://127.0.0.1:9', timeout=.5): pass
+        assert clients() == before
+    finally: gc.enable()
+
+
 def test_a_scheduler_that_ends(inputs, recognizer, threads, undisturbed, tmp_path):
     "The run ends with the reason, and goes on with another scheduler."
     from fer_nb.batch_analysis import analyze_many
@@ -368,15 +385,18 @@ def test_a_scheduler_that_ends(inputs, recognizer, threads, undisturbed, tmp_pat
     worker = start('worker', '--nthreads', '1', '--no-nanny', '--local-directory', str(tmp_path))
     out = tmp_path / 'out'
 
+    begun = lambda: list((out / 'inputs').glob('*'))
+
     def end():
-        while not list((out / 'inputs').glob('*')): time.sleep(.02)
+        until(begun)
         scheduler.kill()
 
     try:
-        while not place.exists(): time.sleep(.05)
-        with connect(str(place), timeout=60) as client:
-            client.wait_for_workers(1, timeout=60)
-            waiting = watching(recognizer, 160, lambda: time.sleep(.05)) # the video takes a while
+        until(place.exists, 'no scheduler')
+        with connect(str(place), timeout=120) as client:
+            client.wait_for_workers(1, timeout=120)
+            # a frame of the video waits for ever when the first part is there
+            waiting = watching(recognizer, 160, lambda: time.sleep(600*bool(begun())))
             threading.Thread(target=end, daemon=True).start()
             with pytest.raises(FerError, match='the connection to the scheduler was lost'):
                 analyze_many(inputs, out, client, recognizer=waiting, **KNOWN)
@@ -386,3 +406,96 @@ def test_a_scheduler_that_ends(inputs, recognizer, threads, undisturbed, tmp_pat
             process.wait()
     analyze_many(inputs, out, threads, recognizer=recognizer, resume=True, **KNOWN)
     assert parts(out) == undisturbed
+
+
+@contextlib.contextmanager
+def without_a_package(client, address: str):
+    "On one worker, what opens archives is a package that is not there."
+    def change(new):
+        from fsspec import registry
+
+        registry._registry.pop('zip', None)
+        old, registry.known_implementations['zip'] = registry.known_implementations['zip'], new
+        return old
+
+    missing = dict([('class', 'no_such_package.Files'), ('err', 'Install no_such_package')])
+    old = client.run(change, missing, workers=[address])[address]
+    try: yield
+    finally: client.run(change, old, workers=[address])
+
+
+@pytest.fixture
+def packed(inputs, tmp_path) -> str:
+    "The address of the first 40 images in an archive."
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / 'faces.zip', 'w') as file:
+        for path in sorted(inputs.glob('[0-3]*.jpg')): file.write(path, path.name)
+    return f'zip://::file://{tmp_path}/faces.zip'
+
+
+def test_a_worker_without_a_package_is_named(packed, recognizer, processes, tmp_path):
+    "It ends the run before it begins, and names the worker and the package."
+    from fer_nb.batch_analysis import analyze_many
+    from fer_nb.core import FerError
+
+    worker = sorted(processes.nthreads())[0]
+    told = f'worker {re.escape(worker)}: zip://: the package no_such_package is missing: pip install no_such_package'
+    with without_a_package(processes, worker), pytest.raises(FerError, match=told):
+        analyze_many(packed, tmp_path / 'out', processes, recognizer=recognizer, **KNOWN)
+    assert not list((tmp_path / 'out').glob('*/*.parquet'))
+
+
+def test_a_worker_without_a_package_leaves_the_inputs_to_others(packed, recognizer, processes, tmp_path, monkeypatch):
+    "One that joined later is found out by its first task: no image is called unreadable because of it."
+    from fer_nb import batch_analysis, batch_tables
+
+    monkeypatch.setattr(batch_analysis, 'check_workers', lambda *args, **options: None)
+    monkeypatch.setattr(batch_tables, '_MOST', 2) # 20 tasks
+    with without_a_package(processes, sorted(processes.nthreads())[0]):
+        found = batch_analysis.analyze_many(packed, tmp_path / 'out', processes, recognizer=recognizer, **KNOWN)
+    assert dict(found.counts.statuses) == dict(ok=40) and found.complete
+
+
+def test_a_video_without_a_package_is_not_unreadable(recognizer, tmp_path):
+    import fsspec
+
+    from fer_nb.batch_images import make_job
+    from fer_nb.batch_inputs import BatchInput
+    from fer_nb.batch_segments import _make_segments, run_segment
+    from fer_nb.batch_tables import make_task
+    from fer_nb.batch_videos import probe_video
+    from fer_nb.storage import MissingPackage
+
+    fsspec.register_implementation('elsewhere', 'no_such_package.Files', errtxt='Install it', clobber=True)
+    job = make_job(tmp_path / 'out', recognizer)
+    job.folder.begin(job.settings)
+    task = make_task(job.key, 'video', [BatchInput('elsewhere://a/clip.mp4', '1', 1)])
+    with pytest.raises(MissingPackage, match='no_such_package'): probe_video(job, task)
+    [segment] = _make_segments(task, [0.], 0., 0.)
+    with pytest.raises(MissingPackage, match='no_such_package'): run_segment(job, task, segment)
+    assert not list((tmp_path / 'out').glob('*/*.parquet'))
+
+
+def test_texts_in_the_singular():
+    from collections import Counter
+
+    from fer_nb.batch_analysis import BatchSummary
+    from fer_nb.batch_images import Counts
+
+    one = BatchSummary(Path('out'), Counts(Counter(ok=1), 1, 1, 1.), 1, 1.)
+    assert str(one).startswith('1 input: 1 with faces\n1 row of faces in images and 1 frame of video (')
+    assert ' for 1 input\n' in str(one)
+
+
+def test_other_users_of_the_computer_are_kept_out():
+    "With `cryptography`, the cluster takes connections of its own processes alone."
+    pytest.importorskip('cryptography')
+    from fer_nb.batch_cluster import connect, open_cluster
+    from fer_nb.core import FerError
+
+    with open_cluster(1) as client:
+        address = client.scheduler.address
+        assert address.startswith('tls://') and client.submit(sum, [1, 2]).result() == 3
+        for other in (address, address.replace('tls', 'tcp')):
+            with pytest.raises(FerError, match='no scheduler answers'), connect(other, timeout=2): pass

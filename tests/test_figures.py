@@ -12,10 +12,11 @@ import pytest
 DATA = os.environ.get('FER_NB_DATA')
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not DATA, reason='FER_NB_DATA names no folder with FER2013')
 @pytest.mark.parametrize('report', sorted(Path('models').glob('*/evaluation.json')), ids=lambda path: path.parent.name)
 def test_figures(report, run):
-    done = run('fer_nb', 'evaluate', '--data', DATA, '--check', report, '--tta', 'none', 'flip', timeout=900)
+    done = run('fer_nb', 'evaluate', '--data', DATA, '--check', report, '--tta', 'none', 'flip', timeout=1800)
     if done.returncode: pytest.fail((done.stdout + done.stderr)[-3000:], pytrace=False)
 
 

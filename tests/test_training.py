@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import until
 
 from fer_nb.checkpoints import file_fingerprint, input_fingerprints, load_checkpoint, save_checkpoint
 from fer_nb.core import FerError
@@ -246,9 +246,9 @@ def test_signals_end_a_run_that_goes_on(pictures, tmp_path):
     history = tmp_path / 'run' / 'history.csv'
     epochs = lambda: history.read_text().count('\n') - 1 if history.exists() else 0
     for sign, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        begun, deadline = epochs(), time.monotonic() + 120
+        begun = epochs()
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as running:
-            while epochs() < begun + 2 and running.poll() is None and time.monotonic() < deadline: time.sleep(.05)
+            until(lambda: epochs() >= begun + 2 or running.poll() is not None, 'there are no epochs', 300)
             running.send_signal(sign)
             said = running.communicate(timeout=300)[1]
         done = len(load_checkpoint(tmp_path / 'run' / 'checkpoint.npz')['history'])
