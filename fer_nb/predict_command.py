@@ -57,6 +57,32 @@ def _lines(
         answer = f'{face["label"]:<10}  {face["confidence"]:>10.0%}'
         yield f'{name:<{width}}  {i:>4}  {answer}  {box:<20}  {_most_probable(face["probabilities"])}'
 
+# %% ../nbs/81_predict_command.ipynb #0d030e43
+def _show(
+    result: dict[str, Any], # `Result.to_dict()`
+    as_json: bool, # one JSON object instead of a table's lines?
+) -> None:
+    "Print one result at once, also into a pipe."
+    if as_json: print(json.dumps(result), flush=True)
+    else: print(*_lines(result['source'], result), sep='\n', flush=True)
+
+# %% ../nbs/81_predict_command.ipynb #1f9948b1
+def _open_table(
+    args: argparse.Namespace,
+    columns: Iterable[str],
+    finished: Finished,
+) -> RowFile|None:
+    "The table that `--csv` names, with its first line."
+    if not args.csv: return None
+    table = RowFile(args.csv, keep=finished.keep)
+    if not finished.keep: table.write(csv_text([columns]))
+    return table
+
+def _head(args: argparse.Namespace) -> None:
+    "The names of the columns on screen."
+    if args.json or args.csv and is_stdout(args.csv): return
+    print(f"{'file':<30}  face  expression  confidence  {'x,y width x height':<20}  most probable", flush=True)
+
 # %% ../nbs/81_predict_command.ipynb #ce8da68d
 def _predict_options(add: Callable) -> None:
     "What `fer_nb predict` takes."
@@ -77,24 +103,19 @@ def _predict_options(add: Callable) -> None:
     add('--resume', action='store_true', help='go on in the table of --csv; skip what is in it')
     add('--overwrite', action='store_true', help='replace a table and annotated images that are there already')
 
-# %% ../nbs/81_predict_command.ipynb #0d030e43
-def _show(
-    result: dict[str, Any], # `Result.to_dict()`
-    as_json: bool, # one JSON object instead of a table's lines?
-) -> None:
-    "Print one result at once, also into a pipe."
-    if as_json: print(json.dumps(result), flush=True)
-    else: print(*_lines(result['source'], result), sep='\n', flush=True)
+# %% ../nbs/81_predict_command.ipynb #e42e109d
+def _key(source: Path|str) -> str|None: # None = its name is not in full there, or not always the same image
+    "What a table calls an input."
+    from fer_nb.images import image_name
+    from fer_nb.result_tables import source_cell
+    name = image_name(source)
+    return None if source == STDIN or name != str(source) else table_cell(source_cell(name))
 
-# %% ../nbs/81_predict_command.ipynb #92510f19
-def _write_image(
-    path: Path, # the PNG
-    image: Any, # RGB uint8 (H, W, 3)
-    settings: dict[str, Any], # what made it
-) -> None:
-    "Write an image in one piece. Its metadata say what made it."
-    from fer_nb.settings import encode_image
-    write_atomically(path, lambda part: part.write_bytes(encode_image(image, settings)))
+def _check_images(images: Iterable[Path]) -> None:
+    "Raises `FerError` where an annotated image is there already."
+    old = [o for o in images if os.path.lexists(o)]
+    more = f' (and {len(old) - 1:,} more)' if len(old) > 1 else ''
+    if old: raise FerError(f'{shown(old[0], 300)}{more}: it exists already; --overwrite replaces it, --resume keeps it')
 
 # %% ../nbs/81_predict_command.ipynb #195b88e1
 def _check_targets(
@@ -129,6 +150,23 @@ def _settings(
     if baseline: more['baseline'] = f'{sha256(json.dumps(baseline.to_dict()).encode())[:8]} ({baseline})'
     return recognizer_settings(recognizer, **more)
 
+# %% ../nbs/81_predict_command.ipynb #92510f19
+def _write_image(
+    path: Path, # the PNG
+    image: Any, # RGB uint8 (H, W, 3)
+    settings: dict[str, Any], # what made it
+) -> None:
+    "Write an image in one piece. Its metadata say what made it."
+    from fer_nb.settings import encode_image
+    write_atomically(path, lambda part: part.write_bytes(encode_image(image, settings)))
+
+# %% ../nbs/81_predict_command.ipynb #04addc1d
+def _earlier(args: argparse.Namespace, columns: Iterable[str], settings: dict[str, Any]) -> Finished:
+    "What an earlier run left in the table. Raises `FerError` where that was made in another way."
+    from fer_nb.settings import settings_text
+    if not args.resume: return Finished()
+    return read_finished(args.csv, columns, settings=table_cell(settings_text(settings)))
+
 # %% ../nbs/81_predict_command.ipynb #3325ae3b
 def _baseline(
     args: argparse.Namespace,
@@ -148,20 +186,6 @@ def _baseline(
     skipped = f'; {found.skipped} could not be used' if found.skipped else ''
     print(f'baseline of {said}: {found}{skipped}', file=sys.stderr)
     return found
-
-# %% ../nbs/81_predict_command.ipynb #e42e109d
-def _key(source: Path|str) -> str|None: # None = its name is not in full there, or not always the same image
-    "What a table calls an input."
-    from fer_nb.images import image_name
-    from fer_nb.result_tables import source_cell
-    name = image_name(source)
-    return None if source == STDIN or name != str(source) else table_cell(source_cell(name))
-
-def _check_images(images: Iterable[Path]) -> None:
-    "Raises `FerError` where an annotated image is there already."
-    old = [o for o in images if os.path.lexists(o)]
-    more = f' (and {len(old) - 1:,} more)' if len(old) > 1 else ''
-    if old: raise FerError(f'{shown(old[0], 300)}{more}: it exists already; --overwrite replaces it, --resume keeps it')
 
 # %% ../nbs/81_predict_command.ipynb #a4eac094
 def _recognizer(args: argparse.Namespace) -> 'Recognizer':
@@ -288,30 +312,6 @@ def _summarize(
     if args.csv: print(f'wrote {shown(args.csv, 300)}', file=sys.stderr)
     skips = len(skipped) + batch.again
     print_counts(batch.done, skipped=skips, failed=batch.failed, more=f'faces: {batch.faces}')
-
-# %% ../nbs/81_predict_command.ipynb #1f9948b1
-def _open_table(
-    args: argparse.Namespace,
-    columns: Iterable[str],
-    finished: Finished,
-) -> RowFile|None:
-    "The table that `--csv` names, with its first line."
-    if not args.csv: return None
-    table = RowFile(args.csv, keep=finished.keep)
-    if not finished.keep: table.write(csv_text([columns]))
-    return table
-
-def _head(args: argparse.Namespace) -> None:
-    "The names of the columns on screen."
-    if args.json or args.csv and is_stdout(args.csv): return
-    print(f"{'file':<30}  face  expression  confidence  {'x,y width x height':<20}  most probable", flush=True)
-
-# %% ../nbs/81_predict_command.ipynb #04addc1d
-def _earlier(args: argparse.Namespace, columns: Iterable[str], settings: dict[str, Any]) -> Finished:
-    "What an earlier run left in the table. Raises `FerError` where that was made in another way."
-    from fer_nb.settings import settings_text
-    if not args.resume: return Finished()
-    return read_finished(args.csv, columns, settings=table_cell(settings_text(settings)))
 
 # %% ../nbs/81_predict_command.ipynb #7be11c87
 @command(
