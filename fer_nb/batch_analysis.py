@@ -31,8 +31,10 @@ from .core import FerError, escaped, shown
 from .face_stream import StreamOptions
 from .recognition import Recognizer
 from .run_folders import open_run
+from .storage import kinds_of, need_kinds
 from .timeline import format_time
 from .video_results import need
+from .widgets import plural
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -98,11 +100,11 @@ def _report(summary: BatchSummary) -> Iterator[str]: # lines of text
     counts = summary.counts
     kinds = [f'{counts.statuses[k]:,} {word}' for k, word in _WORDS.items() if counts.statuses[k]]
     kinds += [f'{summary.left:,} left to do'] * bool(summary.left)
-    yield f'{summary.total:,} inputs: ' + ', '.join(kinds)
-    videos = f' and {counts.frames:,} frames of video ({format_time(counts.seconds)})' if counts.frames else ''
-    yield f'{counts.faces:,} rows of faces in images{videos}'
+    yield f'{plural(summary.total, "input")}: ' + ', '.join(kinds)
+    videos = f' and {plural(counts.frames, "frame")} of video ({format_time(counts.seconds)})' if counts.frames else ''
+    yield f'{plural(counts.faces, "row")} of faces in images{videos}'
     earlier = f', {summary.earlier:,} of them were done before' if summary.earlier else ''
-    yield f'{format_time(summary.seconds)} for {summary.total:,} inputs{earlier}'
+    yield f'{format_time(summary.seconds)} for {plural(summary.total, "input")}{earlier}'
     for reason, number in summary.left_out.items(): yield f'left out: {number:,} ({escaped(reason)})'
     if summary.duplicates: yield f'named more than once: {summary.duplicates:,}'
     for text in summary.problems: yield f'problem: {escaped(text)}'
@@ -221,7 +223,7 @@ class _Progress:
     def show(self, inputs: float) -> None:
         if not self.bar: return
         failed = self.left + sum(self.counts.statuses[o] for o in _BAD)
-        self.bar.set_postfix_str(f'{self.counts.faces:,} faces, {failed:,} failed', refresh=False)
+        self.bar.set_postfix_str(f'{plural(self.counts.faces, "face")}, {failed:,} failed', refresh=False)
         self.bar.update(inputs)
 
 # %% ../nbs/64g_batch_analysis.ipynb #374d514f
@@ -271,13 +273,20 @@ def _check_call(client: Any, workers: int|None, resume: bool, overwrite: bool) -
     if getattr(client, 'asynchronous', False): raise FerError('the client is asynchronous; one that waits is needed')
 
 # %% ../nbs/64g_batch_analysis.ipynb #611360ed
+def _prepare(job: Job, schemes: list[str]) -> None:
+    "On a worker: load what a run needs. Raises `FerError`."
+    load_recognizer(job)
+    need_kinds(schemes)
+
+# %% ../nbs/64g_batch_analysis.ipynb #ed3363b8
 def _run(job: Job, plan: _Plan, client: 'Client|None', workers: int|None, begin: Callable, bar: bool) -> _Progress:
     "Find workers, begin the data set, and do what is to be done."
     folder, new = job.folder, plan.ids - plan.done
     with ExitStack() as stack:
         if new:
             client = client or stack.enter_context(open_cluster(workers))
-            check_workers(client, job, folder.path, prepare=load_recognizer)
+            prepare = partial(_prepare, schemes=kinds_of(plan.listed.table['input']))
+            check_workers(client, job, folder.path, prepare=prepare)
         begin()
         folder.remove_stale(plan.ids)
         earlier = sum((count_part(folder.inputs(o)) for o in plan.done), Counts())

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/64f_batch_cluster.ipynb #bdc4d65b
 import asyncio
+import gc
 import logging
 import multiprocessing
 import signal
@@ -58,8 +59,9 @@ def _start(workers: int|None, scratch: str) -> Any: # `LocalCluster`
     import dask
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
-    place = dict(host='127.0.0.1', dashboard_address='127.0.0.1:0' if find_spec('bokeh') else None)
+    place: Any = dict(host='127.0.0.1', dashboard_address='127.0.0.1:0' if find_spec('bokeh') else None)
     known = {'distributed.scheduler.worker-saturation': 1, 'temporary-directory': scratch}
+    if find_spec('cryptography'): place['security'] = True # encrypted, with keys that only these processes have
     options: Any = dict(n_workers=workers or CPU_COUNT, threads_per_worker=1, local_directory=scratch, **place)
     try:
         with dask.config.set(known), _deaf_processes():
@@ -125,7 +127,9 @@ def connect(
             client = Client(**place, timeout=timeout, set_as_default=False)
         except Exception as e: reason = str(e) or type(e).__name__ # also failed assertions of Dask
         else: reason = ''
-        if reason: raise FerError(f'{shown(address, 200)}: no scheduler answers there ({shown(reason, 300)})')
+        if reason:
+            gc.collect() # the failed client ends now; within the start of another one it would wait for itself
+            raise FerError(f'{shown(address, 200)}: no scheduler answers there ({shown(reason, 300)})')
         try: yield client
         finally:
             with suppress(Exception): client.close(timeout=2)

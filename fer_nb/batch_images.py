@@ -22,7 +22,7 @@ from fer_nb.core import FerError, shown
 from fer_nb.face_stream import FaceStream, StreamOptions, stream_settings
 from fer_nb.recognition import Face, Recognizer, Result
 from fer_nb.settings import recognizer_settings
-from fer_nb.storage import shown_stored
+from fer_nb.storage import MissingPackage, shown_stored
 
 # %% ../nbs/64b_batch_images.ipynb #a62a83e7
 def make_job(
@@ -153,7 +153,7 @@ def _look(recognizer: Recognizer, given: BatchInput) -> tuple[Outcome, list[Face
     "What is in one image."
     try:
         with opened(given, 'image') as source: result: Result = recognizer(source)
-    except (OSError, MemoryError): raise
+    except (OSError, MemoryError, MissingPackage): raise
     except FerError as e: return Outcome('unreadable', reason_of(e, given.name)), []
     except Exception as e: return Outcome('failed', reason_of(e, given.name)), []
     error = result.error and result.error.removeprefix(f'{result.source}: ')

@@ -253,5 +253,5 @@ def check_workers(
         flight.cancel()
         path.unlink()
     wrong = sorted(filter(None, unfit))
-    more = f' (and {len(wrong) - 3} more workers)' if len(wrong) > 3 else ''
+    more = f' (and {len(wrong) - 3} more)' if len(wrong) > 3 else ''
     if wrong: raise FerError('; '.join(wrong[:3]) + more)

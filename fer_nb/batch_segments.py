@@ -23,6 +23,7 @@ from fer_nb.core import FerError, shown, write_atomically
 from fer_nb.face_stream import FaceStream, StreamOptions
 from fer_nb.images import image_name
 from fer_nb.recognition import Recognizer
+from fer_nb.storage import MissingPackage
 from fer_nb.video_basics import import_av
 from fer_nb.video_files import VideoFile
 from fer_nb.video_input import VideoReader, read_video
@@ -171,9 +172,9 @@ def _segment_rows(
             with read_video(source, **where) as reader:
                 seen.step = 1/(reader.info.fps or 25)
                 yield from _stretch_rows(stream, reader, given.name, segment, seen=seen, at=at)
+    except (OSError, MemoryError, ImportError, MissingPackage): raise
     except FerError as e: broken = reason_of(e, given.name, told)
     except import_av().FFmpegError as e: seen.failed = reason_of(e, given.name)
-    except (OSError, MemoryError, ImportError): raise
     except Exception as e: seen.failed = reason_of(e, given.name)
     seen.problems.extend(reader.problems if reader else ())
     if broken and broken not in seen.problems: seen.problems.append(broken)

@@ -21,6 +21,7 @@ from fer_nb.batch_segments import Seen, Segment, find_segments, read_seen, run_s
 from fer_nb.batch_tables import SKIPPED, Job, Task, attempt, face_schema, write_batches, write_part
 from fer_nb.boxes import iou
 from fer_nb.core import FerError
+from fer_nb.storage import MissingPackage
 from fer_nb.tracking import assign
 from fer_nb.video_basics import import_av
 from fer_nb.video_files import VideoFile
@@ -158,6 +159,7 @@ def _look(job: Job, task: Task) -> tuple[Segment, ...]:
 def _try_look(job: Job, task: Task) -> tuple[Segment, ...]|Outcome:
     "The segments of a video, or why there are none."
     try: return _look(job, task)
+    except MissingPackage: raise
     except FerError as e: return Outcome('unreadable', reason_of(e, task.inputs[0].name))
     except import_av().FFmpegError as e: return Outcome('failed', reason_of(e, task.inputs[0].name))
     except (OSError, MemoryError, ImportError): raise

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/63b_storage.ipynb #d225f88b
+import asyncio
 import io
 import os
 import re
@@ -46,6 +47,9 @@ def refuse_password(
     )
 
 # %% ../nbs/63b_storage.ipynb #33bd816a
+class MissingPackage(FerError):
+    "The package for a kind of address is missing here. That says nothing about the file: another computer may have it."
+
 def _without_secrets(text: str) -> str:
     "Without what stands before an @ or behind a ? in the addresses of a message."
     return re.sub(r'(://)[^/@\s]*@', r'\1', re.sub(r'(://[^\s?]*\?)\S+', r'\1...', text))
@@ -54,8 +58,8 @@ def _reason(error: Exception) -> str:
     "Why something could not be opened."
     if isinstance(error, FileNotFoundError): return 'there is no such file'
     if isinstance(error, ImportError):
-        package = getattr(error.__cause__ or error, 'name', None) or 'fsspec'
-        return f'the package {shown(package)} is missing, here or on this worker: pip install {shown(package)}'
+        package = shown(getattr(error.__cause__ or error, 'name', None) or 'fsspec')
+        return f'the package {package} is missing: pip install {package}'
     if isinstance(error, ValueError) and 'Protocol not known' in str(error):
         return f"{shown(str(error).rpartition(':')[2].strip(), 40)}:// is no kind of address that fsspec knows"
     text = _without_secrets(str(error))
@@ -63,7 +67,9 @@ def _reason(error: Exception) -> str:
 
 def _failure(address: str, error: Exception) -> FerError:
     "An error that names the address and the reason."
-    return error if isinstance(error, FerError) else FerError(f'{shown_stored(address)}: {_reason(error)}')
+    if isinstance(error, FerError): return error
+    kind = MissingPackage if isinstance(error, ImportError) else FerError
+    return kind(f'{shown_stored(address)}: {_reason(error)}')
 
 # %% ../nbs/63b_storage.ipynb #c1405946
 @lru_cache(4)
@@ -83,6 +89,27 @@ def _file_system(address: str) -> tuple[Any, str]: # of fsspec; the path in it
         files = _archive(f"{own.partition('://')[0]}://::{rest}")
         return files, files._strip_protocol(own)
     except Exception as e: raise _failure(address, e) from None
+
+# %% ../nbs/63b_storage.ipynb #c5293fd4
+def kinds_of(
+    names: Any, # a column of PyArrow: of files and addresses
+) -> list[str]: # such as "s3"
+    "The kinds of addresses that fsspec opens."
+    import pyarrow.compute as pc
+    addresses = names.filter(pc.match_substring(names, '://'))
+    heads = pc.unique(pc.replace_substring_regex(addresses, '://([^:]|:[^:])*', '://')).to_pylist()
+    parts = {part.partition('://')[0].lower() for head in heads if is_stored(head) for part in head.split('::')}
+    return sorted(parts - {'', 'file', 'http', 'https'})
+
+# %% ../nbs/63b_storage.ipynb #5bbd22e3
+def need_kinds(
+    schemes: Iterable[str], # such as "s3"
+) -> None:
+    "Raises `FerError` for a kind of address that cannot be read here."
+    from fsspec import get_filesystem_class
+    for scheme in schemes:
+        try: get_filesystem_class(scheme)
+        except Exception as e: raise _failure(f'{scheme}://', e) from None
 
 # %% ../nbs/63b_storage.ipynb #0c5ae7c4
 class StoredFile(NamedTuple):
@@ -158,12 +185,50 @@ def find_stored(
     except Exception as e: raise _failure(address, e) from None
 
 # %% ../nbs/63b_storage.ipynb #79a5f2af
+_AT_A_TIME = 128 # questions to one storage
+
+def _stored(address: str, path: str, info: Mapping[str, Any]) -> StoredFile:
+    "A file that was named outright."
+    return StoredFile(address, info.get('size'), _version(info), path.rpartition('/')[2])
+
 def _asked(address: str) -> StoredFile:
     "What is known of one file. Raises `FerError` where no file of its kind can be read."
     files, path = _file_system(address)
-    try: info = files.info(path)
-    except Exception: info = {}
-    return StoredFile(address, info.get('size'), _version(info), path.rpartition('/')[2])
+    try: return _stored(address, path, files.info(path))
+    except Exception: return _stored(address, path, {})
+
+# %% ../nbs/63b_storage.ipynb #b512ab28
+def _infos(files: Any, paths: list[str]) -> list[Mapping[str, Any]]: # {} = it cannot be asked about
+    "What an asynchronous file system knows of files."
+    from fsspec.asyn import sync
+    async def ask() -> list:
+        gate = asyncio.Semaphore(_AT_A_TIME)
+        async def one(path: str) -> Any:
+            async with gate: return await files._info(path)
+        return await asyncio.gather(*map(one, paths), return_exceptions=True)
+    files.invalidate_cache() # what is there now, not what was
+    return [{} if isinstance(o, BaseException) else o for o in sync(files.loop, ask)]
+
+# %% ../nbs/63b_storage.ipynb #c895380d
+def _is_asynchronous(address: str) -> bool:
+    "Whether its file system answers many questions at a time."
+    if '::' in address: return False
+    from fsspec import get_filesystem_class
+    try: return get_filesystem_class(address.partition('://')[0].lower()).async_impl
+    except Exception: return False # why, is said where it is opened
+
+# %% ../nbs/63b_storage.ipynb #ed51e140
+def _asked_together(addresses: Iterable[str]) -> dict[str, StoredFile]:
+    "What is known of the files of asynchronous file systems, by address. Raises `FerError`."
+    groups: dict[int, tuple[Any, dict[str, str]]] = {} # {id: (file system, {address: path})}
+    for address in filter(_is_asynchronous, addresses):
+        files, path = _file_system(address)
+        groups.setdefault(id(files), (files, {}))[1][address] = path
+    found: dict[str, StoredFile] = {}
+    for files, paths in groups.values():
+        infos = _infos(files, list(paths.values()))
+        found |= {address: _stored(address, path, info) for (address, path), info in zip(paths.items(), infos)}
+    return found
 
 # %% ../nbs/63b_storage.ipynb #d23e5166
 def ask_stored(
@@ -172,7 +237,9 @@ def ask_stored(
     "What is known of files. Raises `FerError` for a kind of address that cannot be read here."
     from concurrent.futures import ThreadPoolExecutor
     _archive.cache_clear()
-    with ThreadPoolExecutor(32) as pool: yield from pool.map(_asked, map(_absolute, addresses))
+    wanted = [_absolute(o) for o in addresses]
+    known = _asked_together(wanted)
+    with ThreadPoolExecutor(32) as pool: yield from pool.map(lambda o: known.get(o) or _asked(o), wanted)
 
 # %% ../nbs/63b_storage.ipynb #172a971c
 class StoredStream(io.RawIOBase):

@@ -412,8 +412,9 @@ def test_a_scheduler_that_ends(inputs, recognizer, threads, undisturbed, tmp_pat
 def without_a_package(client, address: str):
     "On one worker, what opens archives is a package that is not there."
     def change(new):
-        from fsspec import registry
+        from importlib import import_module
 
+        registry = import_module('fsspec.registry')
         registry._registry.pop('zip', None)
         old, registry.known_implementations['zip'] = registry.known_implementations['zip'], new
         return old

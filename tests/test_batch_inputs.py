@@ -1,4 +1,5 @@
 """Which inputs a batch means, and what its folder says: what goes wrong with lists, links, storage and processes."""
+import asyncio
 import io
 import json
 import os
@@ -12,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.asyn import AsyncFileSystem
 
 from fer_nb.batch_inputs import BatchInput, list_inputs, open_input
 from fer_nb.batch_tables import BatchFolder, attempt, face_schema, image_tasks, input_schema, make_task, write_part
 from fer_nb.core import FerError
 from fer_nb.images import read_image
-from fer_nb.storage import StoredStream, open_stored
+from fer_nb.storage import StoredStream, kinds_of, open_stored
 
 DATA = os.environ.get('FER_NB_DATA')
 
@@ -231,6 +233,46 @@ def test_archives_and_memory(tmp_path):
         assert file.read() == image.tobytes()
     fsspec.filesystem('memory').pipe('/m/b.mp4', b'video')
     assert [o.name for o in list_inputs('memory://m/').videos()] == ['memory://m/b.mp4']
+
+
+class Bucket(AsyncFileSystem):
+    "A storage that counts how many questions it has to answer at a time."
+    protocol, cachable = 'bucket', True
+    under_way = most = asked = 0
+
+    async def _info(self, path, **kwargs):
+        Bucket.asked, Bucket.under_way = Bucket.asked + 1, Bucket.under_way + 1
+        Bucket.most = max(Bucket.most, Bucket.under_way)
+        await asyncio.sleep(.001)
+        Bucket.under_way -= 1
+        if 'gone' in path: raise FileNotFoundError(path)
+        return dict(name=path, size=len(path), type='file', ETag=f'"{path}"')
+
+
+def test_a_list_of_a_bucket_is_asked_about_many_at_a_time(tmp_path, monkeypatch):
+    "10,000 listed files: a question each, some hundred at a time and never more; the answers are those of each file."
+    fsspec.register_implementation('bucket', Bucket, clobber=True)
+    for name in ('asked', 'most', 'under_way'): monkeypatch.setattr(Bucket, name, 0)
+    listed = [f'bucket://faces/{"gone" if i % 100 == 7 else "at"}/{i:05}.jpg' for i in range(10_000)]
+    table = list_inputs(make_list(tmp_path / 'list.txt', '\n'.join(listed[::-1]).encode())).table
+    assert table['input'].to_pylist() == sorted(listed)
+    known = {o['input']: (o['size'], o['version']) for o in table.to_pylist()}
+    paths = {o: o.removeprefix('bucket://') for o in listed}
+    expected = {o: (None, '') if 'gone' in o else (len(path), f'{path}-{len(path)}') for o, path in paths.items()}
+    assert known == expected
+    assert Bucket.asked == 10_000 and 64 <= Bucket.most <= 128
+
+
+def test_kinds_of_addresses(tmp_path):
+    "What has to be installed on a worker: each kind once, those of a chain too, and none for files and the web."
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as packed: packed.writestr('b.jpg', b'x')
+    fsspec.filesystem('memory').pipe('/kinds/c:d.jpg', b'x')
+    (tmp_path / 'e:').mkdir()
+    (tmp_path / 'e:' / 'f.jpg').touch()
+    web, folder = 'https://x.org/a.jpg?b=s3://c', tmp_path / 'e:'
+    found = list_inputs([f'zip://b.jpg::{tmp_path}/a.zip', 'memory://kinds/c:d.jpg', web, folder])
+    assert kinds_of(found.table['input']) == ['memory', 'zip']
+    assert kinds_of(list_inputs(folder).table['input']) == []
 
 
 @pytest.mark.skipif(not DATA, reason='FER_NB_DATA names no folder with FER2013')
