@@ -28,6 +28,13 @@ FERPLUS_COLUMNS = FERPLUS + ('unknown', 'NF')
 #: The expression code in a JAFFE file name such as `KA.AN1.39.tiff` (Lyons et al. 1998).
 JAFFE = dict(AN='angry', DI='disgust', FE='fear', HA='happy', NE='neutral', SA='sad', SU='surprise')
 
+# %% ../nbs/01_labels.ipynb #ffa23374
+#: A fixed plot color for each expression (palette of Okabe and Ito).
+COLORS = dict(
+    angry='#d55e00', disgust='#009e73', fear='#cc79a7', happy='#e69f00', neutral='#8c8c8c', sad='#0072b2',
+    surprise='#56b4e9',
+)
+
 # %% ../nbs/01_labels.ipynb #9eba4613
 _SPELLINGS = dict(
     angry='anger mad', disgust='disgusted', fear='fearful afraid scared', happy='happiness joy joyful smile',
@@ -103,10 +110,3 @@ def remap_labels(
     if labels.size and not -1 <= labels.min() <= labels.max() < len(source):
         raise FerError(f'labels run from {labels.min()} to {labels.max()}, but there are only {len(source)} classes')
     return np.array(table, dtype=np.int64)[labels]
-
-# %% ../nbs/01_labels.ipynb #ffa23374
-#: A fixed plot color for each expression (palette of Okabe and Ito).
-COLORS = dict(
-    angry='#d55e00', disgust='#009e73', fear='#cc79a7', happy='#e69f00', neutral='#8c8c8c', sad='#0072b2',
-    surprise='#56b4e9',
-)
