@@ -79,6 +79,21 @@ class _PanelState:
         self.sent_images: set[str] = set()
         self.stage = _Stage()
 
+    @property
+    def view(self) -> anywidget.AnyWidget:
+        "The widget."
+        return self.stage
+
+    @property
+    def model(self) -> OwnModel|None:
+        "What the last training made; None = nothing was trained yet."
+        return self.made
+
+    @property
+    def recognizer(self) -> Recognizer|None:
+        "The trained model in use, with your classes."
+        return self.made.recognizer if self.made else None
+
 # %% ../nbs/76_classes_panel.ipynb #2b1c1d8e
 class ClassesPanel(_PanelState):
     "Your own classes: name them, add examples, train, try, and download the model. `view` is the widget."
@@ -90,21 +105,21 @@ class ClassesPanel(_PanelState):
     ) -> None:
         super().__init__(recognizer, Limits(classes=max_classes, examples=max_examples))
         self.stage.on_msg(lambda _, message, buffers: _receive(self, message, buffers))
-
-    @property
-    def view(self) -> anywidget.AnyWidget: return self.stage
-
-    @property
-    def model(self) -> OwnModel|None: return self.made # None = nothing was trained yet
-
-    @property
-    def recognizer(self) -> Recognizer|None: return self.made.recognizer if self.made else None # with your classes
-
-    def add(self, name: str, data: bytes) -> Example|None: return _add(self, name, bytes(data)) # to a class by name
-    def load(self, path: str|os.PathLike) -> int: return _load(self, Path(path)) # class folders, or a zip of them
-    def train(self) -> Estimate: return _train(self).estimate # raises `FerError` where it cannot be trained
-    def save(self, folder: str|os.PathLike) -> list[Path]: return _save_all(self, Path(folder))
-    def clear(self) -> None: _clear(self)
+    def add(self, name: str, data: bytes) -> Example|None: # class; image file; None where the class is full or has it
+        "Add the largest face of an image to a class, perhaps a new one. Raises `FerError`."
+        return _add(self, name, bytes(data))
+    def load(self, path: str|os.PathLike) -> int: # how many examples were added
+        "Add the images of class folders, or of a zip of them. Raises `FerError`."
+        return _load(self, Path(path))
+    def train(self) -> Estimate: # how good the model is on takes that it has not seen
+        "Train on the examples. Raises `FerError` where that is not possible."
+        return _train(self).estimate
+    def save(self, folder: str|os.PathLike) -> list[Path]: # the files
+        "Write the model, where there is one, and the examples."
+        return _save_all(self, Path(folder))
+    def clear(self) -> None:
+        "Forget all examples and the model; the classes keep their names."
+        _clear(self)
     def __repr__(self) -> str: return _describe(self)
     def _ipython_display_(self) -> None: display(self.view)
 
