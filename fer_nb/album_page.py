@@ -33,11 +33,12 @@ def _box(
     number: int,
     place: tuple[float, float, float, float], # x, y, w, h in percent of the image
     text: str, # of its tag
+    side: str, # one of `_SIDES`
     classes: tuple[str, ...],
 ) -> str: # HTML
     "The box of a face with its tag."
     x, y, w, h = place
-    more = ' fer-unsure'*(face.label == 'uncertain') + ' fer-below'*(y < 6) + ' fer-atright'*(x + w > 80)
+    more = ' fer-unsure'*(face.label == 'uncertain') + side
     first, space, words = text.partition(' ')
     more_words = f'<span class="fer-words"> {escape(words)}</span>' if space else '' # hidden on narrow pages
     tag = f'<span class="fer-tag">{first}{more_words}</span>'
@@ -51,6 +52,27 @@ _Place = tuple[float, float, float, float] #: x, y, w, h in percent of the image
 def _overlap(a: _Place, b: _Place) -> bool:
     return all(a[i] < b[i] + b[i + 2] and b[i] < a[i] + a[i + 2] for i in (0, 1))
 
+def _tag_size(text: str, size: tuple[int, int]) -> tuple[float, float]: # (width, height) in percent of the image
+    "How large a tag is over an image of (width, height) pixels, which a page shows with at most 480 x 460."
+    shown = min(1, 480/size[0], 460/size[1])
+    return 100*(14 + 8*len(text))/(shown*size[0]), 100*21/(shown*size[1])
+
+# %% ../nbs/60b_album_page.ipynb #38be2fca
+_SIDES = '', ' fer-below', ' fer-atright', ' fer-below fer-atright' # where a tag can be, the best first
+
+def _tag(face: _Place, size: tuple[float, float], side: str) -> _Place:
+    "The place of a tag at its face."
+    (x, y, w, h), (across, tall) = face, size
+    return x + w - across if 'right' in side else x, y + h if 'below' in side else y - tall, across, tall
+
+def _side(face: _Place, size: tuple[float, float], others: Sequence[_Place]) -> str|None: # None: nowhere
+    "Where a tag is inside the image and hides none of the others."
+    for side in _SIDES:
+        x, y, w, h = tag = _tag(face, size, side)
+        inside = x >= 0 and y >= 0 and x + w <= 100 and y + h <= 100
+        if inside and not any(_overlap(tag, o) for o in others): return side
+    return None
+
 # %% ../nbs/60b_album_page.ipynb #2b9ce21d
 def _boxes(
     faces: Sequence[tuple[int, Face]],
@@ -62,14 +84,14 @@ def _boxes(
     places: list[_Place] = [(x*wide, y*high, w*wide, h*high) for x, y, w, h in (face.box for _, face in faces)]
     tags: list[_Place] = []
     html = []
-    for (i, face), (x, y, w, h) in zip(faces, places):
-        text = face_text(face, i)
-        across = 3 + 1.1*len(text) # of a tag, on a page of usual width
-        tag = (x + w - across if x + w > 80 else x, y + h if y < 6 else y - 6, across, 6.)
-        others = [o for o in places if o != (x, y, w, h)]
-        if any(_overlap(tag, o) for o in others + tags): text = str(i)
-        else: tags.append(tag)
-        html.append(_box(face, i, (x, y, w, h), text, classes))
+    for (i, face), place in zip(faces, places):
+        others = [o for o in places if o is not place] + tags
+        texts = [face_text(face, i), str(i)][:1 if len(faces) == 1 else 2]
+        found = [(o, side) for o in texts if (side := _side(place, _tag_size(o, size), others)) is not None]
+        x, y, w, _ = place
+        text, side = found[0] if found else (texts[-1], _SIDES[(y < 6) + 2*(x + w > 80)])
+        tags.append(_tag(place, _tag_size(text, size), side))
+        html.append(_box(face, i, place, text, side, classes))
     return ''.join(html)
 
 # %% ../nbs/60b_album_page.ipynb #ee8582a3

@@ -174,7 +174,7 @@ function dress(s) {
   s.find(".fer-frame").hidden = !on && state !== "still";
   const shown = state === "still" ? s.still : {width: s.video.videoWidth, height: s.video.videoHeight};
   if (shown.width) s.find(".fer-frame").style.setProperty("--fer-aspect", shown.width/shown.height);
-  if (!on) s.find(".fer-numbers").textContent = "";
+  if (state !== "on") s.find(".fer-numbers").textContent = "";   // paused, nothing is counted
   dressRecorder(s);
 }
 

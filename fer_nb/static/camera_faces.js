@@ -50,26 +50,21 @@ function draw(s) {
   paint(s, pen, wide, high);
 }
 
-const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 const round = (pen, x, y, w, h, r) => { pen.beginPath(); pen.roundRect ? pen.roundRect(x, y, w, h, r) : pen.rect(x, y, w, h); };
-
-// Black or white, whichever has more contrast with a color (WCAG 2).
-function ink(color) {
-  const [r, g, b] = [1, 3, 5].map(i => parseInt(color.slice(i, i + 2), 16)/255).map(v => v <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4);
-  return .2126*r + .7152*g + .0722*b > .179 ? "#000" : "#fff";
-}
 
 function paint(s, pen, wide, high) {
   const faces = [...s.faces.values()].sort((a, b) => a.box[2] - b.box[2]), zoom = Math.max(1, Math.min(1.3, Math.min(wide, high)/420));
   const boxes = faces.map(({box: [x, y, w, h]}) => [s.options.mirror && s.state !== "still" ? wide*(1 - x - w) : x*wide, y*high, w*wide, h*high]);
-  const taken = boxes.map(([x, y, w, h]) => [x, y - 26*zoom, w, h + 26*zoom]);
   const fading = (i, paintPart) => { pen.globalAlpha = Math.max(0, Math.min(1, faces[i].alpha)); paintPart(); };
-  const plates = boxes.map((box, i) => plateSpot(pen, String(faces[i].id), box, wide, zoom));
+  const labels = [];
+  faces.forEach((face, i) => {
+    const whole = `${face.id} ${wordOf(s, face)} ${percent(face.confidence)}`, texts = s.listed ? [whole, String(face.id)] : [whole];
+    face.plate = placeLabel(pen, texts, boxes[i], {boxes, labels, size: [wide, high], zoom, gap: 4*zoom, was: face.plate?.at});
+    labels.push(face.plate.spot);
+  });
   faces.forEach((face, i) => fading(i, () => paintFace(s, pen, face, boxes[i], zoom)));
-  faces.forEach((face, i) => fading(i, () => {
-    const others = [...boxes, ...plates].filter(o => o !== boxes[i] && o !== plates[i]);
-    plates[i] = paintPlate(s, pen, face, boxes[i], others, wide, zoom);
-  }));
+  faces.forEach((face, i) => fading(i, () => paintLabel(pen, face.plate, colorOf(s, face), zoom, 6*zoom)));
+  const taken = [...boxes, ...labels];
   if (s.options.bars && !s.listed) faces.forEach((face, i) => {
     if (boxes[i][2] > 28*zoom) fading(i, () => taken.push(paintBars(s, pen, face, place(face, boxes[i], taken, [wide, high], barsSize(face, zoom), zoom), zoom)));
   });
@@ -87,30 +82,6 @@ function paintFace(s, pen, face, [x, y, w, h], zoom) {
     pen.stroke();
   }
   pen.setLineDash([]);
-}
-
-const common = ([x, y, w, h], [u, v, a, b]) => Math.max(0, Math.min(x + w, u + a) - Math.max(x, u))*Math.max(0, Math.min(y + h, v + b) - Math.max(y, v));
-
-// Number, expression and probability above a face; the number alone where the rest would be in the way and stands in the list. Its place is given back.
-function paintPlate(s, pen, face, box, others, wide, zoom) {
-  const color = colorOf(s, face);
-  let text = `${face.id} ${wordOf(s, face)} ${percent(face.confidence)}`;
-  if (s.listed && others.some(o => common(o, plateSpot(pen, text, box, wide, zoom)))) text = String(face.id);
-  const plate = plateSpot(pen, text, box, wide, zoom);
-  pen.fillStyle = color;
-  round(pen, ...plate, 6*zoom);
-  pen.fill();
-  pen.fillStyle = ink(color);
-  pen.fillText(text, plate[0] + 7*zoom, plate[1] + plate[3]/2 + zoom/2);
-  return plate;
-}
-
-function plateSpot(pen, text, [x, y], wide, zoom) {
-  const tall = 22*zoom, top = y - tall - 4*zoom >= 0 ? y - tall - 4*zoom : Math.max(0, y) + 4*zoom;
-  pen.font = `600 ${14*zoom}px ${FONT}`;
-  pen.textBaseline = "middle";
-  const across = pen.measureText(text).width + 14*zoom;
-  return [Math.max(0, Math.min(x, wide - across)), top, across, tall];
 }
 
 // The place beside a face where its bars hide least of faces and of other bars; the one where they were is kept unless another is clearly better.

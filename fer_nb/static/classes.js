@@ -334,26 +334,18 @@ function paint(view, canvas, faces, mirror) {
   Object.assign(canvas, {width: Math.round(wide*ratio), height: Math.round(high*ratio)});
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  pen.font = `600 ${wide < 420 ? 12 : 14}px system-ui, sans-serif`;
-  pen.textBaseline = "middle";
-  const taken = [];
-  for (const {id, box: [x, y, w, h], label, confidence} of faces) {
-    const left = wide*(mirror ? 1 - x - w : x), top = high*y, color = colors[classes.indexOf(label)] ?? "#b0b0b0", text = `${id} ${label} ${Math.round(100*confidence)}%`;
-    for (const [width, style] of [[4.5, "rgba(0,0,0,.4)"], [2.5, color]]) Object.assign(pen, {lineWidth: width, strokeStyle: style}).strokeRect(left, top, wide*w, high*h);
-    const plate = Math.min(wide, pen.measureText(text).width + 14), from = Math.max(0, Math.min(left, wide - plate));
-    const spots = [top - 24, top + high*h + 2, top + 2].map(o => Math.max(0, Math.min(high - 22, o)));   // above, below, inside: where no other plate is
-    const at = spots.find(o => !taken.some(([u, v, long]) => Math.abs(o - v) < 22 && from < u + long && u < from + plate)) ?? spots[0];
-    taken.push([from, at, plate]);
-    pen.fillStyle = color;
-    pen.fillRect(from, at, plate, 22);
-    pen.fillStyle = ink(color);
-    pen.fillText(text, from + 7, at + 12, plate - 14);
-  }
-}
-
-function ink(color) {
-  const [r, g, b] = [1, 3, 5].map(i => parseInt(color.slice(i, i + 2), 16));
-  return .299*r + .587*g + .114*b > 110 ? "#000" : "#fff";
+  const boxes = faces.map(({box: [x, y, w, h]}) => [wide*(mirror ? 1 - x - w : x), high*y, wide*w, high*h]), labels = [], zoom = wide < 420 ? .86 : 1;
+  const color = ({label}) => colors[classes.indexOf(label)] ?? "#b0b0b0", spots = canvas.spots ??= new Map();   // of each face, where its label was
+  faces.forEach((face, i) => {
+    for (const [width, style] of [[4.5, "rgba(0,0,0,.4)"], [2.5, color(face)]]) Object.assign(pen, {lineWidth: width, strokeStyle: style}).strokeRect(...boxes[i]);
+  });
+  faces.forEach((face, i) => {
+    const whole = `${face.id} ${face.label} ${Math.round(100*face.confidence)}%`, texts = faces.length > 2 ? [whole, String(face.id)] : [whole];
+    const label = placeLabel(pen, texts, boxes[i], {boxes, labels, size: [wide, high], zoom, was: spots.get(face.id)});
+    spots.set(face.id, label.at);
+    labels.push(label.spot);
+    paintLabel(pen, label, color(face), zoom);
+  });
 }
 
 function drawTried(view) {

@@ -60,6 +60,54 @@ function takeFiles(el, input, take) {
   input.addEventListener("change", () => { if (input.files.length) take([...input.files]); input.value = ""; });
 }
 
+// ---- labels of faces in a picture, by the rules of fer_nb.drawing
+
+const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
+
+// Black or white, whichever has more contrast with a color (WCAG 2).
+function ink(color) {
+  const [r, g, b] = [1, 3, 5].map(i => parseInt(color.slice(i, i + 2), 16)/255).map(v => v <= .04045 ? v/12.92 : ((v + .055)/1.055)**2.4);
+  return .2126*r + .7152*g + .0722*b > .179 ? "#000" : "#fff";
+}
+
+// The area that two boxes [x, y, w, h] have in common.
+const common = ([x, y, w, h], [u, v, a, b]) => Math.max(0, Math.min(x + w, u + a) - Math.max(x, u))*Math.max(0, Math.min(y + h, v + b) - Math.max(y, v));
+
+// Where the label of a face can be: at its corners, inside the picture; the best first.
+function labelSpots([x, y, w, h], [across, tall], [wide, high], gap) {
+  const above = y - tall - gap, below = y + h + gap, after = x + w + gap, before = x - across - gap, end = x + w - across, low = y + h - tall;
+  const spots = [[x, above], [x, below], [end, above], [end, below], [after, y], [before, y], [after, low], [before, low]];
+  return spots.map(([left, top]) => [Math.max(0, Math.min(wide - across, left)), Math.max(0, Math.min(high - tall, top)), across, tall]);
+}
+
+// The label of a face where it hides least of faces and other labels: {text, spot, at}. Of the texts the first one that is
+// hardly in the way; `at` says which spot it is, and `was`, where it was before: it stays there unless it is in the way.
+function placeLabel(pen, texts, box, {boxes, labels, size, zoom, gap = 0, was = -1}) {
+  let best = null;
+  pen.font = `600 ${14*zoom}px ${FONT}`;
+  pen.textBaseline = "middle";
+  for (const text of texts) {
+    const shape = [Math.min(size[0], pen.measureText(text).width + 14*zoom), 22*zoom], least = .05*shape[0]*shape[1], spots = labelSpots(box, shape, size, gap);
+    const costs = spots.map(spot => boxes.reduce((sum, o) => sum + common(spot, o), 0) + 4*labels.reduce((sum, o) => sum + common(spot, o), 0));
+    const at = costs[was] <= least ? was : costs.indexOf(Math.min(...costs));
+    if (!best || costs[at] < best.cost) best = {cost: costs[at], text, spot: spots[at], at};
+    if (costs[at] <= least) break;
+  }
+  return best;
+}
+
+function paintLabel(pen, {text, spot: [left, top, across, tall]}, color, zoom, radius = 0) {
+  pen.font = `600 ${14*zoom}px ${FONT}`;
+  pen.textBaseline = "middle";
+  pen.textAlign = "left";
+  pen.fillStyle = color;
+  pen.beginPath();
+  if (radius && pen.roundRect) pen.roundRect(left, top, across, tall, radius); else pen.rect(left, top, across, tall);
+  pen.fill();
+  pen.fillStyle = ink(color);
+  pen.fillText(text, left + 7*zoom, top + tall/2 + zoom/2, across - 14*zoom);
+}
+
 // Look after a view: keys stay in it, and when its kernel is gone, the view says so.
 //   root: the element with the class fer-panel; lost(text): called once when all is over, so that the panel ends what
 //   waits and closes what is open. Returns a function that ends this; after it, nothing is called any more.

@@ -79,7 +79,7 @@ function render({model, el}) {
   const find = name => root.querySelector(name);
   const s = {model, settings, root, find, view: token(), state: "idle", id: "", own: null, reply: null, result: null, rows: null, starts: [], now: 0, shift: 0,
     pieces: new Map(), stream: null, recorder: null, lost: false, video: find(".fer-frame video"), overlay: find(".fer-frame canvas"),
-    line: find(".fer-timeline"), cards: new Map(), turn: 0};
+    line: find(".fer-timeline"), cards: new Map(), spots: new Map(), turn: 0};
   find(".fer-limits").textContent = `MP4, WebM, MOV or AVI; at most ${span(settings.seconds)} and ${Math.round(settings.bytes/1e6)} MB. `
     + "It goes to the program behind this page and nowhere else, and is removed as soon as it has been analyzed.";
   const expected = find(".fer-expected select");
@@ -553,13 +553,6 @@ function newCard(s, id) {
 
 // ---- drawing
 
-const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
-
-function ink(color) {
-  const [r, g, b] = [1, 3, 5].map(i => parseInt(color.slice(i, i + 2), 16));
-  return .299*r + .587*g + .114*b > 110 ? "#000" : "#fff";
-}
-
 function sized(canvas) {
   const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth, high = canvas.clientHeight, pen = canvas.getContext("2d");
   if (canvas.width !== Math.round(wide*ratio) || canvas.height !== Math.round(high*ratio)) { canvas.width = Math.round(wide*ratio); canvas.height = Math.round(high*ratio); }
@@ -571,22 +564,19 @@ function sized(canvas) {
 function paint(s, faces = facesNow(s)) {
   const {pen, wide, high} = sized(s.overlay), zoom = Math.max(.85, Math.min(1.3, Math.min(wide, high)/420));
   if (!s.result || s.root.dataset.plays === "copy" || !s.find(".fer-marks input").checked) return;
-  const plates = [], hides = (x, y, w, h) => plates.some(([u, v, a, b]) => x < u + a && u < x + w && y < v + b && v < y + h);
-  for (const face of [...faces].sort((a, b) => b.box[1] - a.box[1])) {
-    const [x, y, w, h] = face.box.map((v, i) => v*(i % 2 ? high : wide)), color = s.settings.colors[face.label];
+  const shown = [...faces].sort((a, b) => b.box[1] - a.box[1]), boxes = shown.map(face => face.box.map((v, i) => v*(i % 2 ? high : wide)));
+  const labels = [], color = face => s.settings.colors[face.label];
+  shown.forEach((face, i) => {
     pen.setLineDash(face.unsure ? [6*zoom, 5*zoom] : []);
-    for (const [width, style] of [[4.5*zoom, "rgba(0,0,0,.4)"], [2.5*zoom, color]]) { pen.lineWidth = width; pen.strokeStyle = style; pen.strokeRect(x, y, w, h); }
-    pen.font = `600 ${14*zoom}px ${FONT}`;
-    pen.textBaseline = "middle";
-    const text = words(face), plate = pen.measureText(text).width + 12*zoom, tall = 22*zoom;
-    const left = Math.max(0, Math.min(x - zoom, wide - plate)), above = Math.max(0, y - tall);
-    const top = [above, Math.min(high - tall, y + h), above + tall].find(o => !hides(left, o, plate, tall)) ?? above;  // plates do not hide one another
-    plates.push([left, top, plate, tall]);
-    pen.fillStyle = color;
-    pen.fillRect(left, top, plate, tall);
-    pen.fillStyle = ink(color);
-    pen.fillText(text, left + 6*zoom, top + tall/2 + zoom/2);
-  }
+    for (const [width, style] of [[4.5*zoom, "rgba(0,0,0,.4)"], [2.5*zoom, color(face)]]) { pen.lineWidth = width; pen.strokeStyle = style; pen.strokeRect(...boxes[i]); }
+  });
+  shown.forEach((face, i) => {
+    const texts = shown.length > 2 ? [words(face), words(face).split(" ")[0]] : [words(face)], was = s.spots.get(face.id);
+    const label = placeLabel(pen, texts, boxes[i], {boxes, labels, size: [wide, high], zoom, was});
+    s.spots.set(face.id, label.at);
+    labels.push(label.spot);
+    paintLabel(pen, label, color(face), zoom);
+  });
 }
 
 // ---- the timeline: a line for each face, probabilities stacked, the label below
