@@ -46,8 +46,13 @@ def class_name(
     name, bare = canonical_label(folder), canonical_label(_AROUND.sub('', folder.strip()))
     return bare if bare in KNOWN else name
 
-def is_neutral(folder: str) -> bool: return folder.strip().lower() in _NEUTRAL
-def is_known(folder: str) -> bool: return class_name(folder) in KNOWN
+def is_neutral(folder: str) -> bool:
+    "Whether the name says nothing, as `docs` and `images` do."
+    return folder.strip().lower() in _NEUTRAL
+
+def is_known(folder: str) -> bool:
+    "Whether the name means one of the known expressions."
+    return class_name(folder) in KNOWN
 
 # %% ../nbs/15b_folder_names.ipynb #899171ac
 _COPY = re.compile(r'[\s_-]*(\(?copy\)?(\s*\(?\d+\)?)?|\(\d+\)|\d+)$', re.IGNORECASE)

@@ -174,11 +174,15 @@ class FolderTree:
             for i in range(len(place) + 1):
                 self._height[place[:i]] = max(len(place) - i, self._height.get(place[:i], 0))
 
-    def folders(self, place: Place) -> list[str]: # in a folder, those without any image left out
+    def folders(self, place: Place) -> list[str]: # their names
+        "The folders in a folder that have an image somewhere below."
         return list(self._below.get(place, ()))
 
-    def under(self, place: Place) -> Iterator[Place]: # the folder and those below
+    def under(self, place: Place) -> Iterator[Place]:
+        "A folder and all those below it."
         yield place
         for name in self.folders(place): yield from self.under((*place, name))
 
-    def height(self, place: Place) -> int: return self._height[place]   # levels of folders below
+    def height(self, place: Place) -> int:
+        "How many levels of folders are below a folder."
+        return self._height[place]
