@@ -164,10 +164,10 @@ class Album:
         return sorted(self.images, key=lambda o: -o.batch)
 
     def add(self, name: str, data: bytes, size: int|None=None) -> bool: return _add(self, name, data, size)
-    def use_detector(self, name: str) -> None: _use_detector(self, name)
-    def fetch_detector(self) -> None: _fetch_detector(self)
-    def use_prior(self, label: str) -> None: _use_prior(self, label)
-    def remove(self, id: str='') -> None: _remove(self, id)
+    def use_detector(self, name: str) -> None: _use_detector(self, name) # searches all images again
+    def fetch_detector(self) -> None: _fetch_detector(self) # and searches with it; raises `FerError`
+    def use_prior(self, label: str) -> None: _use_prior(self, label) # nothing is classified again
+    def remove(self, id: str='') -> None: _remove(self, id) # "" = all images
 
 # %% ../nbs/60a_album.ipynb #c676ce43
 def _read(album: Album, name: str, data: bytes, batch: int, size: int=0) -> UploadedImage:
@@ -200,7 +200,9 @@ def _use_detector(album: Album, name: str) -> None:
     album.images = [o if o.error else _read(album, o.name, o.data, o.batch) for o in album.images]
 
 # %% ../nbs/60a_album.ipynb #d94e385b
-def can_explain(album: Album) -> bool: return 'head' in album.recognizer.classifier.about
+def can_explain(album: Album) -> bool:
+    "Whether the model's file says where the evidence of a face lies."
+    return 'head' in album.recognizer.classifier.about
 
 def explain_upload(album: Album, image: UploadedImage, result: Result) -> Explanation: # `result` is that of the image
     "Where in the faces of an image the evidence lies. Raises `ModelError` where the model's file cannot say it."

@@ -63,9 +63,10 @@ class BatchSummary:
         return self.left + lost + sum(self.counts.statuses[o] for o in _BAD)
     @property
     def answered(self) -> int: return self.counts.statuses['ok'] + self.counts.statuses['no_face'] # inputs
-    def faces(self) -> 'DataFrame': # a row for each face, and for each of its frames in a video
+    def faces(self) -> 'DataFrame':
+        "A row for each face, and for each of its frames in a video."
         return _table(self.out / 'faces')
-    def inputs(self) -> 'DataFrame': # a row for each input
+    def inputs(self) -> 'DataFrame': # a row for each input: its status, and why it has no faces
         return _table(self.out / 'inputs')
     def to_dict(self) -> dict[str, Any]: return _to_dict(self) # plain data, fit for `json.dumps`
     def __str__(self) -> str: return '\n'.join(_report(self))

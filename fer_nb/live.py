@@ -150,7 +150,9 @@ def with_yunet(recognizer: Recognizer) -> Recognizer:
 # %% ../nbs/60c_live.ipynb #e6d75e56
 BASELINE_HELP = 'each face learns what it looks like at rest, and is judged against that'
 
-def knows_baselines(recognizer: Recognizer) -> bool: return 'class_logits' in recognizer.classifier.about
+def knows_baselines(recognizer: Recognizer) -> bool:
+    "Whether the model's file allows a baseline of its own for each face."
+    return 'class_logits' in recognizer.classifier.about
 
 def use_baselines(stream: FaceStream, on: bool) -> None:
     "Begin or end the baselines of all faces; nothing happens where it is so already."
@@ -252,9 +254,13 @@ class Live(_LiveState):
         _views.add(self)
         _stop_others(self)
 
-    def start(self) -> Self: return _start(self)
-    def stop(self, message: str='') -> None: _stop(self, message)
-    def wait(self, seconds: float|None=None) -> Self: return _wait(self, seconds)
+    def start(self) -> Self:
+        "Open the source and watch it. Does nothing while it runs."
+        return _start(self)
+    def stop(self, message: str='') -> None:
+        "Close the source, and keep the newest frame."
+        _stop(self, message)
+    def wait(self, seconds: float|None=None) -> Self: return _wait(self, seconds) # until it has ended, at most
     def changed(self) -> None: "Called after every change, also from the thread."
     def __enter__(self) -> Self: return self.start()
     def __exit__(self, *_: object) -> None: self.stop()

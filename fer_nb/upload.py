@@ -92,12 +92,14 @@ class UploadPanel(_PanelState):
     def results(self) -> list[Result]: # one for each image, in the order in which they came
         return self.album.results
 
-    def to_df(self) -> 'pandas.DataFrame': return results_to_df(self.results, self.album.recognizer.classes)
-    def add(self, name: str, data: bytes) -> None: _add(self, clean_name(name), bytes(data))
-    def clear(self) -> None: _remove(self)
-    def refresh(self) -> None: _refresh(self)
-    def draw(self, i: int=0) -> np.ndarray: return draw_upload(self.album, self.album.images[i])
-    def save(self, folder: str|os.PathLike) -> list[Path]: return save_album(self.album, folder)
+    def to_df(self) -> 'pandas.DataFrame': # a row for each face
+        return results_to_df(self.results, self.album.recognizer.classes)
+    def add(self, name: str, data: bytes) -> None: _add(self, clean_name(name), bytes(data)) # or why not
+    def clear(self) -> None: _remove(self) # removes all images
+    def refresh(self) -> None: _refresh(self) # shows what is there now
+    def draw(self, i: int=0) -> np.ndarray: # uint8 (H, W, 3), with its faces; raises `ImageError`
+        return draw_upload(self.album, self.album.images[i])
+    def save(self, folder: str|os.PathLike) -> list[Path]: return save_album(self.album, folder) # what was written
     def __repr__(self) -> str: return _describe(self)
     def _ipython_display_(self) -> None: display(self.view)
 

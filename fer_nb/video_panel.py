@@ -69,11 +69,17 @@ class VideoPanel(_PanelState):
     def results(self) -> list[VideoSummary]: # one, or none
         return [self.video.summary] if self.video and self.video.summary else []
 
-    def to_df(self) -> 'pandas.DataFrame': return _to_df(self)
-    def add(self, name: str, data: bytes) -> None: _add(self, clean_name(name), bytes(data))
-    def clear(self) -> None: _remove(self)
-    def save(self, folder: str|os.PathLike) -> list[Path]: return _save(self, Path(folder))
-    def close(self) -> None: _close(self)
+    def to_df(self) -> 'pandas.DataFrame':
+        "A row for each face of each frame. Raises `VideoError` where there is no video."
+        return _to_df(self)
+    def add(self, name: str, data: bytes) -> None:
+        "Analyze a video, and wait until that is done. Raises `VideoError`."
+        _add(self, clean_name(name), bytes(data))
+    def clear(self) -> None: _remove(self) # removes the video and what was found in it
+    def save(self, folder: str|os.PathLike) -> list[Path]: # what was written
+        "Write annotated copy, table and summary into a folder, which is made. Raises `VideoError`."
+        return _save(self, Path(folder))
+    def close(self) -> None: _close(self) # takes the panel away, and the video with it
     def __repr__(self) -> str: return f'VideoPanel({self.video.name if self.video else "no video"!r})'
     def _repr_mimebundle_(self, **kwargs: Any) -> Any: return self.widget._repr_mimebundle_(**kwargs)
 

@@ -249,8 +249,9 @@ class LiveView(_PanelWidgets):
         self.changed()
 
     def changed(self) -> None: _show(self)
+    # saves the newest frame with its faces: where it is, or None where that failed
     def snapshot(self, path: str|os.PathLike|None=None) -> Path|None: return _snapshot(self, path)
-    def close(self) -> None: _close(self)
+    def close(self) -> None: _close(self) # stops, and takes the panel away
     def _repr_mimebundle_(self, **kwargs: Any) -> Any: return self.panel._repr_mimebundle_(**kwargs)
 
 # %% ../nbs/62_webcam.ipynb #472debd6

@@ -127,7 +127,9 @@ def encode_image(
     return cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == '.jpg' else [])[1].tobytes()
 
 # %% ../nbs/60_widgets.ipynb #aed2be9c
-def plural(n: int, noun: str) -> str: return f'{n:,} {noun}' if n == 1 else f'{n:,} {noun}s'
+def plural(n: int, noun: str) -> str:
+    "A number of things: `1 face`, `2 faces`."
+    return f'{n:,} {noun}' if n == 1 else f'{n:,} {noun}s'
 
 # %% ../nbs/60_widgets.ipynb #160e5c39
 def advised_confidence(recognizer: Recognizer) -> float|None: # 0..1
