@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
-# %% ../nbs/00_core.ipynb #787a3f40
-class FerError(ValueError):
-    "Something that was given cannot be used; the message names it and says why."
-
 # %% ../nbs/00_core.ipynb #181bf437
 #: characters that end a line, turn its direction or command a terminal, and what Python makes of bytes that are no text
 _UNSAFE = re.compile('[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
@@ -74,6 +70,10 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO(newline='')
     csv.writer(text).writerows(map(table_cell, row) for row in rows)
     return text.getvalue()
+
+# %% ../nbs/00_core.ipynb #787a3f40
+class FerError(ValueError):
+    "Something that was given cannot be used; the message names it and says why."
 
 # %% ../nbs/00_core.ipynb #e6df9b0a
 def _is_stream(path: Path) -> bool:
