@@ -158,7 +158,8 @@ def plot_timeline(
         _set_times(axes[-1], tally.start or 0., tally.time or 0.)
         _add_legend(fig, tally)
         more = f', {tally.ids - len(longest):,} more not shown' if tally.ids > len(longest) else ''
-        text = f'{shown(title)}: {len(longest)} faces{more}'.removeprefix(': ')
+        faces_shown = '1 face' if len(longest) == 1 else f'{len(longest)} faces'
+        text = f'{shown(title)}: {faces_shown}{more}'.removeprefix(': ')
         fig.suptitle(text, x=.01, ha='left', fontsize=10)
         if not longest: axes[0].text(.5, .5, 'no face was found', transform=axes[0].transAxes, ha='center')
     return fig

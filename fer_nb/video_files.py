@@ -41,6 +41,7 @@ def _open_file(path: str|os.PathLike) -> BinaryIO:
 _MOST_DATA = 1 << 28 # bytes of a video that is in its address
 _SCHEMES = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'http', 'https', 'udp') # kinds of addresses that are opened
 _PROTOCOLS = 'tcp,tls,crypto,udp,rtp,srtp,rtsp,rtmp,rtmps' # what FFmpeg may use for those that are not of the web
+_TIMELESS = ('mpjpeg', 'mjpeg', 'jpeg_pipe', 'h264', 'hevc') # formats of streams that carry no times
 
 # %% ../nbs/48_video_files.ipynb #5b30a860
 def _local(source: Any) -> Any: # a path, bytes, an address of elsewhere, or a binary file that can go back
@@ -176,24 +177,30 @@ def _positive_seconds(x: int|None, unit: Fraction|None) -> float|None:
     "Ticks as seconds; None where they are not known."
     return float(x*unit) if x and unit and x > 0 else None
 
-# %% ../nbs/48_video_files.ipynb #bc1bbc0f
 def _tag_seconds(text: str|None) -> float|None:
     "`00:01:02.5` -> 62.5: how Matroska writes the length of a stream."
     found = re.fullmatch(r'(\d+):(\d\d):(\d\d(?:\.\d+)?)', (text or '').strip())
     if not found: return None
     return sum(float(part)*unit for part, unit in zip(found.groups(), (3600, 60, 1))) or None
 
+# %% ../nbs/48_video_files.ipynb #7f32a3fc
+def _own_length(container: Any, stream: Any) -> float|None: # seconds; 0 = its end was never noted
+    "The length of the images alone, as the file notes it. That of an AVI is its number of frames."
+    if container.format.name == 'avi' and stream.frames:  # 1 << 30: written by what could not go back to it
+        return 0. if stream.frames >= 1 << 30 else float(stream.frames*stream.time_base)
+    return _positive_seconds(stream.duration, stream.time_base) or _tag_seconds(stream.metadata.get('DURATION'))
+
 # %% ../nbs/48_video_files.ipynb #2846d97e
 def _describe(container: Any, stream: Any, name: str, address: str) -> tuple[StreamInfo, bool]:
     "What a video says about itself, and whether its number of frames and length are those of the images alone."
     fps = stream.average_rate or stream.guessed_rate
-    own = _positive_seconds(stream.duration, stream.time_base) or _tag_seconds(stream.metadata.get('DURATION'))
-    duration = own or _positive_seconds(container.duration, Fraction(1, 1_000_000))
+    own = _own_length(container, stream)
+    duration = _positive_seconds(container.duration, Fraction(1, 1_000_000)) if own is None else own or None
     info = StreamInfo(name, fps=float(fps) if fps and .01 <= fps <= 1000 else None)
     info.live = bool(address) and not (address.lower().startswith('http') and duration)
     if not info.live:
         info.duration = duration
-        info.frames = stream.frames or (round(duration*info.fps) if duration and info.fps else None)
+        info.frames = (own != 0 and stream.frames) or (round(duration*info.fps) if duration and info.fps else None)
     return info, bool(own) or len(container.streams) == 1
 
 # %% ../nbs/48_video_files.ipynb #11c31db5
@@ -201,9 +208,6 @@ def _start_time(container: Any) -> float:
     "The time stamp, in seconds, at which a video begins."
     runs_on = container.format.flags & import_av().format.Flags.ts_discont.value
     return container.start_time/1e6 if runs_on and container.start_time else 0.
-
-# %% ../nbs/48_video_files.ipynb #e58850a6
-_TIMELESS = ('mpjpeg', 'mjpeg', 'jpeg_pipe', 'h264', 'hevc') # formats of streams that carry no times
 
 # %% ../nbs/48_video_files.ipynb #6279baa8
 def _set_up_decoder(stream: Any, live: bool) -> float: # width of its pixels as a share of their height
