@@ -1,9 +1,11 @@
 """nbdev executes every notebook as it is, papermill those with parameters with other values than their defaults."""
 import ast
 import contextlib
+import gc
 import io
 import multiprocessing
 import shutil
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -16,6 +18,7 @@ from run_notebooks import ANSI, NBS, execute, numbered, prepare
 
 OUT = Path('_runs/test')
 PARAMETERS = yaml.safe_load(Path(__file__).with_name('parameters.yaml').read_text(encoding='utf-8'))
+MOST_SECONDS = 500  # of one notebook
 INLINE = sorted(NBS.glob('*.ipynb'))
 
 
@@ -38,10 +41,12 @@ class Runner:
         if self.pool is None:
             context = multiprocessing.get_context('spawn')
             self.pool = ProcessPoolExecutor(1, context, initializer=prepare, initargs=(OUT / 'kernels.log',))
-        try: return self.pool.submit(function, *args).result()
-        except BrokenProcessPool:
+        try: return self.pool.submit(function, *args).result(MOST_SECONDS)
+        except (BrokenProcessPool, TimeoutError) as e:
+            for process in list(self.pool._processes.values()): process.kill()
             self.close()
-            pytest.fail(f'{args[0].name}: the process that ran it crashed', pytrace=False)
+            what = 'did not end' if isinstance(e, TimeoutError) else 'crashed'
+            pytest.fail(f'{args[0].name}: the process that ran it {what}', pytrace=False)
 
     def close(self):
         if self.pool is not None: self.pool.shutdown()
@@ -55,6 +60,19 @@ def runner():
     runner.close()
 
 
+def tidy():
+    "The next notebook of this process finds no variables, figures and threads of the last one, and as much memory."
+    from IPython.core.history import HistoryManager
+    from IPython.core.interactiveshell import InteractiveShell
+
+    HistoryManager._stop_thread()
+    InteractiveShell._instance.user_ns.clear()  # the shell itself stays until the process ends
+    if pyplot := sys.modules.get('matplotlib.pyplot'): pyplot.close('all')
+    if keras := sys.modules.get('keras'): keras.backend.clear_session()
+    gc.collect()
+    gc.freeze()  # modules are not looked at again by each later collection
+
+
 def run_inline(notebook: Path) -> str:
     'Run all cells as `nbdev_test` does; "" or the end of the traceback.'
     from nbdev.config import get_config
@@ -63,6 +81,7 @@ def run_inline(notebook: Path) -> str:
     config = get_config()
     with contextlib.redirect_stderr(io.StringIO()) as said:
         passed, seconds = test_nb(notebook.absolute(), config.tst_flags.split(), basepath=config.config_path)
+    tidy()
     if passed and not seconds: return 'it was skipped'
     return '' if passed else ANSI.sub('', said.getvalue()).strip()[-3000:] or 'failed without a traceback'
 
