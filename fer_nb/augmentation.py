@@ -94,7 +94,12 @@ def random_sharpness(
     return ops.clip(images + amount * detail, 0., 255.)
 
 # %% ../nbs/22_augmentation.ipynb #04105a87
-def random_noise(images: Any, share: float, *, seed: Any) -> Any: # (N, H, W, 1) float in 0..255; share of the faces
+def random_noise(
+    images: Any, # (N, H, W, 1) float in 0..255
+    share: float, # of the faces that lose detail, and of those that get noise
+    *,
+    seed: Any,
+) -> Any:
     "Loss of detail in some faces, Gaussian noise of up to 20 gray levels in some; same shape."
     import keras
     from keras import ops
@@ -117,7 +122,12 @@ def _within(
     return ops.logical_and(at >= start * n, at < (start + .1 + .4 * length) * n)
 
 # %% ../nbs/22_augmentation.ipynb #e294e8f1
-def random_erasing(images: Any, share: Any, *, seed: Any) -> Any: # (N, H, W, 1) float; share of the faces
+def random_erasing(
+    images: Any, # (N, H, W, 1) float
+    share: Any, # of the faces
+    *,
+    seed: Any,
+) -> Any:
     "A rectangle of up to half the side becomes one gray; same shape."
     import keras
     from keras import ops

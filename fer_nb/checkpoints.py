@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from keras import Model
 
 # %% ../nbs/23b_checkpoints.ipynb #c1d0fd4c
-def save_checkpoint(path: str | Path, trainer: 'Model', state: dict) -> None: # a compiled model; for JSON
+def save_checkpoint(
+    path: str | Path,
+    trainer: 'Model', # compiled
+    state: dict, # for JSON
+) -> None:
     "All variables of a model and its optimizer, and the state, as one `.npz`."
     values = [np.asarray(v) for v in (*trainer.variables, *trainer.optimizer.variables)]
     arrays: dict[str, Any] = {'state': json.dumps(state), **{f'v{i}': v for i, v in enumerate(values)}}
@@ -175,7 +179,10 @@ def save_keras(network: 'Model', path: str | Path) -> None: # a `.keras` file
     _make_portable(path)
 
 # %% ../nbs/23b_checkpoints.ipynb #02d79fdc
-def explain_load_error(path: str | Path, error: Exception) -> str: # a `.keras` file; what Keras raised
+def explain_load_error(
+    path: str | Path, # a `.keras` file
+    error: Exception, # what Keras raised
+) -> str:
     "Why a network cannot be loaded: the innermost reason, and the Keras that wrote the file if it was another one."
     import keras
     reason = ' '.join(str(error).split('Exception encountered: ')[-1].split()) or type(error).__name__
@@ -193,7 +200,10 @@ def _load_backbone_weights(network: 'Model', path: str | Path) -> None:
         if layer.weights: network.get_layer(layer.name).set_weights(layer.get_weights())
 
 # %% ../nbs/23b_checkpoints.ipynb #979609e1
-def load_initial_weights(network: 'Model', path: str | Path) -> None: # `.keras`, or `.h5`: of a backbone without top
+def load_initial_weights(
+    network: 'Model',
+    path: str | Path, # `.keras`, or `.h5`: of a backbone without top
+) -> None:
     "Put the weights of a saved network into `network`. Raises FerError where they do not fit."
     try:
         if str(path).endswith('.h5'): return _load_backbone_weights(network, path)

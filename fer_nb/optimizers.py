@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from keras.optimizers import Optimizer
 
 # %% ../nbs/23a_optimizers.ipynb #c33b0eac
-def learning_rate_schedule(config: TrainConfig, steps: int) -> Any: # steps of the whole run
+def learning_rate_schedule(
+    config: TrainConfig,
+    steps: int, # of the whole run
+) -> Any:
     "A number, or the cosine schedule with its warm-up."
     import keras
     if config.schedule != 'cosine': return config.learning_rate

@@ -36,7 +36,10 @@ def format_interval(ends: Sequence[float]) -> str: # 0..1
     "An interval in %."
     return ' to '.join(format_percent(o) for o in ends)
 
-def with_interval(value: float|None, ends: Sequence[float]|None) -> str: # 0..1
+def with_interval(
+    value: float|None, # 0..1
+    ends: Sequence[float]|None, # of its interval, 0..1
+) -> str:
     "A figure in %, with its interval where it is known."
     return format_percent(value) + (f' ({format_interval(ends)})' if ends else '')
 
