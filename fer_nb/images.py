@@ -27,54 +27,6 @@ from .image_formats import ImageError, check_tiles, error_detail, open_image_fil
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-# %% ../nbs/10_images.ipynb #6b366577
-#: Decoded images are never larger than this many pixels, unless the caller says otherwise.
-MAX_PIXELS = 50_000_000
-
-# %% ../nbs/10_images.ipynb #10212dba
-def _orientation(exif: bytes) -> int: # 1..8; 1 = upright
-    "The orientation in an EXIF block; upright where there is none, or none that can be understood."
-    exif = re.sub(rb'^(Exif\0\0)+', b'', exif)
-    order = '<' if exif[:2] == b'II' else '>'
-    try:
-        at, = struct.unpack_from(order + 'I', exif, 4)
-        count, = struct.unpack_from(order + 'H', exif, at)
-        for tag, kind, _, value in struct.iter_unpack(order + 'HHI4s', exif[at + 2:at + 2 + 12*count]):
-            if tag != 274 or kind not in (3, 4): continue
-            turn, = struct.unpack_from(order + ('H' if kind == 3 else 'I'), value)
-            return turn if 1 <= turn <= 8 else 1
-    except struct.error: pass
-    return 1
-
-# %% ../nbs/10_images.ipynb #6c72ea3c
-def _turn(image: 'PillowImage') -> int: # EXIF orientation, 1..8
-    "How the pixels of an image file lie. Pillow turns a TIFF itself, and the decoder of HEIC does, too."
-    return 1 if image.format == 'TIFF' else _orientation(image.info.get('exif') or b'')
-
-# %% ../nbs/10_images.ipynb #373e825a
-def _upright(a: np.ndarray, turn: int) -> np.ndarray:
-    "Apply an EXIF orientation."
-    if turn in (5, 6, 7, 8): a = cv2.transpose(a)
-    across, down = turn in (2, 3, 6, 7), turn in (3, 4, 7, 8)
-    return cv2.flip(a, -1 if across and down else int(across)) if across or down else a
-
-# %% ../nbs/10_images.ipynb #b1a5510f
-def _one_scan(image: Any, data: bytes) -> bool:
-    "Whether the first scan of a JPEG, at which it has been opened, has all colors completely."
-    return not image.info.get('progressive') and data[image.fp.tell() - 4 - 2*image.layers] == image.layers
-
-def _limit(image: Any, most: int, data: bytes) -> None:
-    "Make a JPEG of up to four times as many pixels half as large. Raises `ImageError` for other images over the limit."
-    width, height = image.size
-    if image.format == 'TIFF': check_tiles(image, most)
-    if width*height <= most: return
-    if image.format != 'JPEG' or width*height > 4*most or not _one_scan(image, data): raise _too_large(image.size, most)
-    image.draft(None, (width//2, height//2))
-
-# %% ../nbs/10_images.ipynb #dfcdd00c
-def _too_large(size: tuple[int, int], most: int) -> ImageError:
-    return ImageError(f'it has {size[0]} x {size[1]} pixels, the limit is {most:,} pixels')
-
 # %% ../nbs/10_images.ipynb #df187157
 def _check_range(a: np.ndarray) -> None:
     "Raises `ImageError` for numbers whose range is not that of an image, or of doubtful meaning."
@@ -121,6 +73,54 @@ def to_rgb(
     a = np.ascontiguousarray(a)
     if a.shape[2] == 1: return cv2.cvtColor(a, cv2.COLOR_GRAY2RGB)
     return cv2.cvtColor(a, cv2.COLOR_BGR2RGB) if bgr else a
+
+# %% ../nbs/10_images.ipynb #10212dba
+def _orientation(exif: bytes) -> int: # 1..8; 1 = upright
+    "The orientation in an EXIF block; upright where there is none, or none that can be understood."
+    exif = re.sub(rb'^(Exif\0\0)+', b'', exif)
+    order = '<' if exif[:2] == b'II' else '>'
+    try:
+        at, = struct.unpack_from(order + 'I', exif, 4)
+        count, = struct.unpack_from(order + 'H', exif, at)
+        for tag, kind, _, value in struct.iter_unpack(order + 'HHI4s', exif[at + 2:at + 2 + 12*count]):
+            if tag != 274 or kind not in (3, 4): continue
+            turn, = struct.unpack_from(order + ('H' if kind == 3 else 'I'), value)
+            return turn if 1 <= turn <= 8 else 1
+    except struct.error: pass
+    return 1
+
+# %% ../nbs/10_images.ipynb #6c72ea3c
+def _turn(image: 'PillowImage') -> int: # EXIF orientation, 1..8
+    "How the pixels of an image file lie. Pillow turns a TIFF itself, and the decoder of HEIC does, too."
+    return 1 if image.format == 'TIFF' else _orientation(image.info.get('exif') or b'')
+
+# %% ../nbs/10_images.ipynb #373e825a
+def _upright(a: np.ndarray, turn: int) -> np.ndarray:
+    "Apply an EXIF orientation."
+    if turn in (5, 6, 7, 8): a = cv2.transpose(a)
+    across, down = turn in (2, 3, 6, 7), turn in (3, 4, 7, 8)
+    return cv2.flip(a, -1 if across and down else int(across)) if across or down else a
+
+# %% ../nbs/10_images.ipynb #6b366577
+#: Decoded images are never larger than this many pixels, unless the caller says otherwise.
+MAX_PIXELS = 50_000_000
+
+# %% ../nbs/10_images.ipynb #b1a5510f
+def _one_scan(image: Any, data: bytes) -> bool:
+    "Whether the first scan of a JPEG, at which it has been opened, has all colors completely."
+    return not image.info.get('progressive') and data[image.fp.tell() - 4 - 2*image.layers] == image.layers
+
+def _limit(image: Any, most: int, data: bytes) -> None:
+    "Make a JPEG of up to four times as many pixels half as large. Raises `ImageError` for other images over the limit."
+    width, height = image.size
+    if image.format == 'TIFF': check_tiles(image, most)
+    if width*height <= most: return
+    if image.format != 'JPEG' or width*height > 4*most or not _one_scan(image, data): raise _too_large(image.size, most)
+    image.draft(None, (width//2, height//2))
+
+# %% ../nbs/10_images.ipynb #dfcdd00c
+def _too_large(size: tuple[int, int], most: int) -> ImageError:
+    return ImageError(f'it has {size[0]} x {size[1]} pixels, the limit is {most:,} pixels')
 
 # %% ../nbs/10_images.ipynb #0ca16a56
 def _late_rows(image: Any) -> int:
@@ -271,13 +271,14 @@ def _array(source: Any) -> np.ndarray:
 class LoadedImage:
     "An image that has been read."
     rgb: np.ndarray # uint8 (H, W, 3), upright
-    # (width, height) of the image as it really is; larger than `rgb` where a huge JPEG was read at half size
-    size: tuple[int, int]
+    size: tuple[int, int] # (width, height) as it really is; larger than `rgb` where a huge JPEG was read at half size
     name: str       # what to call it in messages: the path, or the kind of object it came from
     warnings: tuple[str, ...] = () # what is wrong with the file although it could be read
 
     @property
-    def scale(self) -> float: return self.size[0]/self.rgb.shape[1]
+    def scale(self) -> float:
+        "How many pixels of the file one pixel of `rgb` is wide: 1, or 2 where it was read at half size."
+        return self.size[0]/self.rgb.shape[1]
 
 # %% ../nbs/10_images.ipynb #6c2c6a0a
 def image_name(
