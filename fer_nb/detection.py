@@ -195,8 +195,7 @@ class YuNetDetector(Detector):
     name, rough = 'yunet', True
     def __init__(self,
         path: str|os.PathLike, # the ONNX file
-        # pixels of the longer side at which faces are searched: at least, at most; in between half of the image's
-        size: int|tuple[int, int]=(416, 640),
+        size: int|tuple[int, int]=(416, 640), # pixels of the longer side searched: at least, at most; else half of it
         *,
         min_score: float=.7,   # faces with a lower score are dropped
         tiles: int|bool=0,     # search in up to so many tiles as well; True = 64
@@ -210,11 +209,13 @@ class YuNetDetector(Detector):
 
     def _make(self) -> Any:
         return cv2.FaceDetectorYN.create('onnx', self.model, np.empty(0, 'u1'), (320, 320), self.min_score, .3, 5000)
-
     def _find(self, rgb: np.ndarray) -> list[Detection]:
         with self.pool.lend() as net: return _run_yunet(net, rgb)
 
-    def detect(self, rgb: np.ndarray) -> list[Detection]:
+    def detect(self,
+        rgb: np.ndarray, # uint8 (H, W, 3), or anything else that `to_rgb` takes
+    ) -> list[Detection]: # the largest face first
+        "All faces in an image; one that lies on its side or its head is looked at upright. Raises `ImageError`."
         found = super().detect(rgb := to_rgb(rgb))
         if 2*sum(d.score < _SURE for d in found) <= len(found): return found # most are upright, so the image is
         with self.patch_pool.lend() as net:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # %% ../nbs/56_video_summary.ipynb #631898e8
 @dataclass(repr=False)
-class VideoSummary:
-    "What came of a video."
+class _Counted:
+    "What is known of a video that was analyzed."
     source: str            # its name
     tally: Tally           # all that was counted
     stopped: bool = False  # by Ctrl-C, before the end
@@ -32,22 +32,45 @@ class VideoSummary:
     prior: str = 'trained' # how often each expression was expected
     baseline: bool = False # did each face build a baseline of its own?
     settings: dict[str, Any] = field(default_factory=dict) # what made it, see `fer_nb.settings`
+
     @property
-    def frames(self) -> int: return self.tally.frames # how many were looked at
+    def frames(self) -> int:
+        "How many frames were looked at."
+        return self.tally.frames
+
     @property
-    def with_faces(self) -> int: return self.tally.with_faces # how many have a face
+    def with_faces(self) -> int:
+        "How many frames have a face."
+        return self.tally.with_faces
+
+# %% ../nbs/56_video_summary.ipynb #1d7a5840
+@dataclass(repr=False)
+class VideoSummary(_Counted):
+    "What came of a video."
     @property
     def duration(self) -> float: # seconds
+        "From the first frame to the last."
         return 0. if self.tally.start is None else self.tally.time - self.tally.start
-    @property
-    def faces(self) -> list[dict]: return [describe_face(face, self.tally) for face in self.tally.faces.values()]
 
-    def to_dict(self) -> dict: return _to_dict(self) # plain data, fit for `json.dumps`
-    def to_df(self) -> 'DataFrame': # a row per face; `label` is the one that was shown longest
+    @property
+    def faces(self) -> list[dict]:
+        "Each face as plain data: when it was there, and its probabilities and labels."
+        return [describe_face(face, self.tally) for face in self.tally.faces.values()]
+
+    def to_dict(self) -> dict: # fit for `json.dumps`
+        "The summary as plain data."
+        return _to_dict(self)
+
+    def to_df(self) -> 'DataFrame':
+        "A table with a row per face; `label` is the one that was shown longest."
         return _to_df(self)
-    def plot(self, faces: int=8) -> 'Figure':
-        "The timeline of those `faces` that were there longest."
+
+    def plot(self,
+        faces: int=8, # at most; those that were there longest
+    ) -> 'Figure':
+        "The timeline of the faces."
         return _plot(self, faces)
+
     def __str__(self) -> str: return '\n'.join(_report(self))
     __repr__ = __str__
 
@@ -116,7 +139,7 @@ def _report(
     if faces: yield 'face     from       to  seconds  expressions, by time'
     yield from map(_face_line, faces)
     more = summary.tally.ids - len(faces)
-    if more > 0: yield f'and {more:,} more faces, seen for a shorter time'
+    if more > 0: yield f'and {more:,} more face{"s"*(more > 1)}, seen for a shorter time'
     if len(faces) > 1: yield f"all faces: {_shares(spread_of(summary.tally.total, summary.tally)['labels'])}"
     for text in summary.problems: yield f'problem: {escaped(text)}'
     for kind, path in summary.written.items(): yield f'{kind}: {escaped(Path(path).name)}'
