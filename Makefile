@@ -15,6 +15,7 @@ STAMP := $(VENV)/.installed-$(KEY)
 E2E := $(VENV)/.e2e-$(KEY)
 DOCS := $(VENV)/.docs-$(KEY)
 PEER := .venv-fer
+WORKERS := 2
 PORT := 8866
 PAGES := 8
 PATIENCE := 20
@@ -38,18 +39,18 @@ help:  ## list the targets
 run: $(STAMP)  ## recognize the expressions in real photos, then execute the notebooks on synthetic faces
 	@$(BIN)/python tools/demo.py
 
-test: $(STAMP)  ## notebooks, modules, command line, wheel, style and types
-	@$(BIN)/python -m pytest -n 2 --junitxml=_runs/test/report.xml
+test: $(STAMP)  ## notebooks, modules, command line, wheel, style and types; WORKERS=2 side by side
+	@$(BIN)/python -m pytest -n $(WORKERS) --junitxml=_runs/test/report.xml
 
 SECONDS := 600
 fuzz: $(STAMP)  ## changed files for every reader, other ones each time, for SECONDS=600
 	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/test_fuzz.py -n 2 --dist=load --junitxml=_runs/fuzz/report.xml
 
 e2e: $(E2E)  ## notebooks and web app in a headless browser, with a camera that shows a video
-	@$(BIN)/python -m pytest tests/e2e -n 2 --junitxml=_runs/e2e/report.xml
+	@$(BIN)/python -m pytest tests/e2e -n $(WORKERS) --junitxml=_runs/e2e/report.xml
 
 floors: $(STAMP)  ## prediction, video and fine-tuning with the oldest versions that settings.ini allows
-	@$(BIN)/python -m pytest tests/floors -n 2 --junitxml=_runs/floors/report.xml
+	@$(BIN)/python -m pytest tests/floors -n $(WORKERS) --junitxml=_runs/floors/report.xml
 
 figures: $(STAMP)  ## measure all published figures of the shipped models again (FER_NB_DATA)
 	@for report in models/*/evaluation.json; do \
