@@ -63,15 +63,16 @@ class FaceSet:
     edition: str = '' # what the source was recognized as
     skipped: tuple[tuple[str, str], ...] = () # (file, reason) for everything in the source that was not loaded
     notes: tuple[str, ...] = () # how the source was understood, where that is not obvious
-
     def __post_init__(self) -> None: _check(self)
     def __len__(self) -> int: return len(self.labels)
     def __getitem__(self, index: Any) -> 'FaceSet': # an int, a slice, numbers or a mask
         index = np.arange(len(self))[index].reshape(-1)
         return replace(self, **{o: getattr(self, o)[index] for o in _PER_SAMPLE if getattr(self, o) is not None})
-    def subset(self, name: str) -> 'FaceSet': # one split, by its own name or its role ("train", "val", "test")
+    def subset(self, name: str) -> 'FaceSet': # its own name, or its role ("train", "val", "test")
+        "One split. Raises `FerError` where there is no such split."
         return self[self.split == _split_name(self.split, name)]
-    def deduplicated(self, name: str) -> 'FaceSet': # a split without the images that the training split has too
+    def deduplicated(self, name: str) -> 'FaceSet': # as for `subset`
+        "A split without the images that the training split has, too. Raises `FerError` as `subset` does."
         train, name = _split_name(self.split, 'train'), _split_name(self.split, name)
         groups = image_groups(self.images)
         return self[(self.split == name) & ((name == train) | ~np.isin(groups, groups[self.split == train]))]
