@@ -52,6 +52,7 @@ def plot_history(
             label = f'{"validation" if "val" in name else "training"}, last {table[name].iloc[-1]:.3g}'
             ax.plot(table['epoch'], table[name], style, color=color, label=label)
         ax.set(xlabel='epoch', ylabel=names[0].replace('_', ' '))
+        ax.xaxis.get_major_locator().set_params(integer=True) # type: ignore[attr-defined]
         ax.grid(alpha=.3)
         if len(names) > 1: ax.legend(frameon=False, fontsize=8)
     return fig
