@@ -166,6 +166,19 @@ def _read_item(collection: Collection, data: bytes, name: str, take: int|None) -
     except FerError as e: return replace(item, image=_thumbnail(data), note=f'{prefix}{shown(e, 200)}')
     return replace(item, image=face, note=note, usable=True)
 
+# %% ../nbs/75_class_examples.ipynb #dfce0d4c
+def why_not_trainable(collection: Collection) -> str: # "" where all is well
+    "What is missing before a training."
+    if len(collection.classes) < 2: return 'Two classes are needed.'
+    if any(collection.errors): return 'A name has to be changed.'
+    few = [o.name for o in collection.classes if len(o.examples) < 2]
+    return f'Each class needs 2 examples or more; too few: {", ".join(few)}.' if few else ''
+
+# %% ../nbs/75_class_examples.ipynb #dd440b5c
+def signature_of(collection: Collection) -> tuple: # another one when something has changed
+    "The names and the examples of all classes."
+    return tuple((o.name, tuple(e.id for e in o.examples)) for o in collection.classes)
+
 # %% ../nbs/75_class_examples.ipynb #dc72ba15
 _UNSAFE = re.compile(r'[%/\\:*?"<>|]|^[. ]|[. ]$')
 

@@ -26,7 +26,9 @@ from fer_nb.class_examples import (
     class_named,
     load_examples,
     load_zip,
+    signature_of,
     to_zip,
+    why_not_trainable,
 )
 from .class_training import Estimate, OwnModel, train_classes
 from .core import FerError, shown, write_atomically
@@ -52,17 +54,6 @@ def _class_message(own: OwnClass, color: str, error: str) -> dict[str, Any]:
     items = [dict(id=o.id, note=o.note, usable=o.usable, count=o.count) for o in own.items]
     return dict(name=own.name, error=error, color=color, count=len(own.examples), items=items)
 
-def _why_not(collection: Collection) -> str: # "" where all is well
-    "What is missing before a training."
-    if len(collection.classes) < 2: return 'Two classes are needed.'
-    if any(collection.errors): return 'A name has to be changed.'
-    few = [o.name for o in collection.classes if len(o.examples) < 2]
-    return f'Each class needs 2 examples or more; too few: {", ".join(few)}.' if few else ''
-
-# %% ../nbs/76_classes_panel.ipynb #70a41a6b
-def _signature(collection: Collection) -> tuple: # another one when something has changed
-    return tuple((o.name, tuple(e.id for e in o.examples)) for o in collection.classes)
-
 # %% ../nbs/76_classes_panel.ipynb #467ee2c8
 class _PanelState:
     "What a panel holds."
@@ -79,6 +70,9 @@ class _PanelState:
         self.sent_images: set[str] = set()
         self.stage = _Stage()
 
+# %% ../nbs/76_classes_panel.ipynb #84e5d7cf
+class _PanelView(_PanelState):
+    "What is to be had of a panel."
     @property
     def view(self) -> anywidget.AnyWidget:
         "The widget."
@@ -94,8 +88,14 @@ class _PanelState:
         "The trained model in use, with your classes."
         return self.made.recognizer if self.made else None
 
+    def __repr__(self) -> str:
+        counts = ', '.join(f'{shown(o.name)}: {len(o.examples)}' for o in self.collection.classes)
+        return f'ClassesPanel({counts}; {"trained" if self.made else "not trained"})'
+
+    def _ipython_display_(self) -> None: display(self.view)
+
 # %% ../nbs/76_classes_panel.ipynb #2b1c1d8e
-class ClassesPanel(_PanelState):
+class ClassesPanel(_PanelView):
     "Your own classes: name them, add examples, train, try, and download the model. `view` is the widget."
     def __init__(self,
         recognizer: Recognizer|None=None, # whose network, detector and crop rule are used; None = the default one
@@ -105,12 +105,16 @@ class ClassesPanel(_PanelState):
     ) -> None:
         super().__init__(recognizer, Limits(classes=max_classes, examples=max_examples))
         self.stage.on_msg(lambda _, message, buffers: _receive(self, message, buffers))
-    def add(self, name: str, data: bytes) -> Example|None: # class; image file; None where the class is full or has it
+    def add(self, name: str, data: bytes) -> Example|None: # None where the class is full or has it
         "Add the largest face of an image to a class, perhaps a new one. Raises `FerError`."
-        return _add(self, name, bytes(data))
+        item = add_example(self.collection, class_named(self.collection, name), bytes(data))
+        _refresh(self)
+        return item
     def load(self, path: str|os.PathLike) -> int: # how many examples were added
         "Add the images of class folders, or of a zip of them. Raises `FerError`."
-        return _load(self, Path(path))
+        added = load_examples(self.collection, Path(path))
+        _refresh(self)
+        return added
     def train(self) -> Estimate: # how good the model is on takes that it has not seen
         "Train on the examples. Raises `FerError` where that is not possible."
         return _train(self).estimate
@@ -120,23 +124,6 @@ class ClassesPanel(_PanelState):
     def clear(self) -> None:
         "Forget all examples and the model; the classes keep their names."
         _clear(self)
-    def __repr__(self) -> str: return _describe(self)
-    def _ipython_display_(self) -> None: display(self.view)
-
-# %% ../nbs/76_classes_panel.ipynb #1d7183b5
-def _describe(panel: ClassesPanel) -> str:
-    counts = ', '.join(f'{shown(o.name)}: {len(o.examples)}' for o in panel.collection.classes)
-    return f'ClassesPanel({counts}; {"trained" if panel.made else "not trained"})'
-
-def _add(panel: ClassesPanel, name: str, data: bytes) -> Example|None:
-    item = add_example(panel.collection, class_named(panel.collection, name), data)
-    _refresh(panel)
-    return item
-
-def _load(panel: ClassesPanel, path: Path) -> int:
-    added = load_examples(panel.collection, path)
-    _refresh(panel)
-    return added
 
 # %% ../nbs/76_classes_panel.ipynb #7568e6c7
 def _clear(panel: ClassesPanel) -> None:
@@ -160,7 +147,7 @@ def _train(panel: ClassesPanel, examples: Collection|None=None) -> OwnModel:
     examples = examples or _frozen(panel.collection)
     tell = lambda text: panel.stage.send(dict(kind='progress', text=text))
     panel.made = train_classes(examples, panel.base, tell)
-    panel.made_of, panel.failed, panel.said = _signature(examples), '', panel.made.estimate.text
+    panel.made_of, panel.failed, panel.said = signature_of(examples), '', panel.made.estimate.text
     _refresh(panel)
     return panel.made
 
@@ -173,7 +160,7 @@ def _frozen(collection: Collection) -> Collection:
 # %% ../nbs/76_classes_panel.ipynb #20844acd
 def _start_training(panel: ClassesPanel) -> None:
     "Train in a thread; what goes wrong is said in the panel."
-    if panel.thread and panel.thread.is_alive() or _why_not(panel.collection): return
+    if panel.thread and panel.thread.is_alive() or why_not_trainable(panel.collection): return
     examples = _frozen(panel.collection)
     def work() -> None:
         try: _train(panel, examples)
@@ -189,10 +176,10 @@ def _start_training(panel: ClassesPanel) -> None:
 def _training_message(panel: ClassesPanel) -> dict[str, Any]:
     "Whether a training can begin, and what the last one found."
     made, errors = panel.made, any(panel.collection.errors)
-    outdated = bool(made) and panel.made_of != _signature(panel.collection)
+    outdated = bool(made) and panel.made_of != signature_of(panel.collection)
     text = panel.failed or (made.estimate.text if made else '')
     return dict(
-        busy=bool(panel.thread), why=_why_not(panel.collection), invalid=errors, outdated=outdated, text=text,
+        busy=bool(panel.thread), why=why_not_trainable(panel.collection), invalid=errors, outdated=outdated, text=text,
         wrong=bool(panel.failed), better=bool(made and made.estimate.better),
     )
 
