@@ -148,7 +148,9 @@ class Camera:
         ended = 'it gives no frames' if begin is None else f'it gave no more frames after {last - begin:.2f} s'
         self.problems.append(ended)
 
-    def rgb(self, bgr: np.ndarray) -> np.ndarray: return to_rgb(bgr, bgr=True)
+    def rgb(self, bgr: np.ndarray) -> np.ndarray: # uint8 (H, W, 3)
+        "A frame of the camera as RGB."
+        return to_rgb(bgr, bgr=True)
     def close(self) -> None: self.capture.release()
 
 # %% ../nbs/49_cameras.ipynb #bda3c5a4

@@ -49,7 +49,8 @@ class AnnotatedVideo:
         else: self.writer.add(time - self.first, drawn)
 
     @property
-    def result(self) -> Path|None: # where the frames are, if any could be kept
+    def result(self) -> Path|None:
+        "Where the frames are, if any could be kept."
         return self.path if self.writer and self.writer.frames and self.path.exists() else None
 
     def close(self) -> None:
