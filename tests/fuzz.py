@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from waiting import slowness
 
 MOST_SECONDS, MOST_MB = 5, 400  # of one case
 NUMBERS = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
@@ -304,7 +305,7 @@ def run_case(family: str, seed: int, folder: Path) -> str:  # what went wrong
     except (FerError, FileNotFoundError) as e:
         if len(str(e)) > 2000: return f'a message of {len(str(e))} characters: {e!s:.200}'
     except BaseException: return traceback.format_exc(limit=-6)
-    if (seconds := time.thread_time() - start) > MOST_SECONDS: return f'{seconds:.1f} seconds'
+    if (seconds := time.thread_time() - start) > MOST_SECONDS * slowness(): return f'{seconds:.1f} seconds'
     return f'{peak() - before:.0f} MB' if peak() - before > MOST_MB else ''
 
 

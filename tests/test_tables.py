@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import slowness
 
 from fer_nb.archives import open_archive
 from fer_nb.class_folders import load_class_folders
@@ -243,7 +244,7 @@ def test_hostile(case, tmp_path):
     make(path := tmp_path / 'x')
     start = time.process_time()
     with pytest.raises(FerError, match=re.escape(said)) as error: load_fer2013(path)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 5 * slowness()
     assert str(error.value).startswith(str(path)) and len(str(error.value)) < len(str(path)) + 400
 
 
@@ -288,7 +289,7 @@ def test_many_members(tmp_path):
     start = time.process_time()
     with open_archive(path) as archive: assert len(archive.names) == 20_000
     with pytest.raises(FerError): load_class_folders(path)
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 10 * slowness()
 
 
 WRITER = 'import sys; from fer_nb.fer2013 import load_fer2013; print(len(load_fer2013(sys.argv[1])))'

@@ -1,5 +1,6 @@
 "Waiting for what another thread or process does, and asking processes that may end meanwhile."
 import time
+from functools import cache
 
 import psutil
 
@@ -14,6 +15,14 @@ def until(true, complaint='it did not happen in time', seconds=120.0):
         if time.monotonic() > end: raise AssertionError(complaint() if callable(complaint) else complaint)
         time.sleep(0.05)
     return value
+
+
+@cache
+def slowness() -> float:
+    "How many times longer this machine takes for a piece of work than 0.12 s; 1 or more. Limits of time grow with it."
+    start = time.process_time()
+    sum(i * i for i in range(2_000_000))
+    return max(1.0, (time.process_time() - start) / 0.12)
 
 
 def ask(process: psutil.Process, question):
