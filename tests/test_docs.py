@@ -111,16 +111,27 @@ def test_commands_of_guides(line):
     assert commands() and parser().parse_args(shlex.split(re.sub(r'\s+[<|].*', '', line), comments=True)[1:])
 
 
-@pytest.mark.parametrize('guide', ['start', 'photo'])
+def draw_clip(path: Path) -> None:
+    "A second of video with two drawn people."
+    from fer_nb.synthetic import synthetic_scene
+    from fer_nb.video_output import VideoWriter
+
+    scene, _, _ = synthetic_scene(2, seed=11, size=(480, 270))
+    with VideoWriter(str(path), (480, 270)) as video:
+        for i in range(10): video.add(i / 10, scene)
+
+
+@pytest.mark.parametrize('guide', ['start', 'photo', 'video'])
 def test_code_of_guides(guide, tmp_path, photos, monkeypatch):
     "The Python of a guide runs as it stands."
     text = Path(f'docs/{guide}.md').read_text(encoding='utf-8')
     shutil.copy(photos[0], tmp_path / 'photo.jpg')
+    draw_clip(tmp_path / 'clip.mp4')
     monkeypatch.chdir(tmp_path)
     code = '\n'.join(re.findall(r'^```python\n(.*?)^```', text, re.M | re.S))
     names: dict = {}
     exec(compile(code, guide, 'exec'), names)
-    assert names['result'].faces
+    assert names['face'].label and (guide == 'video' or names['result'].faces)
 
 
 def test_navigation(pages):
