@@ -84,6 +84,7 @@ def about_html(
     ranges = 'In brackets: the interval that holds the true value with a probability of 95 %. '*bool(card)
     return (
         '<details class="fer-about"><summary>About: which model answers, and how often it is right</summary>'
-        f'<p>Network <b>{escape(name)}</b> of fer_nb {escape(version)}; faces are found with {detector}.</p>'
+        f'<p>Network <b>{escape(name)}</b> of fer_nb {escape(version)}; '
+        f'faces are found with <span data-detector>{detector}</span>.</p>'
         f'{_scroll(_figures(card))}<p>{ranges}{_USES}</p>{_link(card)}</details>'
     )

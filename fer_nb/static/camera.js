@@ -118,7 +118,7 @@ function render({model, el}) {
   find(".fer-devices select").onchange = event => start(s, event.target.value);
   const receive = message => message.kind === "detector" ? detectorIs(s, message) : message.view === s.view && answer(s, message);
   const hide = () => hidden(s), leave = () => stop(s), watch = setInterval(() => look(s), 500), warn = event => s.record && event.preventDefault();
-  const forsake = attend(model, root, () => lose(s));
+  const forsake = attend(model, root, () => lose(s)), deaf = onDetector(root, () => { if (s.settings.detector === "haar" && !s.lost) fetchDetector(s); });
   model.on("msg:custom", receive);
   document.addEventListener("visibilitychange", hide);
   window.addEventListener("pagehide", leave);
@@ -132,6 +132,7 @@ function render({model, el}) {
     stop(s);
     if (s.record) keep(s);   // the cell is cleared or run again: this is the last moment for the rows
     forsake();
+    deaf();
     clearInterval(watch);
     resized.disconnect();
     model.off("msg:custom", receive);
@@ -387,7 +388,10 @@ function detectorIs(s, {detector, error}) {
   s.find("[data-do=fetch]").disabled = false;
   s.settings = {...s.settings, detector};
   s.find(".fer-better span").textContent = error || FETCH;
-  if (detector !== "haar") say(s, "The better face detector is in use now.");
+  if (detector !== "haar") {
+    say(s, "The better face detector is in use now.");
+    tellDetector(s.root);
+  }
   dress(s);
   if (s.state === "still") ask(s);
 }

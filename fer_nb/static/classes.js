@@ -234,8 +234,9 @@ function drawNotes({s, el}) {
 function card(view, id) {
   const {s} = view, error = `fer-error-${id}-${view.id}`;
   const name = make("input", {type: "text", maxlength: 60, "aria-describedby": error, autocomplete: "off", spellcheck: "false"});
-  const rename = () => { clearTimeout(name.later); name.later = setTimeout(() => s.model.send({kind: "rename", id, name: name.value}), 250); };
-  name.addEventListener("input", rename);
+  const rename = () => { clearTimeout(name.later); name.later = 0; s.model.send({kind: "rename", id, name: name.value}); };
+  name.addEventListener("input", () => { clearTimeout(name.later); name.later = setTimeout(rename, 250); });
+  name.addEventListener("blur", () => { if (name.later) rename(); });   // before what comes next
   name.addEventListener("keydown", event => { if (event.key === "Enter") name.blur(); });
   const pick = () => choose(view, {types: TYPES, then: files => takeInto(s, id, files)});
   const node = make("li", {class: "fer-own", "data-id": id},
@@ -249,7 +250,7 @@ function card(view, id) {
 
 function drawClass(view, node, own, place) {
   const name = node.querySelector("input"), title = own.name.trim() || `class ${place + 1}`, error = node.querySelector(".fer-error");
-  if (document.activeElement !== name) name.value = own.name;
+  if (document.activeElement !== name && !name.later) name.value = own.name;
   name.setAttribute("aria-label", `Name of class ${place + 1}`);
   name.setAttribute("aria-invalid", String(Boolean(own.error)));
   Object.assign(error, {hidden: !own.error, textContent: own.error});
@@ -325,7 +326,8 @@ function answers(view, faces) {
       const track = make("span", {class: "fer-track", style: `--fer-bar:${colors[i]}`}, make("i", {style: `width:${(100*p).toFixed(1)}%`})), mark = i === best ? " fer-best" : "";
       bars.append(make("span", {class: `fer-class${mark}`}, classes[i]), track, make("span", {class: `fer-value${mark}`}, `${Math.round(100*p)}%`));
     });
-    return make("li", {}, make("p", {class: "fer-verdict"}, make("b", {}, `${face.id} ${face.label} ${Math.round(100*face.confidence)}%`)), bars);
+    const color = colors[classes.indexOf(face.label)] ?? "#b0b0b0", plate = make("span", {class: "fer-plate"}, `${face.id} ${face.label} ${Math.round(100*face.confidence)}%`);
+    return make("li", {style: `--fer-color:${color};--fer-on:${ink(color)}`}, make("p", {class: "fer-verdict"}, plate), bars);
   }));
 }
 

@@ -32,6 +32,19 @@ function whereKept(what) {
   return onPage() ? `${what} go to the computer that serves this page, and stay in its memory.` : `${what} stay in the memory of the kernel.`;
 }
 
+// One page has one detector: when a panel there has got the better one, the others take it, too; it is at hand by then.
+function tellDetector(root) {
+  if (!onPage()) return;
+  for (const o of document.querySelectorAll(".fer-about [data-detector]")) o.textContent = "YuNet";
+  document.dispatchEvent(new CustomEvent("fer-detector", {detail: root}));
+}
+
+function onDetector(root, take) {
+  const hear = event => { if (event.detail !== root) take(); };
+  document.addEventListener("fer-detector", hear);
+  return () => document.removeEventListener("fer-detector", hear);
+}
+
 function goneText(connection) {
   if (onPage()) return "Connection lost: reload the page.";
   return connection ? "The connection to the kernel is lost." : "The kernel has stopped: run the cell again.";

@@ -159,9 +159,10 @@ function showOptions({s, el}) {
   const c = s.shown.controls, find = name => el.querySelector(name);
   if (!c) return;
   for (const what of ["detector", "prior"]) {
-    const select = find(`[data-set=${what}]`), {options, value} = c[what];
+    const select = find(`[data-set=${what}]`), {options, value} = c[what], knew = select.dataset.options;
     if (select.dataset.options !== JSON.stringify(options)) select.replaceChildren(...options.map(([name, label]) => new Option(label, name)));
     select.dataset.options = JSON.stringify(options);
+    if (what === "detector" && knew && !knew.includes('"yunet"') && value === "yunet") tellDetector(el);
     select.value = value;
     select.title = c[what].help ?? "";
   }
@@ -301,7 +302,8 @@ function view(s, el) {
   showSamples(view);
   progressOf(view);
   const leave = attend(s.model, el, () => lost(s));
-  return () => { stop(); leave(); s.views.delete(view); };
+  const deaf = onDetector(el, () => { if (!el.querySelector("[data-set=detector]").dataset.options?.includes('"yunet"')) s.model.send({kind: "fetch"}); });
+  return () => { stop(); leave(); deaf(); s.views.delete(view); };
 }
 
 // One state for each panel, however many views of it there are.

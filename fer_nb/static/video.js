@@ -55,7 +55,6 @@ const SHELL = `
       <span class="fer-made"></span></p>
   </section>`;
 
-const BETTER = "Small or turned faces may be missed. A better face detector (YuNet, 230 kB, from opencv_zoo, MIT) can be fetched.";
 const REFUSED = {
   NotAllowedError: "The camera was not allowed. Allow it at the camera symbol in the address bar of the browser, then start again.",
   NotFoundError: "No camera was found at this computer.",
@@ -85,7 +84,7 @@ function render({model, el}) {
   const expected = find(".fer-expected select");
   expected.replaceChildren(...settings.priors.map(name => new Option(name, name, false, name === settings.prior)));
   Object.assign(find(".fer-expected"), {hidden: !settings.priors.length, title: settings.help});
-  const stop = [listen(s), player(s), timeline(s), attend(model, root, () => lost(s))];
+  const stop = [listen(s), player(s), timeline(s), attend(model, root, () => lost(s)), onDetector(root, () => { if (s.detector === "haar") model.send({kind: "fetch"}); })];
   const receive = (message, buffers) => hear(s, message, buffers), leave = () => left(s);
   model.on("msg:custom", receive);
   window.addEventListener("pagehide", leave);
@@ -142,10 +141,11 @@ function hear(s, message, buffers) {
 function detectorIs(s, detector, better) {
   const came = s.detector === "haar" && detector !== "haar", button = s.find("[data-do=fetch]");
   s.detector = detector;
-  s.find(".fer-better p").textContent = better || BETTER;
+  s.find(".fer-better p").textContent = better || FETCH;
   Object.assign(button, {disabled: false, textContent: better ? "Try again" : "Fetch it"});
   if (!came) return;
   say(s, "The better face detector is in use now.", false);
+  tellDetector(s.root);
   if (s.own && s.state === "done") take(s, [s.own.file], false);
 }
 
