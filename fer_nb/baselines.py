@@ -112,19 +112,22 @@ class Baseline:
 
     def __str__(self) -> str: return f'{self.images} images, {self.belief:.0%} believed'
 
-    def to_dict(self) -> dict[str, Any]: return asdict(self) # fit for `json.dumps`
+    def to_dict(self) -> dict[str, Any]: # fit for `json.dumps`
+        "The baseline as plain data."
+        return asdict(self)
 
     @classmethod
-    def from_dict(cls, plain: Any) -> Self: # as `to_dict` gives it, perhaps read from JSON
-        "Raises `FerError` for anything else."
+    def from_dict(cls, plain: Any) -> Self:
+        "A baseline from what `to_dict` gave, perhaps read from JSON. Raises `FerError` for anything else."
         return cls(**_checked(plain))
-
-    def save(self, path: str|os.PathLike) -> None: # a JSON file
+    def save(self, path: str|os.PathLike) -> None:
+        "Write the baseline to a JSON file."
         text = json.dumps(self.to_dict(), indent=1)
         write_atomically(Path(path), lambda part: part.write_text(text, encoding='utf-8'))
-
     @classmethod
-    def load(cls, path: str|os.PathLike) -> Self: return cls.from_dict(_read(Path(path))) # raises `FerError`, `OSError`
+    def load(cls, path: str|os.PathLike) -> Self:
+        "The baseline in a JSON file. Raises `FerError`."
+        return cls.from_dict(_read(Path(path)))
 
 # %% ../nbs/43d_baselines.ipynb #d492bd7e
 def _checked(plain: Any) -> dict[str, Any]:
@@ -214,7 +217,9 @@ class GrowingBaseline:
         self.second, self.sum, self.count = -np.inf, np.zeros_like(self.offset), 0
 
     @property
-    def seconds(self) -> int: return len(self.votes) # that were seen
+    def seconds(self) -> int:
+        "How many seconds were seen; the last 120 count."
+        return len(self.votes)
 
     def add(self, time: float, logits: np.ndarray) -> None: # seconds; (K,), divided by the model's temperature
         "Take in a frame."

@@ -19,7 +19,8 @@ class Box(NamedTuple):
     height: float
 
     @property
-    def xyxy(self) -> tuple[float, float, float, float]: # left, upper, right, lower border
+    def xyxy(self) -> tuple[float, float, float, float]:
+        "Left, upper, right and lower border."
         return self.x, self.y, self.x + self.width, self.y + self.height
 
 # %% ../nbs/41_boxes.ipynb #748badd9

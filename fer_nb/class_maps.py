@@ -119,7 +119,9 @@ class FaceMaps:
     crop: np.ndarray = field(repr=False) # uint8 (size, size), what the network was given
 
     @property
-    def classes(self) -> tuple[str, ...]: return tuple(self.face.probabilities)
+    def classes(self) -> tuple[str, ...]:
+        "The expressions, in the order of the maps."
+        return tuple(self.face.probabilities)
 
     def evidence(self, label: str|None=None, against: str|Sequence[str]|None=None) -> np.ndarray: # (H, W)
         "What speaks for a class, compared with another or the mean of several; see `compared`."
@@ -137,7 +139,9 @@ class FaceMaps:
 class FaceExplanation(FaceMaps):
     "The maps of a face, with what shows and stores them."
     def plot(self,
-        label: str|None=None, against: str|Sequence[str]|None=None, *, size: int=240, # pixels
+        label: str|None=None, # None = the most probable class
+        against: str|Sequence[str]|None=None, # one class or several; None = the most probable of the others
+        *, size: int=240, # pixels
     ) -> np.ndarray: # uint8 (size, size, 3), RGB
         "The crop with its map. Raises `FerError` for a class that the model does not know."
         image = to_rgb(cv2.resize(self.crop, (size, size), interpolation=cv2.INTER_CUBIC)).copy()
@@ -159,23 +163,23 @@ class Explanation:
 
     def shaded(self,
         rgb: np.ndarray, # uint8 (H, W, 3): the image, or a smaller copy of it
-        label: str|None=None, against: str|Sequence[str]|None=None, # as for `compared`
+        label: str|None=None, # as for `compared`
+        against: str|Sequence[str]|None=None, # likewise
     ) -> np.ndarray: # uint8 (H, W, 3), a copy
         "The image with the maps of all faces."
         image, scale = rgb.copy(), rgb.shape[1]/(self.result.size or rgb.shape[1::-1])[0]
         for face in self.faces: shade(image, face.evidence(label, against), face.corners*scale)
         return image
-
     def plot(self,
         image: Any=None, # anything that `read_image` takes, also a smaller copy; None = read the source again
-        *, label: str|None=None, against: str|Sequence[str]|None=None, # as for `compared`
+        *, label: str|None=None, # as for `compared`
+        against: str|Sequence[str]|None=None, # likewise
     ) -> np.ndarray: # uint8 (H, W, 3), RGB
         "The image with maps, boxes, labels and a legend. Raises `ImageError` where it cannot be read."
         rgb = to_rgb(image) if isinstance(image, np.ndarray) else read_image(image or self.result.source)
         drawn = self.result.plot(self.shaded(rgb, label, against))
         pairs = [(i, *o.legend(label, against)) for i, o in enumerate(self.faces[:_MOST_LINES], 1)]
         return with_legend(drawn, [[(str(i), None), (a, FOR), (b, AGAINST)] for i, a, b in pairs])
-
     def to_dict(self) -> dict[str, Any]: # fit for `json.dumps`
         "The result with the maps of each face."
         plain = self.result.to_dict()
@@ -188,7 +192,8 @@ def explain_faces(
     seen: FaceCrops, # an image's faces
     result: Any, # its `Result`, with the same faces in the same order
     *,
-    rule: dict, prior: Prior, # how a box became a crop; how often each class is expected
+    rule: dict,   # how a box became a crop
+    prior: Prior, # how often each class is expected
     offset: np.ndarray|None=None, # of a person's baseline, one for each logit; None = 0
 ) -> Explanation:
     "The maps of all faces of an image. Raises `ModelError` for a file that does not give what they are made of."

@@ -15,19 +15,6 @@ import numpy as np
 
 from fer_nb.recognition import TrackedFace
 
-# %% ../nbs/54_face_statistics.ipynb #32493cf8
-def face_thumbnail(
-    rgb: np.ndarray, # uint8 (H, W, 3)
-    box: tuple[float, float, float, float], # (x, y, width, height), inside it
-    size: int=64,    # pixels
-) -> np.ndarray: # uint8 (size, size, 3)
-    "A square around a face."
-    x, y, w, h = box
-    side = max(1, min(round(1.3*max(w, h)), *rgb.shape[:2]))
-    left = int(np.clip(x + w/2 - side/2, 0, rgb.shape[1] - side))
-    top = int(np.clip(y + h/2 - side/2, 0, rgb.shape[0] - side))
-    return cv2.resize(rgb[top:top + side, left:left + side], (size, size), interpolation=cv2.INTER_AREA)
-
 # %% ../nbs/54_face_statistics.ipynb #0bfedb6d
 def _weights(
     face: TrackedFace,
@@ -67,6 +54,19 @@ class Presence:
         "Bins of twice the width."
         bins, self.bins = self.bins, {}
         for b, sums in bins.items(): self.bins[b//2] = self.bins.get(b//2, 0) + sums
+
+# %% ../nbs/54_face_statistics.ipynb #32493cf8
+def face_thumbnail(
+    rgb: np.ndarray, # uint8 (H, W, 3)
+    box: tuple[float, float, float, float], # (x, y, width, height), inside it
+    size: int=64,    # pixels
+) -> np.ndarray: # uint8 (size, size, 3)
+    "A square around a face."
+    x, y, w, h = box
+    side = max(1, min(round(1.3*max(w, h)), *rgb.shape[:2]))
+    left = int(np.clip(x + w/2 - side/2, 0, rgb.shape[1] - side))
+    top = int(np.clip(y + h/2 - side/2, 0, rgb.shape[0] - side))
+    return cv2.resize(rgb[top:top + side, left:left + side], (size, size), interpolation=cv2.INTER_AREA)
 
 # %% ../nbs/54_face_statistics.ipynb #dbc667fe
 class _Counts:

@@ -121,9 +121,8 @@ def confidence_threshold(
     if isinstance(value, str) and value == 'auto':
         advice = about.get('uncertain')
         value = advice.get('threshold') if isinstance(advice, dict) else None
-        if value is None:
-            reason = "the model's file advises no threshold; give min_confidence as a number"
-            raise ModelError(f"{about.get('name')}: {reason}")
+        if value is None: raise ModelError(
+            f"{about.get('name')}: the model's file advises no threshold; give min_confidence as a number")
     try: good = 0 <= float(value) <= 1
     except (TypeError, ValueError): good = False
     if not good: raise FerError(f'min_confidence must be within 0..1 or "auto", not {shown(value)}')
@@ -149,17 +148,27 @@ class _Described:
         return f'Recognizer({model!r}, {detector=}, threads={self.threads}, prior={str(self.assumed)!r})'
 
     @property
-    def classes(self) -> tuple[str, ...]: return self.classifier.classes # expressions, in the order of the model
+    def classes(self) -> tuple[str, ...]:
+        "The expressions, in the order of the model."
+        return self.classifier.classes
 
     @property
-    def prior(self) -> str: return self.assumed.name # "own" where shares were given
+    def prior(self) -> str:
+        "How often each expression is expected: the name of a prior, or `own` where shares were given."
+        return self.assumed.name
 
     @property
-    def prior_strength(self) -> float: return self.assumed.strength
+    def prior_strength(self) -> float:
+        "How much of the prior is applied; 1 = all of it."
+        return self.assumed.strength
 
+# %% ../nbs/44_recognition.ipynb #f2f47cb0
+class _Adaptable(_Described):
+    "The part that exchanges the prior."
     def with_prior(self,
         # "fer2013", "balanced", "everyday", "trained" or {class: share}; None = as the model's file says
-        prior: str|Mapping[str, float]|None, *, strength: float=1., # 0..1
+        prior: str|Mapping[str, float]|None,
+        *, strength: float=1., # 0..1
     ) -> Self: # shares the network and the detector
         "The same recognizer with another prior. Raises `FerError` where the model cannot be used with it."
         other = copy.copy(self)
@@ -168,7 +177,7 @@ class _Described:
         return other
 
 # %% ../nbs/44_recognition.ipynb #70abb8fa
-class _Parts(_Described):
+class _Parts(_Adaptable):
     "What a recognizer consists of: detector, crop rule, classifier and limits."
     def __init__(self,
         model: str|None='', # a shipped model by name, or a model file; "" = the default
@@ -193,10 +202,11 @@ class _Parts(_Described):
 
 # %% ../nbs/44_recognition.ipynb #f28f1a3e
 class _Crops(_Parts):
-    "The part that needs no detector."
+    "The parts for faces that are cropped already, and for several images of one person."
     def recognize_crops(self,
         # images that are faces: an array (N, H, W) of gray or (N, H, W, 3) of colored ones, or a list of any images
-        crops: Iterable[Any], *, bgr: bool=False,
+        crops: Iterable[Any],
+        *, bgr: bool=False, # arrays have their colors blue first
         baseline: Baseline|None=None, # of the person whom all crops show
     ) -> list[Result]: # in the same order
         "The expressions of faces that are cropped already; no detector is asked. Raises `FerError` for another shape."
@@ -204,9 +214,6 @@ class _Crops(_Parts):
         results = _recognize(self, crops, None, rule=WHOLE_IMAGE, bgr=bgr, baseline=baseline)
         return [replace(o, warnings=o.warnings + warnings) for o in results]
 
-# %% ../nbs/44_recognition.ipynb #e97d03a3
-class _Baselines(_Crops):
-    "The part that looks at several images of one person."
     def baseline(self,
         images: Iterable[Any], # of one person, of any kind: two or more, better ten, with different expressions
         *,
@@ -217,12 +224,13 @@ class _Baselines(_Crops):
         return _find_baseline(self, images, face=face, bgr=bgr)
 
 # %% ../nbs/44_recognition.ipynb #aff80cd0
-class _Explained(_Baselines):
+class _Explained(_Crops):
     "The part that says why."
     def explain(self,
-        source: Any, *, # as for a call; with `crops`: as for `recognize_crops`
-        crops: bool=False, # they are faces, already cropped
-        bgr: bool=False, baseline: Baseline|None=None, # as for a call
+        source: Any, # as for a call; with `crops`: as for `recognize_crops`
+        *, crops: bool=False, # they are faces, already cropped
+        bgr: bool=False, # as for a call
+        baseline: Baseline|None=None, # likewise
     ) -> Any: # an `Explanation`, which has the `Result`; a list of them for several images, or for crops
         "Why: what each place of each face adds to the answer. Raises `ModelError` for a model that cannot say it."
         if crops: check_crops(source, self.classifier.size)
@@ -239,7 +247,8 @@ class Recognizer(_Explained):
     more than `max_pixels` are refused. `prior` is a name or {class: share}. Raises `FerError` for a wrong part."""
     def __call__(self,
         # anything that `read_image` takes; or several: a list, a generator, a pandas Series, an array (N, H, W, 3)
-        source: Any, *, bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
+        source: Any,
+        *, bgr: bool=False, # arrays have their colors blue first, as OpenCV has them
         baseline: Baseline|None=None, # of the person whom all images show
     ) -> Any: # a `Result`; for several images a list of them, in the same order
         "Find the faces and their expressions: a `Result` for one image, a list of them for several."
@@ -248,7 +257,8 @@ class Recognizer(_Explained):
         return list(results) if many else next(results)
 
     def stream(self,
-        sources: Iterable[Any], *, bgr: bool=False, # images of any kind, also without end
+        sources: Iterable[Any], # images of any kind, also without end
+        *, bgr: bool=False, # arrays have their colors blue first
         baseline: Baseline|None=None, # of the person whom all images show
     ) -> Iterator[Result]: # in the same order
         "The results of many images, one after the other. No more images are in memory than threads need."
@@ -265,18 +275,14 @@ def expecting_everyday(recognizer: Recognizer) -> Recognizer:
 # %% ../nbs/44_recognition.ipynb #fc4c1abb
 def _settings(recognizer: _Parts, detector: Detector|None, baseline: Baseline|None) -> dict[str, Any]:
     "What made results; no detector for faces that were cropped already."
-    more = {} if detector else dict(detector='none')
-    return recognizer_settings(recognizer, baseline=str(baseline or ''), **more)
+    return recognizer_settings(recognizer, baseline=str(baseline or ''), **({} if detector else {'detector': 'none'}))
 
 # %% ../nbs/44_recognition.ipynb #2be1c0e7
 def _recognize(
     recognizer: _Parts,
     sources: Iterable[Any],  # images
     detector: Detector|None, # None = they are faces already
-    *,
-    rule: dict,
-    bgr: bool,
-    baseline: Baseline|None=None,
+    *, rule: dict, bgr: bool, baseline: Baseline|None=None,
     at_once: int=32, # images whose faces are classified together, by one thread
 ) -> Iterator[Result]: # in the same order
     "The results of images. Raises `FerError` for a baseline of another model, at once."
@@ -290,10 +296,7 @@ def _see(
     recognizer: _Parts,
     sources: Iterable[Any],  # images
     detector: Detector|None, # None = they are faces already
-    *,
-    rule: dict,
-    bgr: bool,
-    at_once: int=32,
+    *, rule: dict, bgr: bool, at_once: int=32,
 ) -> Iterator[list[FaceCrops]]: # some at a time
     "Find and crop the faces of images, some of them at a time."
     r, images = recognizer, iter(sources)
@@ -312,9 +315,7 @@ def _classify_faces(
     r = recognizer
     p = iter(classify(r.classifier, [crop for o in seen for crop in o.crops], prior=r.assumed, offset=offset))
     for o in seen:
-        faces = [
-            make_face(o, d, p=next(p), classes=r.classes, min_confidence=r.min_confidence) for d in o.found
-        ]
+        faces = [make_face(o, d, p=next(p), classes=r.classes, min_confidence=r.min_confidence) for d in o.found]
         status = 'unreadable' if o.error else 'ok' if faces else 'no_face'
         yield Result(status, faces, o.size, o.error, o.name, r.classes, o.warnings, str(r.assumed), baseline, settings)
 
@@ -332,8 +333,7 @@ def _explain(
 
 # %% ../nbs/44_recognition.ipynb #299dcc59
 def _largest_crop(seen: FaceCrops) -> np.ndarray: # uint8 (size, size)
-    areas = [o.box.width*o.box.height for o in seen.found]
-    return seen.crops[int(np.argmax(areas))]
+    return seen.crops[int(np.argmax([o.box.width*o.box.height for o in seen.found]))]
 
 # %% ../nbs/44_recognition.ipynb #206ca759
 def _find_baseline(recognizer: _Parts, images: Iterable[Any], *, face: str, bgr: bool) -> Baseline:

@@ -257,7 +257,9 @@ class Smoother:
         return p.copy()
 
     def get(self, key: Hashable) -> np.ndarray|None: # (C,)
+        "The average of a key; None where there is none."
         return self.kept[key][1].copy() if key in self.kept else None
 
     def drop(self, keys: Iterable[Hashable]) -> None:
+        "Forget some keys, whether they are known or not."
         for key in list(keys): self.kept.pop(key, None)

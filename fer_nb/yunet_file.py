@@ -18,15 +18,13 @@ from .core import FerError, cache_folder, sha256, shown, write_atomically
 # %% ../nbs/41a_yunet_file.ipynb #58c7d0ff
 # The sha256 of `face_detection_yunet_2023mar.onnx` of the OpenCV Zoo, the file this project was tested with.
 YUNET_SHA256 = '8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4'
+_MOST_BYTES = 1 << 24 # of a file with a detector
 
 # %% ../nbs/41a_yunet_file.ipynb #8e2c4716
 def not_yunet(source: str, found: str) -> str:
     "What is said of a file with another checksum."
     checksums = f'sha256 {found[:12]}..., expected {YUNET_SHA256[:12]}...'
     return f'{source}: not a YuNet detector that OpenCV can use ({checksums})'
-
-# %% ../nbs/41a_yunet_file.ipynb #0c1186d1
-_MOST_BYTES = 1 << 24 # of a file with a detector
 
 # %% ../nbs/41a_yunet_file.ipynb #b61acf96
 def read_yunet(
