@@ -62,8 +62,8 @@ def run():
 
 
 # What is started first: the quick answers, then what takes longest. Notebooks are many small jobs, which end together.
-FIRST = ['test_repository', 'test_figures', 'test_batch_cluster', 'test_training', 'test_cli', 'test_export']
-FIRST += ['test_wheel', 'test_fine_tuning', 'test_experiments', 'test_backends', 'test_devices']
+FIRST = ['test_repository', 'test_figures', 'test_wheel', 'test_batch_cluster', 'test_training', 'test_cli']
+FIRST += ['test_export', 'test_fine_tuning', 'test_experiments', 'test_backends', 'test_devices']
 ALONE = ['test_repository', 'test_figures', 'test_notebooks', 'test_floors']
 
 

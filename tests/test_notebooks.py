@@ -66,7 +66,7 @@ def tidy():
     from IPython.core.interactiveshell import InteractiveShell
 
     HistoryManager._stop_thread()
-    InteractiveShell._instance.user_ns.clear()  # the shell itself stays until the process ends
+    if shell := InteractiveShell._instance: shell.user_ns.clear()  # the shell itself stays until the process ends
     if pyplot := sys.modules.get('matplotlib.pyplot'): pyplot.close('all')
     if keras := sys.modules.get('keras'): keras.backend.clear_session()
     gc.collect()
