@@ -101,17 +101,13 @@ def make_result(
 
 # %% ../nbs/60a_album.ipynb #9460f176
 _ADVICE = [
-    (rb'%PDF', 'This is a PDF document. Save the image in it as a JPEG or PNG file.'),
     (
         rb'.{4}ftyp(hei|hev|mif1|msf1|avi[fs])',
-        'This is a HEIC or AVIF image. Export it as JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible).',
+        'Export the image as JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible).',
     ),
-    (rb'.{4}ftyp|\x1aE\xdf\xa3|.{8}AVI ', 'This is a video, not an image. Videos have a panel of their own.'),
-    (
-        rb'PK\x03\x04',
-        'This is an archive or an office document. Unpack it, or save the image in it as a JPEG or PNG file.',
-    ),
-    (rb'\s*(\xef\xbb\xbf)?<(\?xml|svg|!DOCTYPE|html)', 'This is a web page or a drawing (SVG). Save it as a PNG file.'),
+    (rb'.{4}ftyp|\x1aE\xdf\xa3|.{8}AVI ', 'Videos have a panel of their own.'),
+    (rb'PK\x03\x04', 'Office documents are such files, too: save the image in it as JPEG or PNG.'),
+    (rb'(?i)(\xef\xbb\xbf)?\s*<(!doctype )?html', 'Save the image on the page, and not the page.'),
 ]
 
 # %% ../nbs/60a_album.ipynb #1d51da36

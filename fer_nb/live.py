@@ -22,6 +22,7 @@ from weakref import WeakSet
 import cv2
 import numpy as np
 
+from .boxes import iou
 from .core import FerError
 from .cropping import crop_rule
 from .detection import YuNetDetector, load_detector
@@ -39,28 +40,32 @@ def _plate(
     box: tuple,            # (x, y, width, height) of a face
     size: tuple[int, int], # (width, height) of the image
     n: int,                # how many bars
+    taken: Sequence[tuple]=(), # boxes that should stay free
 ) -> tuple[int, int, int, int]: # (x, y, width, height of a line)
     "Where the bars of a face are drawn."
     (x, y, w, h), (image_width, image_height) = map(round, box), size
     line = int(np.clip(h/n, max(11, image_height/60), max(14, image_height/24)))
-    width = round(7.5*line)
-    if x + w + 4 + width <= image_width: left = x + w + 4
-    elif x - 4 - width >= 0: left = x - 4 - width
-    else: left = max(0, x + w - width)
-    return int(left), int(np.clip(y, 0, max(0, image_height - n*line))), width, line
+    width, height = round(7.5*line), n*line
+    tops = [int(np.clip(o, 0, max(0, image_height - height))) for o in (y, y + h - height)]
+    beside = [(left, top) for left in (x + w + 4, x - 4 - width) for top in tops]
+    beside = [(left, top) for left, top in beside if 0 <= left <= image_width - width]
+    free = [o for o in beside if not any(iou((*o, width, height), other) for other in taken)]
+    left, top = [*free, *beside, (max(0, x + w - width), tops[0])][0]
+    return left, top, width, line
 
 # %% ../nbs/60c_live.ipynb #cbe07fcc
-def _draw_bars(image: np.ndarray, face: Face) -> None:
+def _draw_bars(image: np.ndarray, face: Face, taken: Sequence[tuple]) -> tuple: # the box that is taken now
     "Draw all probabilities beside a face, in place."
     classes = tuple(face.probabilities)
-    x, y, width, line = _plate(face.box, image.shape[1::-1], len(classes))
+    x, y, width, line = _plate(face.box, image.shape[1::-1], len(classes), taken)
     image[y:y + len(classes)*line, x:x + width] //= 3
     for i, (name, p) in enumerate(face.probabilities.items()):
         top, left = y + i*line, x + round(.55*width)
         right = left + round((.45*width - 3)*p)
         cv2.rectangle(image, (left, top + 2), (right, top + line - 3), label_color(name, classes), cv2.FILLED)
         at = x + 2, top + round(.72*line)
-        cv2.putText(image, name, at, cv2.FONT_HERSHEY_SIMPLEX, line/30, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.putText(image, name, at, cv2.FONT_HERSHEY_SIMPLEX, line/33, (255, 255, 255), 1, cv2.LINE_AA)
+    return x, y, width, len(classes)*line
 
 # %% ../nbs/60c_live.ipynb #68409f96
 MANY_FACES = 3 #: from which on bars are in a list beside the image
@@ -75,8 +80,9 @@ def draw_frame(
     "A frame with the boxes, labels and bars of its faces."
     beside = bars and (len(faces) >= MANY_FACES if listed is None else listed)
     image = draw_faces(rgb, faces, classes=tuple(faces[0].probabilities) if faces else (), columns=int(beside))
+    taken: list[tuple] = [face.box for face in faces]
     if bars and not beside:
-        for face in faces: _draw_bars(image, face)
+        for face in faces: taken.append(_draw_bars(image, face, taken))
     return image
 
 # %% ../nbs/60c_live.ipynb #0f8eca3b
