@@ -68,7 +68,10 @@ class Teacher(NamedTuple):
     size: int | None = None # of its views, in pixels; None: the crop of the configuration
 
 # %% ../nbs/24_distillation.ipynb #5bfe2c74
-def as_teacher(source: Any, faces: FaceSet) -> Teacher: # a `.keras` file, or a teacher
+def as_teacher(
+    source: Any, # a `.keras` file, or a teacher
+    faces: FaceSet,
+) -> Teacher:
     "The teacher. Raises FerError where it does not know each class."
     if not isinstance(source, Teacher):
         network, = load_teachers([source], len(faces.classes))
