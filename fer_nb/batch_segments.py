@@ -40,7 +40,8 @@ class Segment(NamedTuple):
 def _make_segments(
     task: Task,
     reads: list[float], # seconds: where reading begins, the first one at 0
-    warm: float, tail: float, # seconds that are read before the first row that counts, and after the last one
+    warm: float, # seconds that are read before the first row that counts
+    tail: float, # and after the last one
     every: float=0.,    # seconds between two frames: a segment begins with such a stretch
 ) -> tuple[Segment, ...]:
     "Segments that cover a video without a gap, each row once."
