@@ -87,7 +87,10 @@ def _check(config: TrainConfig) -> None:
         raise FerError('config: progressive_size is 0 or from 24 to crop')
 
 # %% ../nbs/23_train_config.ipynb #c9bcbe58
-def check_ranges(config: TrainConfig, ranges: Mapping[str, tuple[float, float]]) -> None: # field -> (lowest, highest)
+def check_ranges(
+    config: TrainConfig,
+    ranges: Mapping[str, tuple[float, float]], # field -> (lowest, highest)
+) -> None:
     "Raises FerError for a number that is not in its range; one that is none is in no range."
     for name, (low, high) in ranges.items():
         if not low <= (value := getattr(config, name)) <= high:
