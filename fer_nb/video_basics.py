@@ -6,6 +6,7 @@
 __all__ = ['VideoError']
 
 # %% ../nbs/47_video_basics.ipynb #70af418f
+import itertools
 import os
 import re
 import threading
@@ -152,3 +153,30 @@ def complete_length(path: str|os.PathLike) -> int: # bytes, 0 where nothing is c
     with open(path, 'rb') as f:
         boxes = mp4_boxes(f, 0, os.path.getsize(path))
         return max((end for name, _, end in boxes if name == b'mdat'), default=0)
+
+# %% ../nbs/47_video_basics.ipynb #e0b6c982
+def display_matrices(f: BinaryIO) -> dict[int, np.ndarray]: # {track number: (9,) int32}
+    "The display matrices of an open MP4 file."
+    found: dict[int, np.ndarray] = {}
+    path: tuple[bytes, ...] = (b'moov', b'trak', b'tkhd')
+    places = [(path, 0, f.seek(0, os.SEEK_END))]
+    for names, start, end in places:
+        for name, at, to in itertools.islice(mp4_boxes(f, start, end), 1000):
+            if name == names[0] and names[1:]: places.append((names[1:], at, to))
+            elif name == names[0]:
+                f.seek(at)
+                data = f.read(100)
+                track, matrix = (20, 52) if data[:1] == b'\1' else (12, 40)
+                number = int.from_bytes(data[track:track + 4], 'big')
+                found[number] = np.frombuffer(data[matrix:matrix + 36].ljust(36, b'\0'), '>i4')
+    f.seek(0)
+    return found
+
+# %% ../nbs/47_video_basics.ipynb #23534cd5
+def apply_matrix(a: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    "Apply a display matrix (nine numbers, as in MP4): the nearest of eight ways to turn and mirror an image."
+    m = matrix.reshape(3, 3)[:2, :2].astype(float)
+    if abs(m[0, 1]) + abs(m[1, 0]) > abs(m[0, 0]) + abs(m[1, 1]): a, m = a.swapaxes(0, 1), m[::-1]
+    if m[0, 0] < 0: a = a[:, ::-1]
+    if m[1, 1] < 0: a = a[::-1]
+    return a

@@ -6,12 +6,12 @@
 __all__ = []
 
 # %% ../nbs/48_video_files.ipynb #a417cfb0
-import itertools
 import os
 import re
 import stat
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from io import BytesIO
@@ -23,7 +23,16 @@ from fer_nb.addresses import AddressError, data_bytes, is_address, local_path
 from fer_nb.image_formats import ImageError
 from fer_nb.images import MAX_PIXELS, to_rgb
 from fer_nb.remote_files import Patience, SeekableFile, spooled
-from fer_nb.video_basics import Problems, StreamInfo, VideoError, call_within, error_reason, import_av, mp4_boxes
+from fer_nb.video_basics import (
+    Problems,
+    StreamInfo,
+    VideoError,
+    apply_matrix,
+    call_within,
+    display_matrices,
+    error_reason,
+    import_av,
+)
 
 # %% ../nbs/48_video_files.ipynb #f8351ed2
 def _open_file(path: str|os.PathLike) -> BinaryIO:
@@ -130,33 +139,6 @@ def _video_stream(container: Any, remote: bool) -> Any: # a stream of PyAV
         raise VideoError(f'its frames have {stream.width} x {stream.height} pixels, the limit is {MAX_PIXELS:,} pixels')
     return stream
 
-# %% ../nbs/48_video_files.ipynb #e0b6c982
-def _display_matrices(f: BinaryIO) -> dict[int, np.ndarray]: # {track number: (9,) int32}
-    "The display matrices of an open MP4 file."
-    found: dict[int, np.ndarray] = {}
-    path: tuple[bytes, ...] = (b'moov', b'trak', b'tkhd')
-    places = [(path, 0, f.seek(0, os.SEEK_END))]
-    for names, start, end in places:
-        for name, at, to in itertools.islice(mp4_boxes(f, start, end), 1000):
-            if name == names[0] and names[1:]: places.append((names[1:], at, to))
-            elif name == names[0]:
-                f.seek(at)
-                data = f.read(100)
-                track, matrix = (20, 52) if data[:1] == b'\1' else (12, 40)
-                number = int.from_bytes(data[track:track + 4], 'big')
-                found[number] = np.frombuffer(data[matrix:matrix + 36].ljust(36, b'\0'), '>i4')
-    f.seek(0)
-    return found
-
-# %% ../nbs/48_video_files.ipynb #23534cd5
-def _apply_matrix(a: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    "Apply a display matrix (nine numbers, as in MP4): the nearest of eight ways to turn and mirror an image."
-    m = matrix.reshape(3, 3)[:2, :2].astype(float)
-    if abs(m[0, 1]) + abs(m[1, 0]) > abs(m[0, 0]) + abs(m[1, 1]): a, m = a.swapaxes(0, 1), m[::-1]
-    if m[0, 0] < 0: a = a[:, ::-1]
-    if m[1, 1] < 0: a = a[::-1]
-    return a
-
 # %% ../nbs/48_video_files.ipynb #c4d9d47d
 def _frame_to_rgb(
     frame: Any,      # of PyAV
@@ -170,7 +152,7 @@ def _frame_to_rgb(
     if max(width, frame.width)*frame.height > MAX_PIXELS:
         raise ImageError(f'it has {width} x {frame.height} pixels, the limit is {MAX_PIXELS:,} pixels')
     a = scaler.reformat(frame, width=width, format='rgba' if alpha else 'rgb24', threads=1).to_ndarray()
-    return to_rgb(np.rot90(a, round(frame.rotation/90)) if matrix is None else _apply_matrix(a, matrix))
+    return to_rgb(np.rot90(a, round(frame.rotation/90)) if matrix is None else apply_matrix(a, matrix))
 
 # %% ../nbs/48_video_files.ipynb #763d699f
 def _positive_seconds(x: int|None, unit: Fraction|None) -> float|None:
@@ -232,6 +214,7 @@ class _OpenVideo:
         self.problems, self.patience, self.start = Problems(), Patience(timeout), start
         self.timeout = timeout
         self.end, self.count = 0., 0 # seconds and packets read so far
+        self.waiting: deque[int] = deque(maxlen=1000) # times of the packets whose frames are still to come
         self.container: Any = None
         source, self._file = _ready(source)
         try: self._begin(source, name)
@@ -240,7 +223,7 @@ class _OpenVideo:
             raise
 
     def _begin(self, source: Any, name: str) -> None:
-        matrices = _display_matrices(source) if hasattr(source, 'seek') else {}
+        matrices = display_matrices(source) if hasattr(source, 'seek') else {}
         self.container = _open_container(source, self.patience)
         self.stream = _video_stream(self.container, is_address(source))
         self.info, self.exact = _describe(self.container, self.stream, name, source if is_address(source) else '')
@@ -268,7 +251,8 @@ class VideoFile(_OpenVideo):
         return None if stamp is None else float(stamp*self.stream.time_base) - (self.origin or 0)
 
     def __iter__(self) -> Iterator[tuple[float|None, Any]]:
-        for frame in _decode_from(self, self.start) if self.start and not self.info.live else _decode_all(self):
+        frames = _decode_from(self, self.start) if self.start and not self.info.live else _decode_all(self)
+        for frame in _in_order(self, frames) if self.container.format.name == 'avi' else frames:
             if self.origin is None: self.origin = self.time_of(frame)
             if self.origin is None and self.count < 10: continue  # a stream's first frames often have no times yet
             if frame.is_corrupt: self.problems.add(f'the frame at {self.time_of(frame) or 0:.3f} s is damaged')
@@ -295,12 +279,14 @@ def _count_packet(video: VideoFile, packet: Any) -> None:
     "Take note of how far a video was read."
     end = (video.time_of(packet) or 0.) + float((packet.duration or 0)*video.stream.time_base)
     video.count, video.end = video.count + 1, max(video.end, end)
+    if packet.dts is not None: video.waiting.append(packet.dts)
 
 # %% ../nbs/48_video_files.ipynb #8097bb12
 def _decode_all(video: VideoFile) -> Iterator[Any]: # frames of PyAV
     "All frames of a video, in the order in which they are shown. A read that fails is tried again, up to three times."
     av = import_av()
     failed, packets = 0, video.container.demux(video.stream)
+    video.waiting.clear()
     while failed < 3:
         video.patience.renew()
         try: packet = next(packets, None)
@@ -329,6 +315,19 @@ def _check_end(video: VideoFile) -> None:
     if missing and not (promised and video.count >= promised):
         counted = f'{video.count} of {promised} frames, ' if promised else ''
         video.problems.append(f'it ends after {counted}{video.end:.2f} of {info.duration:.2f} s: the rest is missing')
+
+# %% ../nbs/48_video_files.ipynb #a5608e5e
+def _in_order(video: VideoFile, frames: Iterator[Any]) -> Iterator[Any]: # frames of PyAV
+    "Frames with times that rise: those of the packets, in the order of the file."
+    delay: int|None = None # so many packets later than its own a frame comes out of the decoder
+    shift, waiting = 0, video.waiting
+    for frame in frames:
+        if frame.dts in waiting:
+            place = waiting.index(frame.dts)
+            if delay is None: delay, shift = place, (frame.dts if frame.pts is None else frame.pts) - waiting[0]
+            for _ in range(place - delay): waiting.popleft() # of frames that were lost
+        if delay is not None and waiting: frame.pts = waiting.popleft() + shift
+        yield frame
 
 # %% ../nbs/48_video_files.ipynb #f958e09a
 def _decode_from(video: VideoFile, start: float) -> Iterator[Any]: # frames of PyAV
