@@ -211,8 +211,7 @@ class _OpenVideo:
         timeout: float=10., # seconds to wait for an address
         start: float=0., # seconds: the frames begin shortly before
     ):
-        self.problems, self.patience, self.start = Problems(), Patience(timeout), start
-        self.timeout = timeout
+        self.problems, self.patience, self.start, self.timeout = Problems(), Patience(timeout), start, timeout
         self.end, self.count = 0., 0 # seconds and packets read so far
         self.waiting: deque[int] = deque(maxlen=1000) # times of the packets whose frames are still to come
         self.container: Any = None
