@@ -1,6 +1,6 @@
 """A real Chromium, whose camera shows a video made of one face, and real servers on this computer.
 
-With `-n 2` two files run side by side, each with servers of its own; a test that measures speed or memory runs alone.
+With `-n 2` two workers run side by side, each with servers of its own; a test that measures memory runs alone.
 Environment: CHROME (path of a browser), E2E_SECONDS (how long the camera streams), FER_NB_YUNET (a better detector).
 Screenshots, logs of the servers and figures.json are left in _runs/e2e, and a screenshot of every page that failed."""
 import fcntl
@@ -14,8 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from panels import settle
 from playwright.sync_api import expect
-from servers import start_app, start_lab
+from servers import log_name, start_app, start_lab
 
 NAMES = 'chromium', 'chromium-browser', 'google-chrome'
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
@@ -116,7 +117,7 @@ def look(page, out):
 
     def take(name, at=None):
         if at: at.evaluate("o => o.scrollIntoView({block: 'center'})")
-        page.wait_for_timeout(500)
+        settle(page)
         page.screenshot(path=out / f'{name}.png')
 
     return take
@@ -247,22 +248,23 @@ def detector() -> str:
     return 'auto' if os.environ.get('FER_NB_YUNET') else 'haar'
 
 
-def log_name(request, server: str) -> str:
-    "Two workers may serve the same module."
-    return f"{request.module.__name__}-{server}-{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}.log"
-
-
-@pytest.fixture(scope='module')
-def lab(tmp_path_factory, request, out, root, detector):
-    "JupyterLab over copies of notebooks; Ctrl-C ends it in the end."
-    server = start_lab(tmp_path_factory.mktemp('lab'), out / log_name(request, 'lab'), root, detector)
+@pytest.fixture(scope='session')
+def lab_server(tmp_path_factory, out, root, detector):
+    server = start_lab(tmp_path_factory.mktemp('lab'), out / log_name('lab'), root, detector)
     yield server
     server.ends_by_ctrl_c()
 
 
-@pytest.fixture(scope='module')
-def app(tmp_path_factory, request, out, root):
-    "The web app; Ctrl-C ends it in the end."
-    server = start_app(tmp_path_factory.mktemp('app'), out / log_name(request, 'app'), root)
+@pytest.fixture
+def lab(lab_server):
+    "JupyterLab over copies of notebooks, without kernels of earlier tests; Ctrl-C ends it after all of them."
+    lab_server.end_sessions()
+    return lab_server
+
+
+@pytest.fixture(scope='session')
+def app(tmp_path_factory, out, root):
+    "The web app; Ctrl-C ends it after all tests."
+    server = start_app(tmp_path_factory.mktemp('app'), out / log_name('app'), root)
     yield server
     server.ends_by_ctrl_c()

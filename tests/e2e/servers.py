@@ -6,13 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import nbformat
 import psutil
+from waiting import ask, family, until
 
+WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'gw0')
 SHORT = 'from fer_nb.browser_camera import BrowserCamera\ncamera = BrowserCamera()', 'camera'
 SETTINGS = {  # the state of widgets is saved, which is the harder case for privacy
     '@jupyter-widgets/jupyterlab-manager/plugin': {'saveState': True},
@@ -20,19 +22,14 @@ SETTINGS = {  # the state of widgets is saved, which is the harder case for priv
 }
 
 
-def until(true, complaint, seconds=120):
-    "Wait until something is true, and return it."
-    __tracebackhide__ = True
-    start = time.time()
-    while not (value := true()):
-        if time.time() - start > seconds: raise AssertionError(complaint() if callable(complaint) else complaint)
-        time.sleep(0.2)
-    return value
+def log_name(server: str) -> str:
+    "Each worker has servers of its own."
+    return f'{server}-{WORKER}.log'
 
 
 def free_port() -> int:
     "A port that no other worker takes, nor the system for a connection of its own."
-    worker = int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))
+    worker = int(WORKER.removeprefix('gw'))
     for port in random.sample(range(20_000 + worker % 16, 30_000, 16), 50):
         with socket.socket() as s, suppress(OSError):
             s.bind(('127.0.0.1', port))
@@ -46,11 +43,6 @@ def answers(port: int) -> bool:
         return True
     except OSError:
         return False
-
-
-def is_kernel(process: psutil.Process) -> bool:
-    try: return 'ipykernel_launcher' in ' '.join(process.cmdline())
-    except psutil.Error: return False  # it has ended
 
 
 class Server:
@@ -75,23 +67,43 @@ class Server:
 
     def family(self) -> list:
         "The processes: the server, and its kernels."
-        process = psutil.Process(self.process.pid)
-        return [process, *process.children(recursive=True)]
+        return family(self.process.pid)
+
+    def find(self, text: str) -> list:
+        "Its processes with some text in their command line, but not what one of them has just started as its copy."
+        here = lambda process: any(text in part for part in ask(process, psutil.Process.cmdline) or ())
+        found = {o.pid: o for o in self.family() if here(o)}
+        return [o for o in found.values() if ask(o, psutil.Process.ppid) not in found]
 
     def kernel_processes(self) -> list:
         "The kernels that it runs."
-        return [o for o in self.family() if is_kernel(o)]
+        return self.find('ipykernel_launcher')
 
     def kernels(self) -> int:
         "How many kernels it runs."
         return len(self.kernel_processes())
 
+    def memory(self) -> float:
+        "MB of all its processes, shared memory included."
+        told = [ask(o, psutil.Process.memory_info) for o in self.family()]
+        return sum(o.rss / 1e6 for o in told if o)
+
+    def end_sessions(self):
+        "JupyterLab shall end the kernels of its notebooks."
+        for session in json.loads(self.api('sessions')): self.api(f'sessions/{session["id"]}', 'DELETE')
+
+    def api(self, path: str, method='GET') -> bytes:
+        "What JupyterLab answers."
+        connection = HTTPConnection('127.0.0.1', self.port, timeout=120)
+        connection.request(method, f'/api/{path}', headers={'Authorization': f'token {self.token}'})
+        return connection.getresponse().read()
+
     def stop(self) -> list:
-        "Press Ctrl-C. Processes that are still there 20 seconds later are ended by force, and returned."
+        "Press Ctrl-C. Processes that are still there a minute later are ended by force, and returned."
         family = self.family()
-        os.killpg(self.process.pid, signal.SIGINT)
-        _, left = psutil.wait_procs(family, timeout=20)
-        for process in left: process.kill()
+        with suppress(ProcessLookupError): os.killpg(self.process.pid, signal.SIGINT)
+        _, left = psutil.wait_procs(family, timeout=60)
+        for process in left: ask(process, psutil.Process.kill)
         self.process.wait()
         return left
 
@@ -144,8 +156,8 @@ def start_lab(folder: Path, log: Path, root: Path, detector: str) -> Server:
     return server
 
 
-def start_app(folder: Path, log: Path, root: Path) -> Server:
+def start_app(folder: Path, log: Path, root: Path, patience: int = 5) -> Server:
     "The page, by the command that a person would give."
     port = free_port()
-    options = [f'PORT={port}', 'HOST=notebook.test', 'PAGES=2', 'PATIENCE=5']
+    options = [f'PORT={port}', 'HOST=notebook.test', 'PAGES=2', f'PATIENCE={patience}']
     return Server(folder, log, port, ['make', '--no-print-directory', 'app', *options], root)

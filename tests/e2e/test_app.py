@@ -1,4 +1,5 @@
 """The web app, used as a person would."""
+import os
 import shutil
 import time
 
@@ -18,7 +19,10 @@ from panels import (
     watch,
 )
 from playwright.sync_api import expect
-from servers import until
+from servers import start_app
+from waiting import until
+
+from fer_nb.yunet_file import yunet_path
 
 NONE = ['--use-fake-device-for-media-stream=device-count=0', '--use-fake-ui-for-media-stream']
 ELSEWHERE = [
@@ -69,14 +73,13 @@ def test_upload(page, app, visitors, look, figures):
     download_table(page, body)
 
 
-@pytest.mark.alone
 def test_camera(page, app, look, out, figures):
     visit(page, app.address)
     tab(page, 'Camera')
     camera = page.locator('.fer-camera')
     measured = figures['app_streaming'] = open_camera(page, camera) | watch(page, camera, 5)
     look('app-camera', camera)
-    is_steady(measured, lag=1500)
+    is_steady(measured)
 
     with page.expect_download() as got: camera.locator('[data-do=snapshot]').click()
     assert got.value.suggested_filename.endswith('.png'), f'the snapshot is called {got.value.suggested_filename}'
@@ -126,7 +129,7 @@ def test_foreign_name(page, app, look):
 @narrow
 def test_pages_are_limited(page, context, app, look):
     "A page that is closed takes its kernel with it, and makes room for another."
-    until(lambda: not app.kernels(), 'the kernels of closed pages are still there', 15)
+    until(lambda: not app.kernels(), 'the kernels of closed pages are still there')
     pages = [context.new_page() for _ in range(2)]
     for o in pages:
         o.errors = page.errors
@@ -138,6 +141,33 @@ def test_pages_are_limited(page, context, app, look):
     said, page.errors = page.errors, []
     assert '503' in said[0]
     pages[0].close(run_before_unload=True)
-    until(lambda: app.kernels() == 1, 'the kernel of a closed page is still there', 15)
+    until(lambda: app.kernels() == 1, 'the kernel of a closed page is still there')
     visit(page, app.address)
     pages[1].close(run_before_unload=True)
+
+
+def test_one_detector(page, tmp_path, out, root, monkeypatch, look):
+    "The better detector that one tab has fetched is at once that of all tabs."
+    if not (file := os.environ.get('FER_NB_YUNET')): pytest.skip('there is no file of the better detector')
+    monkeypatch.delenv('FER_NB_YUNET')
+    monkeypatch.setenv('FER_NB_CACHE', str(tmp_path / 'cache'))
+    server = start_app(tmp_path, out / 'app-detector.log', root)
+    try:
+        visit(page, server.address)
+        page.locator('.fer-about summary').click()
+        expect(page.locator('.fer-about')).to_contain_text('faces are found with Haar')
+        tab(page, 'Camera')
+        offer = page.locator('.fer-camera .fer-better')
+        expect(offer).to_contain_text('Small or turned faces may be missed.')
+        yunet_path().parent.mkdir()
+        shutil.copy(file, yunet_path())
+        offer.get_by_role('button').click()
+        expect(offer, 'it is still offered').to_be_hidden()
+        expect(page.locator('.fer-about')).to_contain_text('faces are found with YuNet')
+        tab(page, 'Video')
+        expect(page.locator('.fer-video .fer-better'), 'another tab still offers it').to_be_hidden()
+        tab(page, 'Upload')
+        expect(page.locator('.fer-upload .fer-chosen'), 'another tab goes on without it').to_contain_text('YuNet')
+        look('app-one-detector')
+        page.goto('about:blank')
+    finally: server.stop()

@@ -13,12 +13,14 @@ from panels import (
     is_closed,
     is_steady,
     open_camera,
+    settle,
     shows_no_image,
     upload,
     upload_no_image,
     watch,
 )
-from servers import Server, until
+from servers import Server
+from waiting import until
 
 SECONDS = float(os.environ.get('E2E_SECONDS', 10))  # how long the camera streams
 MAY_GROW = {'kernel': 3, 'page': 2}  # MB while it streams, and 5 kB for each result; a frame has 25 kB
@@ -26,14 +28,15 @@ DENIED = {'args': ['--use-fake-device-for-media-stream', '--deny-permission-prom
 
 
 def command(page, name, args=None):
-    page.evaluate('([name, args]) => { jupyterapp.commands.execute(name, args); }', [name, args or {}])
+    "Execute a command of JupyterLab to its end."
+    page.evaluate('([name, args]) => jupyterapp.commands.execute(name, args).then(() => {})', [name, args or {}])
 
 
 def theme(page, name):
     light = str(name == 'Light').lower()
     command(page, 'apputils:change-theme', {'theme': f'JupyterLab {name}'})
     page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state='attached')
-    page.wait_for_timeout(500)
+    settle(page)
 
 
 def open_notebook(page, lab: Server, name: str):
@@ -66,8 +69,7 @@ def save_notebook(page, path: Path) -> tuple[str, str]:
     "Save the notebook; its text, and the state of the widgets that is in it."
     before = path.stat().st_mtime_ns
     command(page, 'docmanager:save')
-    until(lambda: path.stat().st_mtime_ns != before, 'the notebook was not saved')
-    page.wait_for_timeout(500)
+    assert path.stat().st_mtime_ns != before, 'the notebook was not saved'
     text = path.read_text()
     widgets = json.loads(text)['metadata'].get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {})
     assert widgets.get('state'), 'the state of the widgets was not saved, so this shows nothing'
@@ -77,7 +79,8 @@ def save_notebook(page, path: Path) -> tuple[str, str]:
 def kernel_of(page, server: Server) -> psutil.Process:
     "The process of the kernel behind the page."
     kernel = page.evaluate('jupyterapp.shell.currentWidget.sessionContext.session.kernel.id')
-    return next(o for o in server.family() if any(kernel in part for part in o.cmdline()))
+    [process] = server.find(kernel)
+    return process
 
 
 def memory(kernel: psutil.Process, tools) -> tuple[float, float]:
