@@ -307,7 +307,7 @@ def _summarize(
         more = f' and {len(names) - 3:,} more' if len(names) > 3 else ''
         print(f"skipped, {reason}: {', '.join(names[:3])}{more}", file=sys.stderr)
     if batch.again: print(f'skipped, in {shown(args.csv, 300)} already: {batch.again:,}', file=sys.stderr)
-    if batch.drawn: print(f'wrote {batch.drawn:,} images into {shown(args.annotate, 300)}', file=sys.stderr)
+    if n := batch.drawn: print(f'wrote {n:,} image{"s"*(n > 1)} into {shown(args.annotate, 300)}', file=sys.stderr)
     if batch.kept: print(f'kept {batch.kept:,} that were in {shown(args.annotate, 300)} already', file=sys.stderr)
     if args.csv: print(f'wrote {shown(args.csv, 300)}', file=sys.stderr)
     skips = len(skipped) + batch.again
