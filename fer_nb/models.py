@@ -131,7 +131,11 @@ def check_network(name: str) -> None: # of a network
         raise FerError(f'network {shown(repr(name))} is not one of {", ".join(MODELS)}')
 
 # %% ../nbs/20_models.ipynb #cfd0c21b
-def build_model(name: str, *, ferplus: bool = False) -> 'Model': # a key of `MODELS`; second head for FER+?
+def build_model(
+    name: str, # a key of `MODELS`
+    *,
+    ferplus: bool = False, # second head for the FER+ votes?
+) -> 'Model':
     "The network called `name`, with fresh weights. Raises FerError for an unknown name."
     check_network(name)
     return MODELS[name](name, ferplus=ferplus)
@@ -153,12 +157,20 @@ def _count_macs(model: 'Model', shape: tuple[int, ...]) -> int: # of the input
     return inner + sum(int(np.prod(layer.kernel.shape)) * n for layer, n in zip(counted, pixels))
 
 # %% ../nbs/20_models.ipynb #1f53a9ff
-def count_macs(model: 'Model', size: int = 48) -> int: # side of the input in pixels
+def count_macs(
+    model: 'Model',
+    size: int = 48, # side of the input in pixels
+) -> int:
     "Multiply-accumulates for one face, over convolutions and dense layers."
     return _count_macs(model, (1, size, size, 1))
 
 # %% ../nbs/20_models.ipynb #5c59defe
-def main_logits(network: 'Model', images: np.ndarray, *, batch_size: int = 256) -> np.ndarray: # (N, H, W) uint8
+def main_logits(
+    network: 'Model',
+    images: np.ndarray, # (N, H, W) uint8
+    *,
+    batch_size: int = 256, # images per call
+) -> np.ndarray:
     "Logits (N, C) of the first head."
     out = network.predict(images[..., None], batch_size=batch_size, verbose=0)
     return np.asarray(out['expression'] if isinstance(out, dict) else out)
