@@ -46,7 +46,8 @@ def _new_figure(
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(figsize=size, dpi=_DPI, layout='constrained', **grid)
     plt.close(fig)
-    fig.suptitle('\n'.join([title, *textwrap.wrap(note, int(13*size[0]))]), fontsize=9)
+    lines = textwrap.wrap(note.replace(' = ', '\xa0=\xa0'), int(13*size[0])) # a number is not cut off
+    fig.suptitle('\n'.join([title, *lines]), fontsize=9)
     return fig, axes
 
 # %% ../nbs/32_plots.ipynb #2b9d7a0b
@@ -74,6 +75,7 @@ def plot_confusion(
     )
     ax.set(xlabel='predicted', ylabel='label (n)')
     ax.tick_params(axis='x', rotation=30)
+    ax.tick_params(axis='y', rotation=0)
     return fig
 
 # %% ../nbs/32_plots.ipynb #1bcf3c1f
@@ -212,5 +214,5 @@ def plot_mistakes(
     for ax in axes.flat: ax.axis('off')
     for ax, i in zip(axes.flat, worst):
         ax.imshow(np.squeeze(images[i]), cmap='gray', vmin=0, vmax=255)
-        ax.set_title(f'{classes[y[i]]} -> {classes[p[i].argmax()]}\n{100*p[i].max():.0f} %', fontsize=7)
+        ax.set_title(f'{classes[y[i]]} -> {classes[p[i].argmax()]}\n{100*p[i].max():.0f} %', fontsize=8)
     return fig
