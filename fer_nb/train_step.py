@@ -75,7 +75,11 @@ def _distillation_loss(soft_labels: Any, logits: Any, temperature: float) -> Any
     return temperature**2 * _cross_entropy(soft, logits / temperature)
 
 # %% ../nbs/24a_train_step.ipynb #df58e777
-def losses(out: dict, config: TrainConfig, class_weights: np.ndarray) -> tuple: # what the trainer returns; (C,)
+def losses(
+    out: dict, # what the trainer returns
+    config: TrainConfig,
+    class_weights: np.ndarray, # (C,)
+) -> tuple:
     "Mean loss and hits (N,) of one batch: labels and teachers on the first head, votes on the second."
     from keras import ops
     target, logits = out['target'], out['expression']
