@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from panels import accessible, appears
 from playwright.sync_api import expect
-from servers import until, write_notebook
+from servers import write_notebook
 from test_app import visit
-from test_lab import command, open_notebook, run_all, theme
+from test_lab import command, kernel_of, open_notebook, run_all, theme
+from waiting import until
 
 CELL = 'from fer_nb.upload import UploadPanel\npanel = UploadPanel()', 'panel'
 
@@ -91,6 +92,14 @@ def test_seven_people(page, app, seven, look):
     assert [tag.split()[0] for tag in tags] == list('1234567'), f'the faces are not numbered in the picture: {tags}'
     full = [tag for tag in tags if re.fullmatch(r'\d \w+\?? \d+%', tag)]
     assert len(full) >= 5, f'the expressions are not in the picture: {tags}'
+    wide = card.locator('.fer-value').evaluate_all(
+        """values => values.map(o => {
+            o.textContent = '100%';
+            o.classList.add('fer-best');
+            return o.scrollWidth - o.clientWidth;
+        })"""
+    )
+    assert max(wide) <= 0, f'100% needs {max(wide)} pixels more'
     hidden = card.evaluate("""card => {
         const number = o => (o.closest("[data-face]")).dataset.face, rect = o => o.getBoundingClientRect();
         const both = (a, b, low, high) => Math.min(a[high], b[high]) - Math.max(a[low], b[low]) > 1;
@@ -131,9 +140,15 @@ def test_narrow(page, app, visitors, seven, look, size):
     assert wide <= seen[0] + 1, f'the page is {wide} pixels wide, of {seen[0]}'
     look(f'app-{size}-options', page.locator('.fer-options').first)
     accessible(page)
-    least = 44 if size == 'phone' else 30
-    for button in page.locator('.fer-upload .fer-button:visible, .fer-upload select:visible').all():
-        assert button.bounding_box()['height'] >= least - 0.5, f'{button.inner_text()} is too small to be touched'
+    least, tabs = 44 if size == 'phone' else 30, page.get_by_role('tab')
+    parts = '.fer-upload .fer-button:visible, .fer-upload select:visible, summary:visible'
+    if size == 'phone': parts += ', .fer-about a:visible'
+    for part in page.locator(parts).or_(tabs).all():
+        assert part.bounding_box()['height'] >= least - 0.5, f'{part.inner_text()} is too small to be touched'
+    cut = tabs.evaluate_all("""tabs => tabs.flatMap(tab => [...tab.children])
+        .filter(o => o.scrollWidth > o.clientWidth || o.getBoundingClientRect().right > innerWidth)
+        .map(o => o.innerText)""")
+    assert tabs.count() == 4 and not cut, f'names of tabs are cut off: {cut}'
 
 
 def press_tab_to(page, name: str):
@@ -170,6 +185,9 @@ def test_keyboard(page, app, visitors):
     press_tab_to(page, 'Remove')
     page.keyboard.press('Enter')
     expect(page.locator('.fer-upload .fer-card')).to_have_count(1)
+    page.get_by_role('tab', name='Upload').focus()
+    for key in 'ArrowRight', 'Enter', 'Tab': page.keyboard.press(key)
+    expect(page.locator('.fer-camera [data-do=start]'), 'the next tab cannot be opened with keys').to_be_focused()
 
 
 def test_samples(page, app):
@@ -225,11 +243,9 @@ def test_kernel_has_stopped(page, lab, panel, visitors, look, end):
     choose(page, visitors, 2)
     kernel = 'jupyterapp.shell.currentWidget.sessionContext.session.kernel'
     if end == 'restarted': page.evaluate(f'{kernel}.restart()')
-    else:
-        name = page.evaluate(f'{kernel}.id')
-        next(o for o in lab.kernel_processes() if name in ' '.join(o.cmdline())).kill()
+    else: kernel_of(page, lab).kill()
     gone = panel.locator('.fer-gone')
-    expect(gone, 'the panel does not say that it is dead').to_contain_text('run the cell again', timeout=20_000)
+    expect(gone, 'the panel does not say that it is dead').to_contain_text('run the cell again')
     look(f'lab-{end}', gone)
     until(lambda: page.evaluate(f'{kernel}.status') == 'idle', 'no kernel')
     command(page, 'notebook:clear-all-cell-outputs')
