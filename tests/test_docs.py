@@ -1,5 +1,6 @@
 """The documentation: everything public is in the reference, pages and links exist, nothing comes from another site."""
 import argparse
+import ast
 import inspect
 import io
 import json
@@ -132,6 +133,19 @@ def test_code_of_guides(guide, tmp_path, photos, monkeypatch):
     names: dict = {}
     exec(compile(code, guide, 'exec'), names)
     assert names['face'].label and (guide == 'video' or names['result'].faces)
+
+
+@pytest.mark.parametrize('guide', DOCS, ids=lambda p: p.stem)
+def test_calls_of_guides(guide):
+    "What the Python of a guide imports is there, and takes the options that it is given."
+    text = guide.read_text(encoding='utf-8')
+    tree = ast.parse('\n'.join(re.findall(r'^```python\n(.*?)^```', text, re.M | re.S)))
+    imports = [o for o in ast.walk(tree) if isinstance(o, ast.ImportFrom) and (o.module or '').startswith('fer_nb')]
+    known = {a.name: getattr(import_module(str(o.module)), a.name) for o in imports for a in o.names}
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in known:
+            options = {o.arg: None for o in call.keywords if o.arg}
+            inspect.signature(known[call.func.id]).bind(*call.args, **options)
 
 
 def test_navigation(pages):
