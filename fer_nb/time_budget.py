@@ -51,7 +51,10 @@ def plan_stretch(
     budget.steps = max(1, int(seconds / max(budget.step_seconds, 1e-9)))
     return part / budget.steps
 
-def end_stretch(budget: TimeBudget, seconds: float) -> dict[str, float]: # that the steps took
+def end_stretch(
+    budget: TimeBudget,
+    seconds: float, # that the steps took
+) -> dict[str, float]:
     "Take over the share of the stretch that ended; 1 where the time is over. What the history keeps of it."
     budget.share = budget.end if budget.left > 0 else 1.
     budget.step_seconds = seconds / budget.steps
