@@ -48,8 +48,11 @@ def with_map(network: 'Model') -> 'Model': # its output: a dict of `logits` (N, 
 
 # %% ../nbs/69b_network_outputs.ipynb #448f3a5d
 def with_scaling(
-    network: 'Model', factors: np.ndarray|float, offsets: np.ndarray|float, # (C,); (C,), added afterwards
-    *, head: str='expression', # name of the layer
+    network: 'Model',
+    factors: np.ndarray|float, # (C,)
+    offsets: np.ndarray|float, # (C,), added afterwards
+    *,
+    head: str='expression', # name of the layer
 ) -> 'Model':
     "A copy of the network with logits * factors + offsets. Raises ModelError where its head is not a linear layer."
     import keras
