@@ -7,12 +7,20 @@ __all__ = []
 
 # %% ../nbs/24e_devices.ipynb #2e93c8da
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .core import FerError, shown
 
+if TYPE_CHECKING:
+    from keras import Model
+
 # %% ../nbs/24e_devices.ipynb #bee99422
-def check_devices(devices: int, batch: int) -> None: # wanted devices; faces in a batch
+def check_devices(
+    devices: int, # that are wanted
+    batch: int, # faces in a batch
+) -> None:
     "Raises FerError where there are not so many devices, or they cannot share a batch."
     if type(devices) is not int or devices < 1: raise FerError(f'devices = {shown(repr(devices))} is not from 1 on')
     if devices == 1: return
@@ -31,9 +39,27 @@ def _too_few(devices: int, there: list[str]) -> str: # wanted; such as `cpu:0`
     return f'{said}; XLA_FLAGS=--xla_force_host_platform_device_count={devices} in the environment makes virtual ones'
 
 # %% ../nbs/24e_devices.ipynb #2612ad75
-def data_parallel(devices: int, batch: int) -> AbstractContextManager[Any]: # faces in a batch
+def data_parallel(
+    devices: int, # that share each batch
+    batch: int, # faces in a batch
+) -> AbstractContextManager[Any]:
     "Inside, Keras spreads variables and batches over the first devices; one: as always. Raises FerError."
     check_devices(devices, batch)
     if devices == 1: return nullcontext()
     import keras
     return keras.distribution.DataParallel(devices=keras.distribution.list_devices()[:devices]).scope()
+
+# %% ../nbs/24e_devices.ipynb #2f1acab2
+def copy_network(
+    network: 'Model | None', # made before `data_parallel`
+    devices: int, # that share each batch
+) -> 'Model | None': # of one device: the same
+    "A copy that is made inside, so its variables are on all devices. Raises FerError where there can be none."
+    if network is None or devices == 1: return network
+    import keras
+    try: copy = keras.models.clone_model(network)
+    except Exception as e:
+        reason = f'cannot be copied, which several devices need ({shown(e)})'
+        raise FerError(f'network {shown(network.name)}: {reason}') from None
+    for made, given in zip(copy.variables, network.variables, strict=True): made.assign(np.asarray(given))
+    return copy

@@ -32,7 +32,7 @@ from fer_nb.checkpoints import (
 from .core import FerError, shown, write_atomically
 from .data import FaceSet, add_samples, train_val_split
 from .datasets import load_dataset
-from .devices import check_devices, data_parallel
+from .devices import check_devices, copy_network, data_parallel
 from .distillation import load_soft_labels, load_teachers
 from .history import plot_history, write_history
 from .labels import EXPRESSIONS
@@ -231,15 +231,15 @@ def _prepare(
 
 # %% ../nbs/25_training.ipynb #068c6650
 def _finalize(
-    trainer: Any, config: TrainConfig, train: FaceSet, history: list[dict], out: Path, fresh: bool
-) -> 'Model': # fresh: what was trained is not what is left, but is copied into it
+    trainer: Any, config: TrainConfig, train: FaceSet, history: list[dict], out: Path, fresh: bool, network: Any
+) -> 'Model': # fresh: what was trained is not what is left, but is copied into `network`, or else into a new one
     "The averaged network in 32-bit floats with fresh batch-norm statistics, written to `model.keras`."
     best = _best_epoch(history, config.monitor) if config.patience else 0
     if best: load_checkpoint(_best_file(out, best), trainer)
     average_weights(trainer)
     final = trainer.network
     if fresh:
-        final = _build(config, train, 'float32')
+        final = network or _build(config, train, 'float32')
         if config.frozen_below: _freeze(final, config.frozen_below)
         final.set_weights(trainer.network.get_weights())
     estimate_batch_norm(final, train.images)
@@ -263,10 +263,10 @@ def fit(
     out: str | Path, # folder for checkpoint, history and model
     *,
     progress: bool = True, # show a progress bar?
-    network: 'Model | None' = None, # in 32-bit floats, to go on with, any number of classes; None: a fresh one
+    network: 'Model | None' = None, # in 32-bit floats, to go on with, which it does itself; None: a fresh one
     groups: dict[str, int] | None = None, # path of a variable -> its group, for learning rates of their own
     group_rates: Callable | None = None, # epoch (0, 1, ...) -> relative learning rate of each group
-    devices: int = 1, # that share each batch; more only for a fresh network
+    devices: int = 1, # that share each batch; more than one under JAX
 ) -> tuple['Model', list[dict]]:
     "Train, or go on; (network, history). Writes checkpoint.npz, history.csv, curves.png, config.json, model.keras."
     with open_run(out) as folder:
@@ -276,11 +276,11 @@ def fit(
         fresh = devices > 1 or (network is None and config.precision != 'float32')
         try:
             with data_parallel(devices, min(config.batch_size, len(train))):
-                trainer = _prepare(config, train, network=network, groups=groups)
+                trainer = _prepare(config, train, network=copy_network(network, devices), groups=groups)
                 callbacks = _callbacks(trainer, config, history)
                 if history: load_checkpoint(folder / 'checkpoint.npz', trainer)
                 _run_epochs(trainer, config, (train, val), folder, history, callbacks, progress, group_rates, budget)
-            return _finalize(trainer, config, train, history, folder, fresh), history
+            return _finalize(trainer, config, train, history, folder, fresh, network), history
         except KeyboardInterrupt as e:
             done = f'{len(history)} of {config.epochs} epochs'
             if budget: done = f'{history[-1]["minutes"] if history else 0:.1f} of {config.max_minutes:g} minutes'

@@ -12,6 +12,7 @@ from fer_nb.models import main_logits
 PROGRAM = """
 import json, shutil
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import keras
@@ -20,7 +21,8 @@ from fer_nb import training
 from fer_nb.cli import main
 from fer_nb.data import FaceSet
 from fer_nb.distillation import _save
-from fer_nb.models import MODELS, build_around, main_logits, residual_body
+from fer_nb.core import FerError
+from fer_nb.models import MODELS, build_around, build_model, main_logits, residual_body
 from fer_nb.time_budget import TimeBudget
 from fer_nb.train_config import TrainConfig
 
@@ -57,6 +59,30 @@ def learn(out, devices, *, copy=None, stop=9):
 networks = {'one': learn('one', 1, copy=(1, 'moved')), 'two': learn('two', 2, copy=(2, 'again'))}
 learn('moved', 2, stop=3)
 networks |= {name: learn(name, n) for name, n in (('again', 2), ('moved', 1))}
+training.score_averaged = score
+
+def go_on(out, devices, network):
+    "A run that goes on with a network from outside, with a frozen layer and a rate for the head of its own."
+    groups = {v.path: int(v.path.startswith('expression')) for v in network.trainable_variables}
+    options = dict(network=network, groups=groups, group_rates=lambda epoch: [0.5, 1], devices=devices)
+    return training.fit(replace(config, epochs=2, patience=0), train, val, out, progress=False, **options)[0]
+
+for name, n in (('given_one', 1), ('given_two', 2)):
+    keras.utils.set_random_seed(5)
+    network = build_model('tiny', ferplus=True)
+    first = next(layer for layer in network.layers if layer.trainable_weights)
+    first.trainable, before = False, network.get_weights()
+    networks[name] = go_on(name, n, network)
+    assert networks[name] is network and not first.trainable
+    assert {len(v.value.devices()) for v in network.variables} == {1}
+    same = [np.array_equal(a, b) for a, b in zip(before, network.get_weights())]
+    assert same[0] and not any(same[len(first.weights):])
+
+class Unknown(keras.Model):
+    def __init__(self, units): super().__init__(name='unknown')
+
+try: training.fit(config, train, val, 'unknown', progress=False, network=Unknown(7), devices=2)
+except FerError as e: no_copy = str(e)
 np.savez('logits.npz', **{name: main_logits(o, val.images[:7]) for name, o in networks.items()})
 
 class Clock:
@@ -70,7 +96,7 @@ training.TimeBudget = partial(TimeBudget, clock=Clock())
 options = ['--set=network=tiny', '--set=crop=32', '--set=batch_size=24', '--set=progressive_size=24', '--quiet']
 code = main(['train', '--data', 'faces.csv', '--devices', '2', '--max-minutes', '1', '--out', 'timed', *options])
 refused = main(['train', '--data', 'faces.csv', '--devices', '3', *options])
-print(json.dumps([places, code, refused]))
+print(json.dumps([places, code, refused, no_copy]))
 """
 ENV = {
     'KERAS_BACKEND': 'jax', 'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'TF_CPP_MIN_LOG_LEVEL': '3',
@@ -102,7 +128,7 @@ def curves(runs, name) -> np.ndarray:
 
 
 def test_the_weights_were_on_as_many_devices_as_asked(runs):
-    assert runs[1][0] == [1, 2, 2, 2, 1, 2]
+    assert runs[1][0] == [1, 2, 2, 2, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize('name', ['two', 'moved'])
@@ -133,8 +159,23 @@ def test_what_is_left_is_a_whole_network_for_any_backend(runs, faces, name):
     assert np.ptp(one) > 0.01
 
 
+def test_a_given_network_learns_on_two_devices_as_on_one(runs):
+    one, two = curves(runs, 'given_one'), curves(runs, 'given_two')
+    np.testing.assert_allclose(two, one, atol=1e-4)
+    assert not np.array_equal(two, one) and np.abs(one - curves(runs, 'one')[:2]).max() > 0.01
+    for k, value in arrays(runs, 'given_one').items():
+        np.testing.assert_allclose(arrays(runs, 'given_two')[k], value, rtol=1e-3, atol=1e-3, err_msg=k)
+    with np.load(runs[0] / 'logits.npz') as z:
+        np.testing.assert_allclose(z['given_two'], z['given_one'], atol=1e-3)
+        assert np.abs(z['given_one'] - z['one']).max() > 0.01
+
+
+def test_a_network_that_cannot_be_copied_is_refused(runs):
+    assert runs[1][3].startswith('network unknown: cannot be copied, which several devices need (')
+
+
 def test_the_command_trains_by_the_clock_on_two_devices(runs):
-    _, code, refused = runs[1]
+    _, code, refused, _ = runs[1]
     last = history(runs, 'timed')[-1]
     assert code == 0 and last['share'] == 1 and 0.7 < last['minutes'] < 1.2
     assert refused == 2 and '3 devices are wanted, and JAX has 2: cpu:0, cpu:1' in runs[2]
