@@ -20,7 +20,7 @@ from .adapted_networks import adapt_network
 from .calibration import fit_temperature, fit_vector_scaling
 from .core import FerError, sha256, shown, softmax, write_atomically
 from .model_files import MEMBER, with_metadata
-from .model_runners import Runner, litert_runner, onnx_runner
+from .model_runners import Runner, litert_runner, muted, onnx_runner
 from .models import count_macs, main_logits
 from fer_nb.network_outputs import (
     known_prior,
@@ -73,7 +73,7 @@ def _convert_litert(
         samples = np.asarray(calibration, 'float32')[:, None, ..., None]
         converter.representative_dataset = lambda: ([x] for x in samples)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    return converter.convert()
+    with muted(): return converter.convert() # what is wrong is raised; the rest is a log of its steps
 
 # %% ../nbs/70_export.ipynb #8047dfc0
 def to_litert(
@@ -281,7 +281,10 @@ def _write_all(
 
 # %% ../nbs/70_export.ipynb #ae5ac68c
 def check_export(
-    model: Any, out: str|Path, *, name: str, formats: Sequence[str], # as for `export_model`
+    model: Any, # as for `export_model`, like all others
+    out: str|Path, # folder of the files
+    *, name: str, # what the model is called
+    formats: Sequence[str], # some of `FORMATS`
 ) -> list[str]: # the formats, each once
     "Raises ExportError, FerError where something could not be written in the end."
     formats = list(dict.fromkeys(formats))

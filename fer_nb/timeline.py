@@ -159,7 +159,8 @@ def plot_timeline(
         _add_legend(fig, tally)
         more = f', {tally.ids - len(longest):,} more not shown' if tally.ids > len(longest) else ''
         faces_shown = '1 face' if len(longest) == 1 else f'{len(longest)} faces'
-        text = f'{shown(title)}: {faces_shown}{more}'.removeprefix(': ')
+        name = '' if title.startswith('<') else shown(title) # frames in memory have none
+        text = f'{name}: {faces_shown}{more}'.removeprefix(': ')
         fig.suptitle(text, x=.01, ha='left', fontsize=10)
         if not longest: axes[0].text(.5, .5, 'no face was found', transform=axes[0].transAxes, ha='center')
     return fig

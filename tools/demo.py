@@ -59,6 +59,7 @@ def notebooks() -> int:
         if reason: print(reason)
         failed += bool(reason)
     print(f'  written: {OUT / "notebooks"}, in {clock(time.time() - start)} minutes')
+    print('\nNext: `make lab` (notebooks), `make app` (web app); `source .venv/bin/activate` makes `fer_nb` a command.')
     return failed
 
 
