@@ -20,11 +20,12 @@ def appears(page, what, locator):
 
 
 def settle(page):
-    "Wait until nothing moves that comes to an end, fonts are there, and all of it is painted; half a second at most."
+    "Wait until nothing moves that comes to an end, fonts and images are there, and all is painted; 0.5 s at most."
     page.evaluate("""() => {
         const frame = () => new Promise(requestAnimationFrame);
         const ends = document.getAnimations().filter(o => o.effect.getComputedTiming().endTime < Infinity);
-        const done = Promise.allSettled([document.fonts.ready, ...ends.map(o => o.finished)]);
+        const seen = [...document.images].map(o => o.decode());
+        const done = Promise.allSettled([document.fonts.ready, ...seen, ...ends.map(o => o.finished)]);
         return Promise.race([done.then(frame).then(frame), new Promise(o => setTimeout(o, 500))]).then(() => {});
     }""")
 

@@ -136,7 +136,7 @@ def test_seven_faces(page, camera, look):
     labels_are_free(camera.locator('.fer-overlay'), 7)
     look('camera-7-narrow', camera)
     accessible(page, '.fer-camera')
-    assert 'results/s' in camera.locator('.fer-numbers').inner_text()
+    expect(camera.locator('.fer-numbers')).to_contain_text('results/s')
     camera.locator('[data-do=pause]').click()
     expect(camera.locator('.fer-numbers'), 'it counts although it has paused').to_have_text('')
     expect(camera.locator('.fer-list li.fer-face')).to_have_count(7)

@@ -249,7 +249,7 @@ def test_kernel_is_gone(page, app, faces, look):
     is_closed(page)
     look('classes-lost')
     for o in panel.locator('[data-do], [data-part], .fer-own input').all():
-        assert o.is_disabled(), f'a dead page offers {o.inner_text()}'
+        expect(o, 'a dead page offers it').to_be_disabled()
     page.errors = []
 
 

@@ -87,6 +87,7 @@ def test_seven_people(page, app, seven, look):
     "One number for a face in the picture, the list and the table; no label hides a face."
     visit(page, app.address)
     card = choose(page, seven, 7)
+    expect(card.locator('.fer-box .fer-tag')).to_have_count(7)
     look('app-seven', card)
     tags = card.locator('.fer-box .fer-tag').all_inner_texts()
     assert [tag.split()[0] for tag in tags] == list('1234567'), f'the faces are not numbered in the picture: {tags}'

@@ -237,8 +237,8 @@ def test_cancel(page, panel, app, clips, look):
     until(lambda: 'frame' in panel.locator('.fer-left').inner_text(), 'there is no progress')
     look('video-work')
     accessible(page, '.fer-video')
-    assert 'left' in panel.locator('.fer-left').inner_text(), 'the time left is not said'
-    assert leftovers(app) > before, 'this shows nothing: its files are elsewhere'
+    expect(panel.locator('.fer-left'), 'the time left is not said').to_contain_text('left')
+    until(lambda: leftovers(app) > before, 'this shows nothing: its files are elsewhere')
     work = worker(app)
     panel.locator('[data-do=cancel]').click()
     until(lambda: has_ended(work), 'the work goes on')
