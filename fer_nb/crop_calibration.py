@@ -44,14 +44,14 @@ def _plot_rules(ax: 'Axes', name: str, measured: dict[str, Any]) -> None:
     ax.set(xlabel='margin', ylabel='accuracy drop, percentage points')
     drop = f'{name}: {measured["accuracy_drop"]:.1f} percentage points at margin {chosen["margin"]:.2f}'
     ax.set_title(f'{drop}\n{measured["found"]:.0%} of {measured["faces"]:,} faces found', fontsize=9)
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=8, ncols=3, loc='upper center', bbox_to_anchor=(.5, -.16), frameon=False)
 
 # %% ../nbs/73_crop_calibration.ipynb #ac9e297a
 def _plot_calibration(report: dict[str, Any]) -> 'Figure': # from `calibrate_crop`
     "Accuracy drop by margin for each detector; the chosen rule, and the median frame of training images."
     import matplotlib.pyplot as plt
     found = report['detectors']
-    size = 4.6*len(found), 3.8
+    size = 4.6*len(found), 4.4
     fig, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, sharey=True, dpi=100, layout='constrained')
     plt.close(fig)
     for ax, (name, o) in zip(axes.flat, found.items()): _plot_rules(ax, name, o)

@@ -218,10 +218,12 @@ def leave_one_subject_out(
     *,
     folds: int = 0, # 0: leave out one subject at a time; else several subjects in each of so many folds
     learner: Learner|None = None, # as for `cross_validate`; None: fine-tuning with backbone, weights and config
-    backbone: str|Path = 's', weights: str|Path|None = 'pretrained', # as for `fine_tune`
+    backbone: str|Path = 's', # as for `fine_tune`
+    weights: str|Path|None = 'pretrained', # as for `fine_tune`
     config: FineTuneConfig|Mapping[str, Any]|None = None, # as for `fine_tune`
     mapping: Mapping[str, str|None]|None = None, # as for `fine_tune`
-    subjects: str|Path|None = None, detector: 'str|Detector|None' = None, # as for `fine_tune`
+    subjects: str|Path|None = None, # as for `fine_tune`
+    detector: 'str|Detector|None' = None, # as for `fine_tune`
     subject_baseline: bool = False, # also with the mean of each subject's unlabeled images (transductive); "quick"
     progress: bool = True, # show a progress bar over the folds?
 ) -> CrossValidationResult:
@@ -273,7 +275,8 @@ def evaluate_dataset(
     model: str = '', # a shipped model by name, or a .tflite file; "" = the default
     *,
     mapping: Mapping[str, str|None]|None = None, # as for `fine_tune`
-    subjects: str|Path|None = None, detector: 'str|Detector|None' = None, # as for `fine_tune`
+    subjects: str|Path|None = None, # as for `fine_tune`
+    detector: 'str|Detector|None' = None, # as for `fine_tune`
 ) -> dict[str, Any]: # what `compute_metrics` gives, and left_out: {class: faces}
     "Evaluate a model file on other data. Needs no TensorFlow."
     from fer_nb.classification import Classifier, classify
@@ -304,7 +307,8 @@ def cross_dataset(
     mapping: Mapping[str, str|None]|None = None, # classes of either set -> shared names, or None
     out: str|Path = '_runs/cross_dataset', # folder of the run
     split: str|None = None, # evaluate only this split of `test_on`
-    backbone: str|Path = 's', weights: str|Path|None = 'pretrained', # as for `fine_tune`
+    backbone: str|Path = 's', # as for `fine_tune`
+    weights: str|Path|None = 'pretrained', # as for `fine_tune`
     config: FineTuneConfig|Mapping[str, Any]|None = None, # as for `fine_tune`
     progress: bool = True, # show a progress bar?
 ) -> dict[str, Any]: # what `compute_metrics` gives, and left_out, trained_on, tested_on

@@ -121,7 +121,8 @@ def train_network(
     faces: FaceSet, # from `split_dataset`
     out: str|Path, # folder of the run; a run that was stopped goes on
     *,
-    backbone: str|Path = 's', weights: str|Path|None = 'pretrained', # as for `fine_tune`
+    backbone: str|Path = 's', # as for `fine_tune`
+    weights: str|Path|None = 'pretrained', # as for `fine_tune`
     config: FineTuneConfig|Mapping[str, Any]|None = None, # as for `fine_tune`
     progress: bool = True, # show a progress bar?
 ) -> TrainedNetwork:
