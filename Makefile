@@ -44,7 +44,7 @@ test: $(STAMP)  ## notebooks, modules, command line, wheel, style and types; WOR
 
 SECONDS := 600
 fuzz: $(STAMP)  ## changed files for every reader, other ones each time, for SECONDS=600
-	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/test_fuzz.py -n 2 --dist=load --junitxml=_runs/fuzz/report.xml
+	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/test_fuzz.py -n 2 --junitxml=_runs/fuzz/report.xml
 
 e2e: $(E2E)  ## notebooks and web app in a headless browser, with a camera that shows a video
 	@$(BIN)/python -m pytest tests/e2e -n $(WORKERS) --junitxml=_runs/e2e/report.xml

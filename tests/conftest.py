@@ -62,15 +62,25 @@ def run():
 
 
 # What is started first: the quick answers, then what takes longest. Notebooks are many small jobs, which end together.
-FIRST = ['test_repository', 'test_figures', 'test_wheel', 'test_batch_cluster', 'test_training', 'test_cli']
-FIRST += ['test_export', 'test_fine_tuning', 'test_experiments', 'test_backends', 'test_devices']
-ALONE = ['test_repository', 'test_figures', 'test_notebooks', 'test_floors']
+FIRST = ['test_repository', 'test_figures', 'test_wheel', 'test_training', 'test_devices', 'test_cli', 'test_export']
+FIRST += ['test_batch_cluster', 'test_batch_videos', 'test_fine_tuning', 'test_experiments', 'test_backends']
+ALONE = ['test_repository', 'test_figures', 'test_notebooks', 'test_floors', 'test_fuzz']
 
 
 def pytest_collection_modifyitems(items):
-    "Side by side: a notebook, a model or a check of the repository is one job; so is any other file, for its fixtures."
+    "What takes longest is started first."
     place = {name: i for i, name in enumerate(FIRST)} | {'test_notebooks': 99}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
-    for item in items:
-        alone = item.path.stem in ALONE
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.stem))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Side by side: a notebook, a model, a page or a check of the repository is one job; so is any other file, for its fixtures."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = Path(nodeid.split('::')[0])
+            return nodeid if path.stem in ALONE or 'e2e' in path.parts else str(path)
+
+    return ByFile(config, log)

@@ -61,7 +61,9 @@ def runner():
 
 
 def tidy():
-    "The next notebook of this process finds no variables, figures and threads of the last one, and as much memory."
+    """The next notebook of this process finds no variables, figures and threads of the last one, and as much memory.
+
+    It imports the package again: a notebook may have put functions of its own into it, such as those of commands."""
     from IPython.core.history import HistoryManager
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -69,6 +71,7 @@ def tidy():
     if shell := InteractiveShell._instance: shell.user_ns.clear()  # the shell itself stays until the process ends
     if pyplot := sys.modules.get('matplotlib.pyplot'): pyplot.close('all')
     if keras := sys.modules.get('keras'): keras.backend.clear_session()
+    for name in [o for o in sys.modules if o.split('.')[0] == 'fer_nb']: del sys.modules[name]
     gc.collect()
     gc.freeze()  # modules are not looked at again by each later collection
 
