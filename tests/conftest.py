@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    "Side by side: a notebook, a model, a page or a check of the repository is one job; so is any other file, for its fixtures."
+    "A notebook, a model, a page or a check of the repository is one job; so is any other file, for its fixtures."
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
