@@ -30,7 +30,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test fuzz e2e floors figures docs lab app bench peer explanations cluster plan readme export lock clean
+.PHONY: help run test fuzz e2e floors figures docs lab app bench peer explanations baselines cluster plan readme export lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -77,6 +77,9 @@ peer: $(STAMP) $(PEER)/.installed  ## measure the accuracy of the package fer on
 
 explanations: $(STAMP)  ## check the activation maps on FER2013 (FER_NB_DATA); writes models/explanations.json
 	@$(BIN)/python benchmarks/explanations.py
+
+baselines: $(STAMP)  ## measure what a person's own baseline changes (FER_NB_DATA); writes models/baselines.json
+	@$(BIN)/python benchmarks/baselines.py
 
 cluster: $(STAMP)  ## measure many inputs on a Dask cluster of this machine; writes models/cluster.json
 	@$(BIN)/python benchmarks/cluster.py

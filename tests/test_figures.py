@@ -20,6 +20,22 @@ def test_figures(report, run):
     if done.returncode: pytest.fail((done.stdout + done.stderr)[-3000:], pytrace=False)
 
 
+@pytest.mark.skipif(not DATA, reason='FER_NB_DATA names no folder with the photographs')
+def test_baselines(monkeypatch):
+    "What a person's own baseline changes, measured again on one set; rounding may turn a few of its 762 answers."
+    from fer_nb.everyday import load_everyday
+    from fer_nb.recognition import Recognizer
+
+    monkeypatch.syspath_prepend('benchmarks')
+    from baselines import by_person, measure
+
+    told = json.loads(Path('models/baselines.json').read_text(encoding='utf-8'))
+    for model, cases in told.items():
+        faces = load_everyday(Path(DATA, 'everyday')).subset('report')
+        found = measure(Recognizer(model, prior='everyday'), by_person(faces, 'neutral'))
+        assert found == pytest.approx(cases['everyday photographs, report: only neutral'], abs=.005)
+
+
 def test_scaling_page():
     "The figures of the page on clusters are those of the files."
     done = subprocess.run([sys.executable, 'benchmarks/cluster_plan.py', '--check'], capture_output=True, text=True)
