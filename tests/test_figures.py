@@ -27,12 +27,12 @@ def test_baselines(monkeypatch):
     from fer_nb.recognition import Recognizer
 
     monkeypatch.syspath_prepend('benchmarks')
-    from baselines import by_person, measure
+    from baselines import FILE, by_person, measure
 
     told = json.loads(Path('models/baselines.json').read_text(encoding='utf-8'))
     for model, cases in told.items():
         faces = load_everyday(Path(DATA, 'everyday')).subset('report')
-        found = measure(Recognizer(model, prior='everyday'), by_person(faces, 'neutral'))
+        found = measure(Recognizer(FILE.format(model), prior='everyday'), by_person(faces, 'neutral'))
         assert found == pytest.approx(cases['everyday photographs, report: only neutral'], abs=.005)
 
 
