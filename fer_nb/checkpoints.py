@@ -199,6 +199,19 @@ def _load_backbone_weights(network: 'Model', path: str | Path) -> None:
     for layer in load_backbone(network.name.removeprefix('face_'), path).layers:
         if layer.weights: network.get_layer(layer.name).set_weights(layer.get_weights())
 
+# %% ../nbs/23b_checkpoints.ipynb #af482430
+def _take_weights(network: 'Model', source: 'Model') -> None: # the same layers with as many channels, or fewer
+    "Put the source's weights into `network`, which gives the same logits then. Raises ValueError where they do not fit."
+    ours, theirs = [w.copy() for w in network.get_weights()], source.get_weights()
+    if network.output_shape != source.output_shape or len(ours) != len(theirs):
+        raise ValueError(f'{source.name} has other layers')
+    for new, old in zip(ours, theirs):
+        if new.ndim != old.ndim or any(n < o for n, o in zip(new.shape, old.shape)):
+            raise ValueError(f'weights of shape {old.shape} do not fit into {new.shape}')
+        if new.ndim > 1: new[..., old.shape[-2]:, :old.shape[-1]] = 0  # old channels do not listen to new ones
+        new[tuple(map(slice, old.shape))] = old
+    network.set_weights(ours)
+
 # %% ../nbs/23b_checkpoints.ipynb #979609e1
 def load_initial_weights(
     network: 'Model',
@@ -207,7 +220,7 @@ def load_initial_weights(
     "Put the weights of a saved network into `network`. Raises FerError where they do not fit."
     try:
         if str(path).endswith('.h5'): return _load_backbone_weights(network, path)
-        network.set_weights(load_bounded(path).get_weights())
+        _take_weights(network, load_bounded(path))
     except Exception as e:
         reason = shown(explain_load_error(path, e), 300)
         raise FerError(f'{shown(path, 200)}: cannot start {network.name} ({reason})') from None
