@@ -134,8 +134,10 @@ def _cut(network: 'Model', where: str) -> _Ending:
 
 # %% ../nbs/69a_adapted_networks.ipynb #9ec229e5
 def _with_logits(
-    network: 'Model', where: str, # one input, one output; what to call it in errors
-    scale: tuple[float, float], order: Sequence[int], # factor and offset of the pixels; which output becomes which
+    network: 'Model', # one input, one output
+    where: str, # what to call it in errors
+    scale: tuple[float, float], # factor and offset of the pixels
+    order: Sequence[int], # which output becomes which
 ) -> tuple['Model', str]: # faces (N, 48, 48, 1) in 0..255 -> logits (N, C); what was done
     "A network of this library's form around a network. Raises `ModelError`."
     import keras
@@ -179,7 +181,8 @@ def _fitting_order(predicted: np.ndarray, said: np.ndarray, names: Sequence[str]
 
 # %% ../nbs/69a_adapted_networks.ipynb #35af5c77
 def _better_order(
-    predicted: np.ndarray, said: np.ndarray, # (N,) numbers of outputs; (N,) names
+    predicted: np.ndarray, # (N,) numbers of outputs
+    said: np.ndarray, # (N,) names
     names: Sequence[str], # of the outputs, as told
 ) -> tuple[tuple[str, ...], float]|None: # another order and its accuracy; None: no other one is clearly better
     "An order of the classes that clearly fits the data better."
@@ -223,7 +226,8 @@ def _outputs(network: 'Model', where: str) -> int:
 
 # %% ../nbs/69a_adapted_networks.ipynb #0c84e8fe
 def _class_names(
-    model: Any, given: Sequence[str]|None, # a network or its file; names in the order of the outputs
+    model: Any, # a network or its file
+    given: Sequence[str]|None, # names in the order of the outputs
     *,
     own: bool, faces: FaceSet, where: str, # of this library's form?
 ) -> tuple[str, ...]:
@@ -266,7 +270,8 @@ def _tried_scales(
 def _scale_for(
     network: 'Model', where: str, order: Sequence[int], # as for `_with_logits`
     *,
-    samples: FaceSet, given: str|float|None, # faces to measure on; as the user says
+    samples: FaceSet, # faces to measure on
+    given: str|float|None, # as the user says
 ) -> tuple[tuple[float, float], str, list[str]]: # factor and offset; as text; notes
     "The scaling of the pixels: as said, or as the data tell. Raises `FerError` where neither says."
     tried = _tried_scales(network, where, order, samples)

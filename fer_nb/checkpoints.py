@@ -201,7 +201,7 @@ def _load_backbone_weights(network: 'Model', path: str | Path) -> None:
 
 # %% ../nbs/23b_checkpoints.ipynb #af482430
 def _take_weights(network: 'Model', source: 'Model') -> None: # the same layers with as many channels, or fewer
-    "Put the source's weights into `network`, which gives the same logits then. Raises ValueError where they do not fit."
+    "Put the source's weights into `network`, and with them its logits. Raises ValueError where they do not fit."
     ours, theirs = [w.copy() for w in network.get_weights()], source.get_weights()
     if network.output_shape != source.output_shape or len(ours) != len(theirs):
         raise ValueError(f'{source.name} has other layers')

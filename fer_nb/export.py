@@ -6,9 +6,10 @@
 __all__ = ['ExportError', 'export_model']
 
 # %% ../nbs/70_export.ipynb #fd3c6f09
+import itertools
 import json
 import tempfile
-import time
+import timeit
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,18 +20,11 @@ import numpy as np
 from .adapted_networks import adapt_network
 from .calibration import fit_temperature, fit_vector_scaling
 from .core import FerError, sha256, shown, softmax, write_atomically
+from .litert_heads import with_linear_head
 from .model_files import MEMBER, with_metadata
 from .model_runners import Runner, litert_runner, muted, onnx_runner
 from .models import count_macs, main_logits
-from fer_nb.network_outputs import (
-    known_prior,
-    last_map,
-    layer_fields,
-    main_head,
-    total_scaling,
-    with_map,
-    with_scaling,
-)
+from .network_outputs import known_prior, last_map, layer_fields, main_head, total_scaling, with_map, with_scaling
 from .priors import choose_prior
 from .run_folders import check_name, check_target
 from .training import training_data
@@ -122,7 +116,9 @@ def _by_head(logits: np.ndarray, classes: int) -> np.ndarray: # (N, C) or (N, 2C
     return logits.reshape(len(logits), -1, classes)
 
 def _compare(
-    expected: np.ndarray, logits: np.ndarray, labels: np.ndarray, # (N, C) or (N, 2C); the same; (N,)
+    expected: np.ndarray, # (N, C) or (N, 2C)
+    logits: np.ndarray, # the same
+    labels: np.ndarray, # (N,)
     *, classes: int, # number
 ) -> dict[str, Any]:
     "Largest difference of a probability, share of equal predictions (of the worse head), accuracies of the first head."
@@ -168,11 +164,8 @@ def measure_latency(
     repeats: int = 100, # calls
 ) -> float:
     "Median milliseconds for one face."
-    times = []
-    for k in range(repeats):
-        start = time.perf_counter()
-        run(images[k % len(images)][None])
-        times.append(time.perf_counter() - start)
+    faces = itertools.cycle(images)
+    times = timeit.repeat(lambda: run(next(faces)[None]), repeat=repeats, number=1)
     return float(np.median(times)*1000)
 
 # %% ../nbs/70_export.ipynb #494e90f6
@@ -229,7 +222,10 @@ def _convert(
     if format == 'onnx': return _to_onnx(network), onnx_runner
     _check_format(format, calibration)
     if not any(Path(saved).iterdir()): _save_for_litert(network, saved)
-    return _convert_litert(saved, format, calibration=calibration), litert_runner
+    content = _convert_litert(saved, format, calibration=calibration)
+    if format == 'int8' and last_map(network) is not None:
+        content = with_linear_head(content, *network.get_layer('expression').get_weights())
+    return content, litert_runner
 
 # %% ../nbs/70_export.ipynb #fcc49a86
 def _export_format(
@@ -270,7 +266,8 @@ def _export_formats(
 
 # %% ../nbs/70_export.ipynb #b5dfe39d
 def _write_all(
-    network: 'Model', served: 'Model', # with all its heads; with all its logits in one output
+    network: 'Model', # with all its heads
+    served: 'Model', # with all its logits in one output
     out: Path, formats: Sequence[str], val: 'FaceSet', calibration: np.ndarray, meta: dict[str, Any],
 ) -> list[dict[str, Any]]:
     "Write all formats, and the Keras file unless all of them fail. Raises ExportError where one fails."

@@ -46,7 +46,8 @@ def _fit(
     x: np.ndarray, # (N, F) features
     y: np.ndarray, # (N,) labels
     *,
-    classes: int, inverse_penalty: float, # C of the classes; C of scikit-learn
+    classes: int, # C of the classes
+    inverse_penalty: float, # C of scikit-learn
     balanced: bool, # weigh samples by the inverse frequency of their class?
 ) -> tuple[np.ndarray, np.ndarray]: # (F, C), (C,): x @ kernel + bias = logits
     "A logistic regression on features of equal spread, as weights for the features as they are."

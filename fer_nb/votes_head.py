@@ -64,7 +64,8 @@ def _known_votes(
 
 # %% ../nbs/69c_votes_head.ipynb #0d411b97
 def with_votes(
-    network: 'Model', model: Any, # the network; what it was read from: a path, or anything else
+    network: 'Model', # the network
+    model: Any, # what it was read from: a path, or anything else
     *,
     train: 'FaceSet', val: 'FaceSet', # training and validation samples
     temperature: float, # of the first head
