@@ -25,7 +25,7 @@ class StartConfig(AugmentConfig):
     "What is trained, and where it starts."
     network: str = 's'              # a key of `MODELS`
     ferplus: bool = True            # second head for the FER+ votes, where the data has them
-    init_from: str = ''             # a saved network (`.keras`), or a backbone's weights (`.h5`); empty: random ones
+    init_from: str = ''             # a saved network, perhaps a narrower one (`.keras`), or a backbone (`.h5`)
     frozen_below: str = ''          # name of the first layer that learns, as `summary()` has it; empty: all learn
 
 # %% ../nbs/23_train_config.ipynb #c9f46fc1

@@ -30,9 +30,9 @@ def test_baselines(monkeypatch):
     from baselines import FILE, by_person, measure
 
     told = json.loads(Path('models/baselines.json').read_text(encoding='utf-8'))
+    people = by_person(load_everyday(Path(DATA, 'everyday')).subset('report'), 'neutral')
     for model, cases in told.items():
-        faces = load_everyday(Path(DATA, 'everyday')).subset('report')
-        found = measure(Recognizer(FILE.format(model), prior='everyday'), by_person(faces, 'neutral'))
+        found = measure(Recognizer(FILE.format(model), prior='everyday'), people)
         assert found == pytest.approx(cases['everyday photographs, report: only neutral'], abs=.005)
 
 
