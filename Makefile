@@ -67,7 +67,8 @@ app: $(STAMP)  ## serve the panels as a page without code, at http://127.0.0.1:8
 	@cd nbs && JUPYTER_PATH=../fer_nb ../$(BIN)/python -c 'from fer_nb.app_server import PageServer; PageServer.launch_instance()' \
 	  63_app.ipynb --template=faces --no-browser --PageServer.ip=127.0.0.1 --port=$(PORT) --PageServer.max_pages=$(PAGES) --PageServer.patience=$(PATIENCE) \
 	  $(addprefix --PageServer.hosts=,$(HOST)) --PageServer.port_retries=0 --PageServer.log_format='%(message)s' \
-	  $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) --KernelManager.shutdown_wait_time=1
+	  $(addprefix --VoilaConfiguration.extension_allowlist=,$(WIDGETS)) --KernelManager.shutdown_wait_time=1 --KernelManager.transport=ipc \
+	  --PageServer.connection_dir_root=/tmp
 
 bench: $(STAMP) $(PEER)/.installed  ## measure speed, also against the package fer; writes models/bench.json
 	@$(BIN)/python benchmarks/run.py

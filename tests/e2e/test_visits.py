@@ -92,6 +92,16 @@ def test_memory_of_a_visitor(page, app, visitors, figures):
     page.goto('about:blank')
 
 
+def test_channels_of_a_kernel(page, app):
+    "A kernel is reached by five sockets in a folder that other accounts of this computer cannot open."
+    until(lambda: not app.kernels(), 'the kernels of earlier pages are still there')
+    visit(page, app.address)
+    (kernel,) = app.kernel_processes()
+    sockets = {Path(o.laddr) for o in kernel.net_connections('unix') if '-ipc-' in o.laddr}
+    assert len(sockets) == 5 and not any(o.parent.stat().st_mode & 0o077 for o in sockets)
+    page.goto('about:blank')
+
+
 def test_twenty_visitors(context, page, patient, visitors, figures):
     "Twenty visitors, one after the other, leave nothing but 1 MB in the server each; each needs at most 120 MB."
     until(lambda: not patient.kernels(), 'the kernels of earlier pages are still there')
