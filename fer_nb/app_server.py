@@ -38,12 +38,12 @@ async def _watch(
     kernel: str, # its id
 ) -> None:
     "End a kernel that is idle and has no page."
-    alone = 0 # seconds
-    while kernel in server.kernel_manager and alone < server.patience:
+    alone, loaded = 0, False # seconds; was there a page yet?
+    while kernel in server.kernel_manager and alone < (server.patience if loaded else server.loading):
         await asyncio.sleep(1)
         state = server.kernel_manager.kernel_model(kernel) if kernel in server.kernel_manager else {}
         needed = state.get('connections') or state.get('execution_state') in ('starting', 'busy')
-        alone = 0 if needed else alone + 1
+        alone, loaded = 0 if needed else alone + 1, loaded or bool(state.get('connections'))
     if kernel in server.kernel_manager: await server.kernel_manager.shutdown_kernel(kernel, now=True)
     server.guards.pop(kernel, None)
 
@@ -53,6 +53,7 @@ class PageServer(Voila):
     max_pages = Int(8, min=1, help='how many pages may be open at a time').tag(config=True)
     hosts = List(Unicode(), help='names under which the page is reached, beside localhost').tag(config=True)
     patience = Int(20, min=1, help='seconds for which a kernel without a page is kept').tag(config=True)
+    loading = Int(60, min=1, help='seconds for which a kernel waits until its page is loaded').tag(config=True)
     starting = 0 # number of kernels
 
     def init_settings(self) -> dict[str, Any]: # of Tornado

@@ -149,7 +149,7 @@ class _Views:
 
     def stream(self, view: str) -> FaceStream:
         "The stream of a view; only so many are kept."
-        stream = self.streams.pop(view, None) or FaceStream(self.recognizer, self.options)
+        stream = self.streams.pop(view, None) or FaceStream(self.recognizer, self.options, live=True)
         self.streams[view] = stream
         while len(self.streams) > _MAX_VIEWS: self.streams.pop(next(iter(self.streams)))
         return stream

@@ -41,18 +41,23 @@ class StreamOptions:
             value = getattr(self, name)
             if not 0 <= value < np.inf: raise FerError(f'{name} must be a number of seconds, not {value!r}')
 
+# %% ../nbs/52a_face_stream.ipynb #b1d6e0f3
+_BRIDGE = 5. # seconds between two frames of a camera over which faces keep their numbers
+
 # %% ../nbs/52a_face_stream.ipynb #4c86c66e
 class _StreamState:
     "What is known of a stream."
     def __init__(self,
         recognizer: Recognizer, # several streams may share one; it expects everyday faces unless it was told a prior
         options: StreamOptions|None=None,
+        live: bool=False, # frames of a camera: seconds may lie between two of them where a machine is slow or busy
     ):
         self.recognizer, self.options = expecting_everyday(recognizer), options or StreamOptions()
         least = self.options.min_confidence
         known = recognizer.min_confidence if least is None else least
         self.min_confidence = confidence_threshold(known, recognizer.classifier.about)
-        self.tracker, self.smoother = Tracker(forget=self.options.forget), Smoother(self.options.smooth)
+        self.tracker = Tracker(forget=self.options.forget, bridge=_BRIDGE if live else 0)
+        self.smoother = Smoother(self.options.smooth)
         self.count, self.now, self.searched = 0, -np.inf, -np.inf
         self.classified: dict[int, float] = {}
         self.baselines: dict[int, GrowingBaseline] = {}

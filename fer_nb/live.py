@@ -223,7 +223,7 @@ class _LiveState:
 
     def clear(self) -> None:
         "Forget what was seen."
-        self.stream = FaceStream(self.recognizer, self.options)
+        self.stream = FaceStream(self.recognizer, self.options, live=True)
         self.time, self.count, self.frame = 0., 0, None
         self.faces: list[TrackedFace] = []
         self.shown: deque[float] = deque(maxlen=30)

@@ -182,6 +182,7 @@ def _tracks(
 class _Known:
     "The faces of a stream that are known, and the clock by which they are followed."
     forget: float
+    bridge: float
     confirm: int
     hold: float
     smooth: float
@@ -194,7 +195,8 @@ class _Known:
 
     def _step(self, time: float, detections: list[Detection], size: tuple[float, float]|None) -> None:
         confirm = 1 if time - self.time > self.forget else self.confirm
-        known = self.states[time - self.states['seen'] <= self.forget]
+        seen, bridged = self.states['seen'], time - self.time <= self.bridge
+        known = self.states[(time - seen <= self.forget) | (bridged & (seen == self.time))]
         self.states = _updated(known, _new_states(time, detections), time, self.smooth)
         self.time, self.size = time, size or self.size
         new = np.flatnonzero((self.states['id'] < 0) & (self.states['count'] >= confirm))
@@ -215,11 +217,12 @@ class Tracker(_Known):
         *,
         hold: float=.4,   # a face that is not seen is shown for so long
         smooth: float=.2, # seconds over which boxes are smoothed; 0 = as detected
+        bridge: float=0., # seconds between two images over which the faces of the first go on, where `forget` is less
     ):
-        if not (forget >= 0 and hold >= 0 and smooth >= 0 and confirm >= 1):
-            given = forget, hold, smooth, confirm
-            raise FerError(f'forget, hold and smooth must be at least 0, confirm at least 1; not {given}')
-        self.forget, self.confirm, self.hold, self.smooth = forget, confirm, hold, smooth
+        if not (all(o >= 0 for o in (forget, hold, smooth, bridge)) and confirm >= 1):
+            given = forget, hold, smooth, bridge, confirm
+            raise FerError(f'forget, hold, smooth and bridge must be at least 0, confirm at least 1; not {given}')
+        self.forget, self.confirm, self.hold, self.smooth, self.bridge = forget, confirm, hold, smooth, bridge
         self.reset()
 
     def update(self,

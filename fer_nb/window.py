@@ -93,7 +93,7 @@ def show_window(
 
     Raises `DisplayError` and `VideoError`."""
     check_display()
-    stream = FaceStream(recognizer or Recognizer(), options)
+    stream = FaceStream(recognizer or Recognizer(), options, live=True)
     if mirror is None: mirror = isinstance(source, int)
     with read_video(source, timeout=timeout) as video:
         # without Qt's row of buttons

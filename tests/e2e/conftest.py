@@ -226,7 +226,8 @@ def page(page, request):
     # `expect_file_chooser` alone asks for the choosers no earlier than the key or click that opens one, which may win
     page.on('filechooser', lambda _: None)
     yield page
-    if request.node.rep_call.failed: return
+    told = getattr(request.node, 'rep_call', None)  # None where a fixture failed
+    if not told or told.failed: return
     assert not page.errors, 'errors on the console of the browser:\n' + '\n'.join(page.errors[:5])
     assert not strangers, 'requests to other servers:\n' + '\n'.join(strangers[:5])
 

@@ -73,6 +73,7 @@ def test_upload(page, app, visitors, look, figures):
     download_table(page, body)
 
 
+@pytest.mark.alone
 def test_camera(page, app, look, out, figures):
     visit(page, app.address)
     tab(page, 'Camera')

@@ -81,6 +81,7 @@ def rows_of(download) -> list[dict]:
     return list(csv.DictReader(io.StringIO(Path(download.path()).read_text(encoding='utf-8'))))
 
 
+@pytest.mark.alone
 @showing(3)
 def test_three_faces(page, camera, detector, look, figures):
     "Bars are in a list, one row for each number, and below the picture is the last half minute."
