@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/63a_app_server.ipynb #6ce8337f
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -32,6 +33,19 @@ def _check_visit(handler: Any, *, hosts: Sequence[str] = (), **_: Any) -> None:
     if site not in ('none', 'same-origin') or shown_in != 'document':
         raise HTTPError(403, reason='Opened by another site')
 
+# %% ../nbs/63a_app_server.ipynb #a7d05e18
+def _is_shown(record: logging.LogRecord) -> bool:
+    "Whether a line of the log goes to the terminal. That the page is not signed by Jupyter is no news."
+    text, news = str(record.msg), ('running at', 'already in use')
+    return any(o in text for o in news) or record.levelno >= logging.WARNING and 'is not trusted' not in text
+
+class _QuietVoila(Voila):
+    "Voila with a short log."
+    def initialize(self, argv: list[str]|None=None) -> None:
+        "Read the options, and make the log."
+        super().initialize(argv)
+        self.log.addFilter(_is_shown)
+
 # %% ../nbs/63a_app_server.ipynb #1d25af47
 async def _watch(
     server: Any, # a `PageServer`
@@ -48,7 +62,7 @@ async def _watch(
     server.guards.pop(kernel, None)
 
 # %% ../nbs/63a_app_server.ipynb #d5b020f9
-class PageServer(Voila):
+class PageServer(_QuietVoila):
     "Voila for one page: a limited number of kernels, each for a person who opened the page."
     max_pages = Int(8, min=1, help='how many pages may be open at a time').tag(config=True)
     hosts = List(Unicode(), help='names under which the page is reached, beside localhost').tag(config=True)
@@ -62,7 +76,7 @@ class PageServer(Voila):
         self.guards: dict[str, asyncio.Task] = {}
         settings = super().init_settings()
         self._start_kernel, self.kernel_manager.start_kernel = self.kernel_manager.start_kernel, self._start_if_free
-        return settings | dict(disable_check_xsrf=True)
+        return settings | dict(disable_check_xsrf=True, ws_ping_timeout=30_000)
 
     async def _start_if_free(self, **kwargs: Any) -> str: # id of the kernel
         "Raises `HTTPError` 503 where all pages are taken, also two seconds later: a page may just have been closed."
