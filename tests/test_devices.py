@@ -9,6 +9,7 @@ from fer_nb.checkpoints import load_checkpoint
 from fer_nb.fer2013 import write_fer2013
 from fer_nb.models import main_logits
 
+pytestmark = pytest.mark.timeout(1200)  # all runs are made by the first test
 PROGRAM = """
 import json, shutil
 from contextlib import suppress
