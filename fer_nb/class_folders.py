@@ -90,16 +90,29 @@ def _edition(
     if same and set(split) == {'train', 'test'}: return 'FER2013 folders, test not divided', split
     return 'class folders', split
 
+# %% ../nbs/16_class_folders.ipynb #4be09d77
+def _told_of_photos(
+    layout: Layout, names: list[str], sizes: list[tuple[int, int]], # (width, height) of each image
+) -> Layout:
+    "A layout with a warning where images look like whole photos."
+    short, long = np.sort(np.array(sizes), axis=1).T
+    photos = np.flatnonzero((long > 1.3*short) | (long > 8*np.median(long)))
+    if not len(photos): return layout
+    name, (width, height) = names[photos[0]], sizes[photos[0]]
+    text = (f'{len(photos)} of {len(names)} images may be whole photos (the first: {shown(name)}, {width} x {height}): '
+            "their middle square is taken; fine-tuning finds the faces with detector='auto' (--detect auto)")
+    return layout._replace(notes=(*layout.notes, text), warnings=(*layout.warnings, text))
+
 # %% ../nbs/16_class_folders.ipynb #005bfd9a
 def _first(failed: dict[str, str]) -> str: return next((f'{shown(k)}: {v}' for k, v in failed.items()), '')
 
 def _face_set(
-    names: list[str], images: np.ndarray, *, sizes: set, layout: Layout, by_subject: bool, skipped: tuple,
+    names: list[str], images: np.ndarray, *, sizes: list, layout: Layout, by_subject: bool, skipped: tuple,
 ) -> FaceSet:
     "The images that were read, with what their folders say."
     split, found, who = map(list, zip(*(layout.place[o] for o in names)))
     classes = sorted({o for _, o, _ in layout.place.values()})
-    edition, split = _edition(names, split, classes, sizes=sizes)
+    edition, split = _edition(names, split, classes, sizes={*sizes})
     return FaceSet(
         images, np.array([classes.index(o) for o in found]), tuple(classes), np.array(split), names=np.array(names),
         subjects=np.array(who) if by_subject else None, edition=edition, skipped=skipped, notes=layout.notes,
@@ -120,6 +133,7 @@ def read_class_folders(
         except FerError as e: raise FerError(f'{path}: {e}{nested(tree.files)}') from None
         names, images, sizes, failed = read_faces(layout.place, tree.read, crop=crop)
     if not names: raise FerError(f'{path}: no readable image in class folders; {_first(failed)}')
+    if crop is read_center: layout = _told_of_photos(layout, names, sizes)
     foreign = {o: 'not an image by its name' for o in tree.files if not is_image_name(o)}
     for text in layout.warnings: warnings.warn(f'{path}: {text}', stacklevel=3)
     return _face_set(

@@ -89,16 +89,16 @@ def read_faces(
     read: Callable[[str], bytes], # its errors and those of `crop` are collected
     *,
     crop: Callable[[bytes], np.ndarray] = read_center, # from an image file to a face, uint8 (48, 48)
-) -> tuple[list[str], np.ndarray, set[tuple[int, int]], dict[str, str]]: # names, images, their sizes, {name: reason}
+) -> tuple[list[str], np.ndarray, list[tuple[int, int]], dict[str, str]]: # names, images, their sizes, {name: reason}
     "Read what can be read, one file at a time, and keep the reasons for the rest. 2.3 kB an image stay in memory."
     images = np.empty((len(names := list(names)), FACE_SIZE, FACE_SIZE), np.uint8)
     done: list[str] = []
-    sizes, failed = set(), {}
+    sizes, failed = [], {}
     for name in names:
         try:
             content = read(name)
             images[len(done)] = crop(content)
-            sizes.add(image_size(content))
+            sizes.append(image_size(content))
             done.append(name)
         except ImageError as e: failed[name] = e.reason
         except (ValueError, RuntimeError, *DAMAGED) as e: failed[name] = str(e)
