@@ -214,7 +214,7 @@ class _LiveState:
         self, source: Any, recognizer: Recognizer|None, options: StreamOptions|None, uncertain: bool|str,
     ) -> None:
         recognizer, problem = (recognizer, '') if recognizer else recognizer_here()
-        self.source, self.options, self.recognizer = source, options, expecting_everyday(recognizer)
+        self.source, self.options, self.recognizer = source, options or StreamOptions(), expecting_everyday(recognizer)
         self.least = least_confidence(self.recognizer)
         self.uncertain = bool(self.least) if uncertain == 'auto' else bool(uncertain)
         if self.uncertain and not self.least: raise FerError(NO_ADVICE)
@@ -320,6 +320,8 @@ def _take_frame(live: Live, watch: _Watch, time: float, rgb: np.ndarray) -> bool
         return False
     if live.mirror: rgb = cv2.flip(rgb, 1)
     live.stream.min_confidence = live.least if live.uncertain else 0.
+    # settings are changed here, between two frames, and not by the thread of whoever changed them
+    use_baselines(live.stream, live.options.baseline)
     live.stream.use(live.recognizer)
     faces = live.stream(time, rgb)
     with live.lock:

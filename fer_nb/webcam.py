@@ -10,6 +10,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 
 from .core import FerError, home_path, write_atomically
 from .face_stream import StreamOptions
-from .live import BASELINE_HELP, Live, draw_frame, knows_baselines, use_baselines, with_yunet
+from .live import BASELINE_HELP, Live, draw_frame, knows_baselines, with_yunet
 from .recognition import Recognizer
 from .settings import encode_image as image_file
 from .settings import recognizer_settings
@@ -126,10 +127,8 @@ def _baseline_box(view: 'LiveView') -> Any: # disabled where the model's file do
     return box
 
 def _use_baselines(view: 'LiveView', on: bool) -> None:
-    "Begin or end the baselines of all faces."
-    with view.lock:
-        use_baselines(view.stream, on)
-        view.options = view.stream.options
+    "Begin or end the baselines of all faces with the next frame."
+    view.options = replace(view.options, baseline=on)
 
 # %% ../nbs/62_webcam.ipynb #33c00089
 _BETTER = (
