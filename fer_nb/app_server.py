@@ -42,7 +42,7 @@ def _is_shown(record: logging.LogRecord) -> bool:
 class _QuietVoila(Voila):
     "Voila with a short log."
     def initialize(self, argv: list[str]|None=None) -> None:
-        "Read the options, and make the log."
+        "Read the options, and keep the log short."
         super().initialize(argv)
         self.log.addFilter(_is_shown)
 
@@ -76,6 +76,7 @@ class PageServer(_QuietVoila):
         self.guards: dict[str, asyncio.Task] = {}
         settings = super().init_settings()
         self._start_kernel, self.kernel_manager.start_kernel = self.kernel_manager.start_kernel, self._start_if_free
+        # milliseconds; with more than the interval of its pings, Tornado warns at each page and takes the interval
         return settings | dict(disable_check_xsrf=True, ws_ping_timeout=30_000)
 
     async def _start_if_free(self, **kwargs: Any) -> str: # id of the kernel

@@ -91,7 +91,7 @@ def _edition(
     return 'class folders', split
 
 # %% ../nbs/16_class_folders.ipynb #4be09d77
-def _told_of_photos(
+def _warn_of_photos(
     layout: Layout, names: list[str], sizes: list[tuple[int, int]], # (width, height) of each image
 ) -> Layout:
     "A layout with a warning where images look like whole photos."
@@ -133,7 +133,7 @@ def read_class_folders(
         except FerError as e: raise FerError(f'{path}: {e}{nested(tree.files)}') from None
         names, images, sizes, failed = read_faces(layout.place, tree.read, crop=crop)
     if not names: raise FerError(f'{path}: no readable image in class folders; {_first(failed)}')
-    if crop is read_center: layout = _told_of_photos(layout, names, sizes)
+    if crop is read_center: layout = _warn_of_photos(layout, names, sizes)
     foreign = {o: 'not an image by its name' for o in tree.files if not is_image_name(o)}
     for text in layout.warnings: warnings.warn(f'{path}: {text}', stacklevel=3)
     return _face_set(

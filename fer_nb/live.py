@@ -320,7 +320,7 @@ def _take_frame(live: Live, watch: _Watch, time: float, rgb: np.ndarray) -> bool
         return False
     if live.mirror: rgb = cv2.flip(rgb, 1)
     live.stream.min_confidence = live.least if live.uncertain else 0.
-    # settings are changed here, between two frames, and not by the thread of whoever changed them
+    # between two frames: a stream is for one thread at a time
     use_baselines(live.stream, live.options.baseline)
     live.stream.use(live.recognizer)
     faces = live.stream(time, rgb)
